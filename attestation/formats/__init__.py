@@ -1,1 +1,1 @@
-"""Placeholder docstring, written with the package."""
+"""Evidence formats: bytes to typed, unverified values. No signature is checked here."""

@@ -1,1 +1,1 @@
-"""Placeholder docstring, written with the package."""
+"""The HTTP routes, one noun a module. They never hold state: everything is in `Gateway`."""

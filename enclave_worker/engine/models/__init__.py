@@ -1,1 +1,1 @@
-"""Placeholder docstring, written with the package."""
+"""Model architectures, one readable file each, driven by config.json and never by code in it."""

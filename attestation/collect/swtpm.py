@@ -1,0 +1,200 @@
+"""A simulated TPM of our own: swtpm on a Unix socket in a state folder, used through tpm2-tools.
+
+No root, no /dev/tpm, nothing written outside the state folder (and the CA folder, if another one is
+named). A real TPM 2.0 command set and real quotes, but no hardware: trust is `simulated`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from wire.errors import ConfigError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+TOOLS: Final = ("swtpm", "swtpm_setup", "swtpm_localca", "tpm2", "setpriv")
+START_TIMEOUT_S: Final = 10.0
+STOP_TIMEOUT_S: Final = 5.0
+TOOL_TIMEOUT_S: Final = 60.0  # manufacturing makes RSA keys; on a busy machine that takes a while
+POLL_S: Final = 0.01
+ERROR_TAIL: Final = 200  # characters of a tool's complaint worth repeating
+
+_SOCKET = "s"
+_ROOT_CERT = "swtpm-localca-rootca-cert.pem"
+_ISSUER_CERT = "issuercert.pem"
+
+
+def missing_tools() -> list[str]:
+    """Programs this module needs that are not on PATH."""
+    return [tool for tool in TOOLS if shutil.which(tool) is None]
+
+
+class SimulatedTpm:
+    """Owns one swtpm process from construction to `close`.
+
+    The process is also killed by the kernel when this one dies, however it dies.
+
+    Args:
+        state_dir: TPM state and socket; made if absent, reused if present. One owner at a time.
+        ca_dir: CA that certifies endorsement keys; several TPMs may share it.
+
+    Raises:
+        ConfigError: a needed program is not installed.
+        UnavailableError: swtpm does not start.
+    """
+
+    def __init__(self, state_dir: Path, ca_dir: Path) -> None:
+        absent = missing_tools()
+        if absent:
+            raise ConfigError(
+                f"simulated TPM: found no {', '.join(absent)} on PATH",
+                hint="On Debian: apt-get install swtpm swtpm-tools tpm2-tools libtss2-tcti-swtpm0",
+            )
+        self._dir, self._ca = state_dir.resolve(), ca_dir.resolve()
+        for folder in (self._dir, self._ca):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+        self._env["TPM2TOOLS_TCTI"] = f"swtpm:path={_SOCKET}"
+        self.work = self._dir / "work"
+        shutil.rmtree(self.work, ignore_errors=True)  # contexts of an earlier run are dead
+        self.work.mkdir(mode=0o700)
+        if not (self._dir / "tpm").exists():
+            self._manufacture()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._spawn_error: OSError | None = None
+        self._spawned = threading.Event()
+        # The kernel ties the child to the *thread* that started it, so that thread must live as
+        # long as the child: it waits for it.
+        self._thread = threading.Thread(target=self._own, name="swtpm", daemon=True)
+        self._thread.start()
+        try:
+            self._await_socket()
+        except BaseException:
+            self.close()
+            raise
+
+    def root_pem(self) -> str:
+        """The CA's root certificate."""
+        return (self._ca / _ROOT_CERT).read_text("ascii")
+
+    def issuer_pem(self) -> str:
+        """The intermediate that signs endorsement key certificates."""
+        return (self._ca / _ISSUER_CERT).read_text("ascii")
+
+    def tool(self, name: str, *arguments: str) -> bytes:
+        """Run one tpm2-tools command in the state folder; returns its standard output.
+
+        Raises:
+            UnavailableError: it fails or takes too long.
+        """
+        return self._run(["tpm2", name, *arguments], self._env)
+
+    def close(self) -> None:
+        """Stop swtpm and wait for it. May be called again."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        self._thread.join(STOP_TIMEOUT_S)
+
+    def _own(self) -> None:
+        command = [
+            "setpriv", "--pdeathsig", "KILL",
+            "swtpm", "socket", "--tpm2", "--tpmstate", "dir=tpm",
+            "--server", f"type=unixio,path={_SOCKET}",
+            "--ctrl", f"type=unixio,path={_SOCKET}.ctrl",
+            "--flags", "not-need-init,startup-clear",
+            "--log", "file=swtpm.log,truncate,level=1",
+        ]  # fmt: skip
+        for name in (_SOCKET, f"{_SOCKET}.ctrl"):
+            (self._dir / name).unlink(missing_ok=True)
+        try:
+            # Relative socket names in the state folder: a Unix socket path has 107 bytes.
+            process = subprocess.Popen(
+                command,
+                cwd=self._dir,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        except OSError as cause:
+            self._spawn_error = cause
+            self._spawned.set()
+            return
+        self._process = process
+        self._spawned.set()
+        process.wait()
+
+    def _await_socket(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        self._spawned.wait(START_TIMEOUT_S)
+        folder = os.open(self._dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            while time.monotonic() < deadline:
+                if self._process is None or self._process.poll() is not None:
+                    break
+                with socket.socket(socket.AF_UNIX) as probe:
+                    if probe.connect_ex(f"/proc/self/fd/{folder}/{_SOCKET}") == 0:
+                        return
+                time.sleep(POLL_S)
+        finally:
+            os.close(folder)
+        raise UnavailableError(
+            f"swtpm: found no answer on its socket, expected one within {START_TIMEOUT_S:.0f} s"
+        ) from self._spawn_error
+
+    def _manufacture(self) -> None:
+        """Make the TPM: endorsement key, its certificate, PCR banks. Atomic by rename."""
+        draft = self._dir / "tpm.new"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        (draft / "localca.conf").write_text(
+            f"statedir = {self._ca}\nsigningkey = {self._ca}/signkey.pem\n"
+            f"issuercert = {self._ca}/{_ISSUER_CERT}\ncertserial = {self._ca}/certserial\n"
+        )
+        (draft / "localca.options").write_text(
+            "--platform-manufacturer Anchorhold\n--platform-version 1\n--platform-model simulated\n"
+        )
+        # Own configuration: without it swtpm_setup keeps a CA in a system folder, as root.
+        (draft / "setup.conf").write_text(
+            f"create_certs_tool = {shutil.which('swtpm_localca')}\n"
+            f"create_certs_tool_config = {draft}/localca.conf\n"
+            f"create_certs_tool_options = {draft}/localca.options\n"
+        )
+        command = [
+            "swtpm_setup", "--tpm2", "--tpmstate", str(draft), "--create-ek-cert", "--lock-nvram",
+            "--overwrite", "--config", str(draft / "setup.conf"), "--pcr-banks", "sha256",
+        ]  # fmt: skip
+        self._run(command, {**self._env, "HOME": str(self._dir)})
+        draft.rename(self._dir / "tpm")
+
+    def _run(self, command: list[str], env: Mapping[str, str]) -> bytes:
+        name = " ".join(command[:2]) if command[0] == "tpm2" else command[0]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=self._dir,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=TOOL_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as cause:
+            raise UnavailableError(f"{name}: does not run") from cause
+        if done.returncode != 0:
+            said = done.stderr.decode("utf-8", "replace").strip()[-ERROR_TAIL:]
+            raise UnavailableError(f"{name}: found exit {done.returncode}, expected 0: {said}")
+        return done.stdout

@@ -1,0 +1,58 @@
+"""Evidence as received: a kind and bytes, nothing verified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from wire.errors import MalformedError
+from wire.ids import b64u, unb64u
+
+from .members import Members
+
+SOFTWARE: Final = "software"
+TPM2: Final = "tpm2"
+KINDS: Final = (SOFTWARE, TPM2)
+
+EVIDENCE_MAX: Final = 65_536  # a quote, three certificates and 24 PCRs take 8 KiB
+EVIDENCE_ITEMS_MAX: Final = 4  # one item a kind, with room for kinds this version does not know
+KIND_MAX: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Unverified evidence. Only `attestation.appraise.appraise` turns it into something trusted.
+
+    Attributes:
+        kind: the format's name, such as "software" or "tpm2"; unknown kinds are kept.
+        body: the format's bytes, at most EVIDENCE_MAX.
+    """
+
+    kind: str
+    body: bytes
+
+    def to_json(self) -> dict[str, str]:
+        """The form it travels in: {"kind", "body": base64url}."""
+        return {"kind": self.kind, "body": b64u(self.body)}
+
+    @classmethod
+    def from_json(cls, obj: object) -> Evidence:
+        """Inverse of `to_json`.
+
+        Raises:
+            MalformedError: members missing, unknown or of another type; body too large.
+        """
+        members = Members(obj, "evidence", required=("kind", "body"))
+        body = unb64u(members.text("body", EVIDENCE_MAX * 4 // 3 + 4))
+        return cls(members.text("kind", KIND_MAX), body)
+
+
+def evidence_list(items: object) -> tuple[Evidence, ...]:
+    """The evidence items of a received JSON array.
+
+    Raises:
+        MalformedError: not an array of one to EVIDENCE_ITEMS_MAX evidence objects.
+    """
+    if not isinstance(items, list) or not 1 <= len(items) <= EVIDENCE_ITEMS_MAX:
+        raise MalformedError(f"evidence: expected an array of 1 to {EVIDENCE_ITEMS_MAX} items")
+    return tuple(Evidence.from_json(item) for item in items)

@@ -1,0 +1,174 @@
+"""Steps 11 to 19 of an appraisal, one function a kind: from evidence bytes to a proved measurement.
+
+Step numbers and reason codes are those of `attestation.appraise`. Adding a kind means a parser in
+`formats`, a verifier in `verify`, a rule in `policy` and one function here.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wire.errors import AttestationError
+from wire.limits import CLOCK_SKEW_S
+
+from .binding import LIFE_DEFAULT_S, report32, report_data
+from .evidence import SOFTWARE, TPM2
+from .formats import software, tpm
+from .measurement import combine, digest_bytes
+from .verify import tpm as verify_tpm
+from .verify.credential import check_activation
+from .verify.software import verify_statement
+from .verify.x509 import TCG_EK_CERTIFICATE, verify_chain
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+    from .binding import Binding
+    from .ledger import Ledger
+    from .policy import SoftwareRule, TpmRule
+    from .verify.credential import Activation
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a kind's steps gave; worth nothing unless its ledger is accepted whole.
+
+    Attributes:
+        kind: evidence kind.
+        measurement: the measurement the evidence names, a "sha256:" tag.
+        not_after: Unix seconds after which the evidence's own credentials end.
+    """
+
+    kind: str
+    measurement: str
+    not_after: int
+
+
+def prove_software(
+    ledger: Ledger, body: bytes, rule: SoftwareRule, binding: Binding, now: int
+) -> Proof | None:
+    """Steps 11, 15, 17, 18, 19 for a development root's statement; 12-14 and 16 do not apply."""
+    parsed: list[software.SoftwareStatement] = []
+
+    def parse() -> str:  # step 11
+        parsed.append(software.parse_body(body))
+        return f"made at {parsed[0].ts} ms"
+
+    if not ledger.run("11 format", parse, "evidence_malformed"):
+        ledger.skip("12-19", "the evidence does not parse")
+        return None
+    statement = parsed[0]
+
+    def signature() -> str:  # step 15
+        root = verify_statement(statement, rule.roots)
+        return f"development root {root.hex()[:16]}"
+
+    def names_binding() -> str:  # step 17
+        if not hmac.compare_digest(statement.report_data, report_data(binding.raw)):
+            raise _refused("report_data_mismatch", "software: made for another binding")
+        return "report_data equals the binding's"
+
+    def parts() -> str:  # step 19
+        if combine(statement.parts) != statement.measurement:
+            raise _refused(
+                "measurement_mismatch", "software: the parts do not give the measurement"
+            )
+        return f"{len(statement.parts)} parts give it"
+
+    ledger.run("15 signature", signature)
+    ledger.run("17 binding named", names_binding)
+    ledger.run("18 time", lambda: _time(statement.ts // 1000, binding, now))
+    ledger.run("19 parts", parts)
+    return Proof(SOFTWARE, statement.measurement, binding.exp)
+
+
+def _time(made: int, binding: Binding, now: int) -> str:  # step 18
+    if made > now + CLOCK_SKEW_S:
+        raise _refused("evidence_not_yet_valid", f"software: found time {made}, expected ≤ {now}")
+    # A stock of statements made ahead of time would outlive a revocation of what made them.
+    earliest = binding.nbf - LIFE_DEFAULT_S
+    if not earliest <= made < binding.exp:
+        raise _refused(
+            "evidence_stale",
+            f"software: found time {made}, expected {earliest} to {binding.exp}",
+        )
+    return f"made {made - binding.nbf} s after nbf"
+
+
+def prove_tpm(
+    ledger: Ledger,
+    body: bytes,
+    rule: TpmRule,
+    binding: Binding,
+    now: int,
+    activation: Activation | None,
+) -> Proof | None:
+    """Steps 11 to 17 and 19 for a TPM quote; 18 does not apply, a TPM knows no time of day."""
+    parsed: list[tpm.TpmEvidence] = []
+    certified: list[tuple[Certificate, int]] = []
+
+    def parse() -> str:  # step 11
+        parsed.append(tpm.parse_body(body))
+        return f"firmware {parsed[0].quote.firmware:016x}, resets {parsed[0].quote.resets}"
+
+    if not ledger.run("11 format", parse, "evidence_malformed"):
+        ledger.skip("12-19", "the evidence does not parse")
+        return None
+    found = parsed[0]
+
+    def chain() -> str:  # step 12
+        certified.append(
+            verify_chain(found.ek_cert, found.chain, rule.roots, now, TCG_EK_CERTIFICATE)
+        )
+        return f"under one of {len(rule.roots)} pinned roots"
+
+    def registers() -> str:  # step 19
+        detail = verify_tpm.check_registers(found.quote, found.signature, {tpm.BANK: found.pcrs})
+        value = found.pcrs.get(rule.pcr)
+        if value is None:
+            raise _refused("pcr_selection", f"quote: expected register {rule.pcr} to be covered")
+        expected = verify_tpm.register_after(digest_bytes(combine(found.parts)))
+        if not hmac.compare_digest(value, expected):
+            raise _refused(
+                "pcr_mismatch", f"register {rule.pcr}: not one extension by the measurement"
+            )
+        return f"{detail}; register {rule.pcr} holds the measurement"
+
+    if ledger.run("12 certificate chain", chain):
+        ledger.run(
+            "13 endorsement key",
+            lambda: verify_tpm.check_endorsement_key(found.ek, certified[0][0]),
+        )
+    else:
+        ledger.skip("13 endorsement key", "no certificate to compare with")
+    ledger.run("14 attestation key", lambda: verify_tpm.check_attestation_key(found.ak))
+    ledger.run(
+        "15 signature",
+        lambda: verify_tpm.verify_signature(
+            found.quote, found.signature, found.ak.key, (found.ak.scheme, found.ak.scheme_hash)
+        ),
+    )
+    _activation(ledger, found, activation)
+    ledger.run(
+        "17 binding named",
+        lambda: verify_tpm.check_extra_data(
+            found.quote, report32(binding.raw), "report_data_mismatch"
+        ),
+    )
+    ledger.run("19 registers", registers)
+    not_after = certified[0][1] if certified else 0
+    return Proof(TPM2, combine(found.parts), not_after)
+
+
+def _activation(ledger: Ledger, found: tpm.TpmEvidence, activation: Activation | None) -> None:
+    step = "16 activation"  # step 16
+    if activation is None or activation.answer is None:
+        ledger.missing(step, "activation_missing", "the TPM was not asked, or gave no answer")
+        return
+    ledger.run(step, lambda: check_activation(activation, found.ak.name, found.ek.name))
+
+
+def _refused(code: str, detail: str) -> AttestationError:
+    return AttestationError(detail, reasons=(code,))

@@ -1,0 +1,67 @@
+"""The account of an appraisal: every step with its outcome, in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wire.errors import AttestationError, MalformedError
+
+from .result import Check, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Ledger:
+    """Runs steps and records each as a `Check`; a failed step adds a `Reason`.
+
+    A step is a function that returns what it relied on, or raises `AttestationError` with its
+    reason code. `MalformedError` takes the code given with the step. Anything else is a bug and
+    passes through: an unforeseen exception must never look like a verdict.
+    """
+
+    __slots__ = ("checks", "reasons")
+
+    def __init__(self) -> None:
+        self.checks: list[Check] = []
+        self.reasons: list[Reason] = []
+
+    @property
+    def accepted(self) -> bool:
+        """Whether every recorded step passed. A step that did not run (None) has not."""
+        return bool(self.checks) and all(check.ok is True for check in self.checks)
+
+    def run(self, step: str, check: Callable[[], str], malformed: str = "malformed") -> bool:
+        """Run one step.
+
+        Args:
+            step: number and name.
+            check: returns the detail, or raises.
+            malformed: reason code of a `MalformedError`.
+
+        Returns:
+            Whether the step passed.
+        """
+        try:
+            detail = check()
+        except AttestationError as refusal:
+            self._refuse(step, (refusal.reasons or (refusal.code,))[0], refusal.message)
+            return False
+        except MalformedError as refusal:
+            self._refuse(step, malformed, refusal.message)
+            return False
+        self.checks.append(Check(step, ok=True, detail=detail))
+        return True
+
+    def skip(self, step: str, because: str) -> None:
+        """Record that a step did not run. That is no pass: the appraisal is refused."""
+        self.checks.append(Check(step, ok=None, detail=f"not run: {because}"))
+
+    def missing(self, step: str, code: str, detail: str) -> None:
+        """Record a step that could not run for want of an input, with its own reason."""
+        self.skip(step, detail)
+        self.reasons.append(Reason(code, detail))
+
+    def _refuse(self, step: str, code: str, detail: str) -> None:
+        self.checks.append(Check(step, ok=False, detail=detail))
+        self.reasons.append(Reason(code, detail))

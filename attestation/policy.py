@@ -1,0 +1,350 @@
+"""The tenant's policy: data with a closed schema, default deny.
+
+A key or value this version does not know is refused with a sentence, never skipped: an ignored
+demand is an unmet one. What a policy does not name is not accepted.
+
+Spec: docs/spec/evidence.md §5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from wire.canonical import parse_strict
+from wire.errors import MalformedError, PolicyError
+from wire.ids import sha256_tag, unb64u
+from wire.limits import K_MAX, NAME_MAX, VERSION
+
+from .evidence import KINDS, SOFTWARE, TPM2
+from .members import Members
+from .posture import FIELDS_MAX, STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+POLICY_MAX: Final = 256 * 1024  # a few PEM roots and a long deny list
+RULES_MAX: Final = 32
+ROOTS_MAX: Final = 16
+ROOT_PEM_MAX: Final = 8192
+MEASUREMENTS_MAX: Final = 256
+DENY_MAX: Final = 4096
+AGE_MAX_S: Final = 24 * 3600
+WORKERS_MAX: Final = 10_000
+
+K_DEFAULT: Final = 3
+MIN_WORKERS_DEFAULT: Final = 3  # fewer is steerable; a tenant that accepts one must say so
+MAX_AGE_DEFAULT_S: Final = 600
+
+PCR_DEFAULT: Final = 11
+# 0-7 belong to firmware; 16 and 23 can be reset from locality 0 and prove nothing.
+PCR_ALLOWED: Final = range(8, 16)
+
+_REQUIRED = (
+    "v", "id", "seq", "not_before", "expires", "aud", "accept", "models", "service_policies",
+)  # fmt: skip
+_OPTIONAL = (
+    "min_version", "require_pq", "k", "min_workers", "allow_software", "allow_simulated",
+    "directory", "log", "deny", "freshness",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SoftwareRule:
+    """Accepts `software` evidence: a development root vouches, nothing is proved.
+
+    Attributes:
+        roots: Ed25519 public keys, 32 bytes each.
+        measurements: accepted measurements, "sha256:" tags.
+        posture: control name to the weakest state accepted.
+    """
+
+    roots: tuple[bytes, ...]
+    measurements: frozenset[str]
+    posture: Mapping[str, str]
+    kind: str = SOFTWARE
+
+
+@dataclass(frozen=True, slots=True)
+class TpmRule:
+    """Accepts `tpm2` evidence under roots that stand for simulated TPMs.
+
+    Attributes:
+        roots: trust anchors for endorsement key certificates, DER.
+        measurements: accepted measurements, "sha256:" tags.
+        pcr: the register that must hold exactly the measurement.
+        posture: control name to the weakest state accepted.
+    """
+
+    roots: tuple[bytes, ...]
+    measurements: frozenset[str]
+    pcr: int
+    posture: Mapping[str, str]
+    kind: str = TPM2
+
+
+Rule = SoftwareRule | TpmRule
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRule:
+    """An accepted model; with a digest, only those weights."""
+
+    name: str
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryKey:
+    """A key that may sign directory snapshots: its id and Ed25519 public key."""
+
+    kid: str
+    pk: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """What is refused whatever else holds.
+
+    Attributes:
+        bh: binding hashes, 32 bytes.
+        measurements: "sha256:" tags.
+        kids: key ids, 32 bytes.
+    """
+
+    bh: frozenset[bytes] = frozenset()
+    measurements: frozenset[str] = frozenset()
+    kids: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A tenant's demands, parsed.
+
+    Attributes:
+        id, seq: name and monotonic number of this version.
+        not_before, expires: validity, Unix seconds.
+        aud: the one deployment accepted.
+        min_version: least binding version.
+        require_pq: only hybrid encapsulation keys are used.
+        k: candidates drawn a request.
+        min_workers: smallest directory accepted.
+        allow_software: `software` evidence may count.
+        allow_simulated: TPM quotes of simulated TPMs may count.
+        accept: rules, any one of which must be met whole.
+        models: accepted models; a worker must serve one of them.
+        service_policies: accepted service policy digests.
+        directory_keys: signers of directory snapshots; none means no directory is accepted.
+        log_origin, log_vkeys: the log and its C2SP verifier keys; None and () likewise.
+        deny: wins over everything.
+        beacon_max_age_s: oldest beacon accepted, when the binding carries one.
+        require_beacon: bindings must carry a beacon, or answer a live nonce.
+        directory_max_age_s: oldest directory snapshot accepted.
+        digest: "sha256:" tag of the bytes this was parsed from.
+    """
+
+    id: str
+    seq: int
+    not_before: int
+    expires: int
+    aud: str
+    min_version: int
+    require_pq: bool
+    k: int
+    min_workers: int
+    allow_software: bool
+    allow_simulated: bool
+    accept: tuple[Rule, ...]
+    models: tuple[ModelRule, ...]
+    service_policies: frozenset[str]
+    directory_keys: tuple[DirectoryKey, ...]
+    log_origin: str | None
+    log_vkeys: tuple[str, ...]
+    deny: Deny
+    beacon_max_age_s: int
+    require_beacon: bool
+    directory_max_age_s: int
+    digest: str
+
+
+def parse_policy(raw: bytes) -> Policy:
+    """The policy in `raw` (JSON, at most POLICY_MAX bytes).
+
+    Raises:
+        PolicyError: anything unknown, missing, of another type or out of range; the sentence names
+            the key, what was found and what was expected.
+    """
+    try:
+        obj = parse_strict(raw, max_bytes=POLICY_MAX)
+    except MalformedError as cause:
+        raise PolicyError(f"policy: {cause}, expected one strict JSON object") from None
+    top = Members(obj, "policy", required=_REQUIRED, optional=_OPTIONAL, error=PolicyError)
+    top.integer("v", 1, 1)
+    not_before, expires = top.integer("not_before"), top.integer("expires")
+    if expires <= not_before:
+        raise top.fail("expires", "a time after not_before")
+    log_origin, log_vkeys = _log(top)
+    ages = _section(top, "freshness", ("beacon_max_age_s", "directory_max_age_s", "require_beacon"))
+    return Policy(
+        id=top.text("id", NAME_MAX),
+        seq=top.integer("seq"),
+        not_before=not_before,
+        expires=expires,
+        aud=top.text("aud", NAME_MAX),
+        min_version=_or(top, "min_version", VERSION, 1, VERSION),
+        require_pq=top.flag("require_pq", default=True),
+        k=_or(top, "k", K_DEFAULT, 1, K_MAX),
+        min_workers=_or(top, "min_workers", MIN_WORKERS_DEFAULT, 1, WORKERS_MAX),
+        allow_software=top.flag("allow_software", default=False),
+        allow_simulated=top.flag("allow_simulated", default=False),
+        accept=tuple(_rule(item) for item in top.array("accept", RULES_MAX, 1)),
+        models=_models(top),
+        service_policies=frozenset(top.digests("service_policies", MEASUREMENTS_MAX, 1)),
+        directory_keys=_directory_keys(top),
+        log_origin=log_origin,
+        log_vkeys=log_vkeys,
+        deny=_deny(top),
+        beacon_max_age_s=_or(ages, "beacon_max_age_s", MAX_AGE_DEFAULT_S, 1, AGE_MAX_S),
+        require_beacon=ages.flag("require_beacon", default=False),
+        directory_max_age_s=_or(ages, "directory_max_age_s", MAX_AGE_DEFAULT_S, 1, AGE_MAX_S),
+        digest=sha256_tag(raw),
+    )
+
+
+def _or(members: Members, key: str, default: int, low: int, high: int) -> int:
+    return members.integer(key, low, high) if key in members else default
+
+
+def _section(top: Members, key: str, optional: tuple[str, ...]) -> Members:
+    obj = top.value(key) if key in top else {}
+    return Members(obj, f"policy.{key}", optional=optional, error=PolicyError)
+
+
+def _rule(item: object) -> Rule:
+    kind = item.get("kind") if isinstance(item, dict) else None
+    if kind == SOFTWARE:
+        return _software_rule(item)
+    if kind == TPM2:
+        return _tpm_rule(item)
+    found = f'"{kind}"' if isinstance(kind, str) and kind.isascii() else "no known kind"
+    raise PolicyError(f"policy.accept.kind: found {found[:40]}, expected {' or '.join(KINDS)}")
+
+
+def _software_rule(item: object) -> SoftwareRule:
+    members = Members(
+        item,
+        "policy.accept",
+        required=("kind", "roots", "measurements"),
+        optional=("posture",),
+        error=PolicyError,
+    )
+    roots = []
+    for root in members.array("roots", ROOTS_MAX, 1):
+        try:
+            roots.append(unb64u(root, 32))
+        except MalformedError:
+            raise members.fail("roots", "Ed25519 public keys of 32 bytes in base64url") from None
+    return SoftwareRule(
+        roots=tuple(roots),
+        measurements=frozenset(members.digests("measurements", MEASUREMENTS_MAX, 1)),
+        posture=_posture(members),
+    )
+
+
+def _tpm_rule(item: object) -> TpmRule:
+    members = Members(
+        item,
+        "policy.accept",
+        required=("kind", "roots", "measurements"),
+        optional=("pcr", "posture", "trust"),
+        error=PolicyError,
+    )
+    # A TPM quote alone ties to no CPU: whatever its root, it may not be called more than this.
+    if "trust" in members and members.value("trust") != "simulated":
+        raise members.fail("trust", '"simulated": a TPM quote alone names no hardware')
+    pcr = PCR_DEFAULT
+    if "pcr" in members:
+        pcr = members.integer("pcr", PCR_ALLOWED.start, PCR_ALLOWED.stop - 1)
+    return TpmRule(
+        roots=tuple(_root(members, root) for root in members.array("roots", ROOTS_MAX, 1)),
+        measurements=frozenset(members.digests("measurements", MEASUREMENTS_MAX, 1)),
+        pcr=pcr,
+        posture=_posture(members),
+    )
+
+
+def _root(members: Members, root: object) -> bytes:
+    if isinstance(root, str) and len(root) <= ROOT_PEM_MAX:
+        try:
+            found = x509.load_pem_x509_certificates(root.encode("ascii"))
+        except (ValueError, UnicodeEncodeError):
+            found = []
+        if len(found) == 1:
+            return found[0].public_bytes(Encoding.DER)
+    raise members.fail("roots", "PEM texts of one certificate each")
+
+
+def _posture(members: Members) -> Mapping[str, str]:
+    obj = members.value("posture") if "posture" in members else {}
+    if not isinstance(obj, dict) or len(obj) > FIELDS_MAX:
+        raise members.fail("posture", f"an object of at most {FIELDS_MAX} controls")
+    demands = Members(obj, "policy.accept.posture", optional=tuple(obj), error=PolicyError)
+    for name, state in obj.items():
+        if state not in STATES[:2]:  # demanding "refused" would demand nothing
+            raise demands.fail(name, " or ".join(STATES[:2]))
+    return MappingProxyType(dict(obj))
+
+
+def _models(top: Members) -> tuple[ModelRule, ...]:
+    rules = []
+    for item in top.array("models", MEASUREMENTS_MAX, 1):
+        members = Members(
+            item, "policy.models", required=("name",), optional=("digest",), error=PolicyError
+        )
+        digest = members.digest("digest") if "digest" in members else None
+        rules.append(ModelRule(members.text("name", NAME_MAX), digest))
+    return tuple(rules)
+
+
+def _directory_keys(top: Members) -> tuple[DirectoryKey, ...]:
+    section = _section(top, "directory", ("keys",))
+    keys = []
+    for item in section.array("keys", ROOTS_MAX):
+        members = Members(
+            item, "policy.directory.keys", required=("kid", "alg", "pk"), error=PolicyError
+        )
+        if members.text("alg") != "ed25519":
+            raise members.fail("alg", '"ed25519"')
+        keys.append(DirectoryKey(members.text("kid"), members.data("pk", 32)))
+    if len({key.kid for key in keys}) != len(keys):
+        raise PolicyError("policy.directory.keys: found a kid twice, expected distinct kids")
+    return tuple(keys)
+
+
+def _log(top: Members) -> tuple[str | None, tuple[str, ...]]:
+    if "log" not in top:
+        return None, ()
+    members = Members(
+        top.value("log"), "policy.log", required=("origin", "vkeys"), error=PolicyError
+    )
+    return members.text("origin"), members.texts("vkeys", ROOTS_MAX, 1)
+
+
+def _deny(top: Members) -> Deny:
+    section = _section(top, "deny", ("bh", "measurements", "kids"))
+    return Deny(
+        bh=_hashes(section, "bh"),
+        measurements=frozenset(section.digests("measurements", DENY_MAX)),
+        kids=_hashes(section, "kids"),
+    )
+
+
+def _hashes(section: Members, key: str) -> frozenset[bytes]:
+    try:
+        return frozenset(unb64u(text, 32) for text in section.texts(key, DENY_MAX))
+    except MalformedError:
+        raise section.fail(key, "hashes of 32 bytes in base64url without padding") from None

@@ -1,0 +1,102 @@
+"""One OpenAI request as the client needs to know it: what to seal, what to expect back.
+
+The worker is the strict reader of request bodies. The client reads only what decides about the
+envelope: model, stream, token limit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from wire.canonical import parse_strict
+from wire.errors import MalformedError
+from wire.limits import BODY_MAX, NAME_MAX
+
+Kind = Literal["chat", "completion"]
+ENDPOINTS: Final[Mapping[str, Kind]] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completion",
+}
+# Output class for callers that set no limit: the answer is cut there, and quota is charged for it.
+DEFAULT_MAX_TOKENS: Final = 1024
+# The deepest body OpenAI's chat format allows; the envelope headers stay at the protocol's 8.
+BODY_DEPTH_MAX: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request the client is ready to seal.
+
+    Attributes:
+        kind: which endpoint; also the header's `op`.
+        path: endpoint path inside the ciphertext.
+        body: JSON bytes as the worker will read them.
+        model: name in the body.
+        stream: whether deltas are asked for.
+        include_usage: whether the rebuilt stream ends with a usage chunk.
+        max_tokens: the caller's limit or the default; decides the output class.
+        members: the parsed body.
+    """
+
+    kind: Kind
+    path: str
+    body: bytes
+    model: str
+    stream: bool
+    include_usage: bool
+    max_tokens: int
+    members: Mapping[str, Any]
+
+
+def parse_call(path: str, body: bytes) -> Call:
+    """Read one OpenAI request body.
+
+    Raises:
+        MalformedError: an unknown endpoint, or a body without the members the envelope needs.
+    """
+    kind = ENDPOINTS.get(path)
+    if kind is None:
+        known = ", ".join(ENDPOINTS)
+        raise MalformedError(
+            f"found no sealed endpoint {path[:80]!r}, expected one of {known}",
+            code="unknown_endpoint",
+            hint="nothing was sent: only sealed endpoints leave this process",
+        )
+    members = parse_strict(body, max_depth=BODY_DEPTH_MAX, max_bytes=BODY_MAX)
+    if not isinstance(members, dict):
+        raise MalformedError("request body: expected a JSON object")
+    model = members.get("model")
+    if not isinstance(model, str) or not 0 < len(model) <= NAME_MAX:
+        raise MalformedError(f"model: expected a name of 1 to {NAME_MAX} characters")
+    stream = members.get("stream") or False
+    if not isinstance(stream, bool):
+        raise MalformedError(f"stream: expected a boolean, found {type(stream).__name__}")
+    options = members.get("stream_options")
+    include_usage = isinstance(options, dict) and options.get("include_usage") is True
+    return Call(
+        kind, path, body, model, stream, include_usage, _max_tokens(members), members
+    )
+
+
+def make_call(path: str, members: Mapping[str, Any]) -> Call:
+    """A call from Python values."""
+    try:
+        body = json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        data = body.encode()
+    except (TypeError, ValueError) as cause:
+        raise MalformedError("request body: holds a value JSON cannot carry") from cause
+    return parse_call(path, data)
+
+
+def _max_tokens(members: Mapping[str, Any]) -> int:
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = members.get(name)
+        if value is None:
+            continue
+        if type(value) is not int or value < 1:
+            raise MalformedError(f"{name}: expected a positive integer")
+        return value
+    return DEFAULT_MAX_TOKENS

@@ -1,0 +1,240 @@
+"""One sealed exchange, without I/O: draw → seal → send → open → verify the receipt.
+
+The generator yields commands for a driver and `Emit`s for the caller. What it will never do: send
+anything that is not sealed, accept anything that is not authenticated to its end, or repeat a
+request of which a response byte was seen.
+
+A gateway's error is a hint. It may cause a refresh of the directory through full verification (at
+most one per five seconds, the first at once), a re-wrap of the secret to further *verified* workers,
+or a second attempt; two attempts and two re-wraps in all. A worker's notice counts only under the
+attested key of a candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from wire.envelope import CONTENT_TYPE as REQUEST_TYPE
+from wire.envelope import SealedRequest, seal_request
+from wire.errors import (
+    GatewayError,
+    ProtocolFailure,
+    UnavailableError,
+    WorkerNotice,
+)
+from wire.header import Pad, RequestHeader
+from wire.ids import b64u
+from wire.limits import K_MAX, LIFE_MAX_S, PROBLEM_MAX, REWRAPS_MAX
+from wire.notice import notice_kid, verify_notice
+from wire.padding import out_class
+from wire.problems import KID_UNKNOWN, REWRAP_NEEDED
+from wire.response import CONTENT_TYPE as RESPONSE_TYPE
+
+from .commands import Close, Opened, Pause, Read, Send, Steps, exclusive
+from .receiving import receive
+from .served import HTTP_OK, media_type, refusal
+from .verify import Verifier, Want
+
+if TYPE_CHECKING:
+    from .calls import Call
+    from .workers import Candidates
+
+TRIES_MAX: Final = 2  # a gateway that refuses twice, after a full re-verification, has refused
+WRAPS_TYPE: Final = "application/vnd.anchorhold.wraps"
+RID_LEN: Final = 16
+LIFE_DEFAULT_S: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What every exchange of one client shares.
+
+    Attributes:
+        verifier: draws candidates.
+        pad: shaping profile asked for.
+        life_s: seconds a request may wait and run.
+        headers: members of the sealed HEAD's header allow-list; seen by the worker only.
+        salt: prefix-cache salt (32 bytes) to share between this client's requests, or None for
+            a fresh one each time.
+    """
+
+    verifier: Verifier
+    pad: Pad = "cadence"
+    life_s: int = LIFE_DEFAULT_S
+    headers: Mapping[str, str] | None = None
+    salt: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.life_s <= LIFE_MAX_S:
+            raise ValueError(f"life_s: expected 1 to {LIFE_MAX_S}, found {self.life_s}")
+
+    @property
+    def rng(self) -> Callable[[int], bytes]:
+        """Random bytes."""
+        return self.verifier.rng
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request with an open sealed reply."""
+
+    call: Call
+    sealed: SealedRequest
+    candidates: Candidates
+
+
+def exchange(terms: Terms, call: Call) -> Steps[None]:
+    """Run one call to its verified end; emits `client.events`."""
+    try:
+        sent = yield from _deliver(terms, call)
+        yield from receive(terms.verifier, sent.call, sent.sealed, sent.candidates)
+    finally:
+        yield Close()
+
+
+def _deliver(terms: Terms, call: Call) -> Steps[Sent]:
+    """Send until a sealed reply opens: at most two attempts, each with a fresh secret."""
+    useless: int | None = None
+    for attempt in range(1, TRIES_MAX + 1):
+        last = attempt == TRIES_MAX
+        candidates = yield from _draw(terms, Want(call.model), useless)
+        sealed = _seal(terms, call, candidates)
+        try:
+            return (yield from _send(terms, Sent(call, sealed, candidates)))
+        except WorkerNotice as notice:
+            if last or notice.code != "kid_unknown":
+                raise
+        except GatewayError as error:
+            if last or error.type not in (KID_UNKNOWN, REWRAP_NEEDED):
+                raise
+        except UnavailableError:
+            # The connection was lost before any response byte. Another attempt has its own secret,
+            # so the worker that may still run this one cannot answer twice.
+            if last:
+                raise
+            continue
+        useless = candidates.generation
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _send(terms: Terms, sent: Sent) -> Steps[Sent]:
+    """Post one sealed request, re-wrapping it where the gateway has lost all its candidates.
+
+    Raises:
+        GatewayError, WorkerNotice: it was refused.
+        ProtocolFailure: a success that is not a sealed response, or a forged notice.
+    """
+    rid = b64u(sent.sealed.header.rid)
+    opened = yield from _post("/v1/sealed", sent.sealed.envelope, REQUEST_TYPE, rid)
+    for rewraps in range(REWRAPS_MAX + 1):
+        if opened.status == HTTP_OK:
+            _check_type(opened)
+            return sent
+        error = yield from _refused(opened, sent)
+        room = K_MAX - len(sent.sealed.kids)
+        if error.type != REWRAP_NEEDED or rewraps == REWRAPS_MAX or room < 1:
+            raise error
+        first = sent.candidates.workers[0]
+        want = Want(
+            sent.call.model,
+            exclude=frozenset(sent.sealed.kids),
+            count=min(room, terms.verifier.policy.k),
+            policy=first.policy,
+            suite=first.candidate.suite,
+        )
+        more = yield from _draw(terms, want, sent.candidates.generation)
+        if not more.workers:
+            raise error
+        wraps = sent.sealed.rewrap([worker.candidate for worker in more.workers])
+        sent = replace(sent, candidates=sent.candidates.joined(more))
+        opened = yield from _post(f"/v1/sealed/{rid}/wraps", wraps, WRAPS_TYPE, rid)
+    raise AssertionError("the last round returns or raises")
+
+
+def _post(path: str, body: bytes, content_type: str, rid: str) -> Steps[Opened]:
+    opened = yield Send(path, body, content_type, rid)
+    assert isinstance(opened, Opened)
+    return opened
+
+
+def _draw(terms: Terms, want: Want, useless: int | None) -> Steps[Candidates]:
+    """Draw candidates; where a refresh was asked for, not before one is allowed."""
+    directory = terms.verifier.directory
+    while useless is not None and useless == directory.generation:
+        wait = directory.wait_for_refresh()
+        if wait <= 0:
+            break
+        yield Pause(wait)  # outside the lock: others go on, and may refresh meanwhile
+    return (yield from exclusive(terms.verifier.draw(want, not_generation=useless)))
+
+
+def _seal(terms: Terms, call: Call, candidates: Candidates) -> SealedRequest:
+    first = candidates.workers[0]
+    policy = terms.verifier.policy
+    now = terms.verifier.clock()
+    header = RequestHeader(
+        rid=terms.rng(RID_LEN),
+        aud=policy.aud,
+        op=call.kind,
+        model=call.model,
+        policy=first.policy,
+        iat=now,
+        exp=now + terms.life_s,
+        out=out_class(call.max_tokens),
+        stream=call.stream,
+        pad=terms.pad,
+        suite=first.candidate.suite,
+    )
+    head: dict[str, Any] = {"m": "POST", "p": call.path, "h": dict(terms.headers or {})}
+    if terms.salt is not None:
+        head["salt"] = b64u(terms.salt)
+    return seal_request(
+        header,
+        [worker.candidate for worker in candidates.workers],
+        head,
+        call.body,
+        terms.rng,
+        allow_x25519=not policy.require_pq,
+    )
+
+
+def _check_type(opened: Opened) -> None:
+    """A success must be a sealed response. Anything else, however plausible, is never shown."""
+    media = media_type(opened.content_type)
+    if media != RESPONSE_TYPE:
+        raise ProtocolFailure(
+            f"gateway: a 200 of type {RESPONSE_TYPE} expected, found {media[:64]!r}",
+            hint="something between here and the worker answers in its place",
+        )
+
+
+def _refused(opened: Opened, sent: Sent) -> Steps[GatewayError]:
+    """Read a refusal. Returns the gateway's hint, or raises the worker's verified notice.
+
+    Raises:
+        WorkerNotice: signed by the attested key of a candidate, about this request.
+        ProtocolFailure: claims to be one and is not.
+    """
+    body = b""
+    while chunk := (yield Read()):
+        body += chunk
+        if len(body) > PROBLEM_MAX:
+            break
+    yield Close()
+    error = refusal(opened.status, opened.content_type, body)
+    if error.notice is not None and error.type != REWRAP_NEEDED:
+        raise _notice(error.notice, sent)
+    return error
+
+
+def _notice(document: dict[str, object], sent: Sent) -> WorkerNotice:
+    worker = sent.candidates.by_kid(notice_kid(document))
+    if worker is None:
+        raise ProtocolFailure("worker notice: from a key that was not a candidate")
+    sealed = sent.sealed
+    code = verify_notice(document, worker.sig_pk, sealed.header.rid, sealed.th, sealed.kids)
+    return WorkerNotice(
+        f"worker {worker.appraised.binding.wid}: refused the request ({code})", code=code
+    )

@@ -1,0 +1,220 @@
+"""Reading one sealed reply to its verified end.
+
+ 1. prelude: our request id, one of our candidates              ProtocolFailure, SpliceError
+ 2. frames open in order under the key of that one worker       OpenError, FrameError, RecordError
+ 3. HEAD says the logical status; a stream then carries TOKENS, a whole answer DATA
+ 4. the authenticated FINAL is read, and nothing after it       StreamTruncated, FrameError
+ 5. a success has a RECEIPT, which verifies (`receipts`)        ReceiptError, RollbackError, ForkError
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from wire.canonical import parse_strict
+from wire.errors import (
+    FrameError,
+    MalformedError,
+    ProtocolFailure,
+    ReceiptError,
+    RecordError,
+    StreamTruncated,
+    WorkerNotice,
+)
+from wire.ids import b64u
+from wire.records import DATA, ERROR, HEAD, RECEIPT, TOKENS, Record, TokenDelta
+from wire.response import ResponseReader
+
+from .commands import Emit, Read, Steps
+from .events import Answered, Body, Delta, Done
+from .receipts import Heard, check_receipt
+from .served import HTTP_OK
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wire.envelope import SealedRequest
+
+    from .calls import Call
+    from .verify import Verifier
+    from .workers import Candidates, VerifiedWorker
+
+BODY_LIMIT: Final = 64 * 1024 * 1024  # a whole answer; 64k tokens are under 1 MiB
+ERROR_STATUS: Final = 400
+FINISHES: Final = frozenset({"stop", "length"})
+_COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+
+@dataclass(slots=True)
+class _Answer:
+    """One answer in the making."""
+
+    call: Call
+    sealed: SealedRequest
+    candidates: Candidates
+    worker: VerifiedWorker | None = None
+    status: int = 0
+    body: bytearray = field(default_factory=bytearray)
+    texts: dict[int, list[str]] = field(default_factory=dict)
+    finishes: dict[int, str] = field(default_factory=dict)
+    receipt: bytes | None = None
+    error: WorkerNotice | None = None
+
+
+def receive(
+    verifier: Verifier, call: Call, sealed: SealedRequest, candidates: Candidates
+) -> Steps[None]:
+    """Read the open reply; emits `Answered`, then `Delta`s or `Body`, then `Done`."""
+    reader = ResponseReader(
+        sealed.th, sealed.header.rid, sealed.keys, sealed.R, frozenset(sealed.kids)
+    )
+    answer = _Answer(call, sealed, candidates)
+    while True:
+        chunk: bytes = yield Read()
+        if not chunk:
+            break
+        for record in reader.feed(chunk):  # 1, 2
+            yield from _take(answer, reader, record)  # 3
+    reader.finish()  # 4
+    if answer.error is not None:
+        raise answer.error
+    worker = _worker(answer, reader)
+    if answer.status != HTTP_OK:
+        yield Emit(Body(bytes(answer.body), worker.trust))
+        yield Emit(Done(None, worker.trust))
+        return
+    if answer.receipt is None:
+        raise ReceiptError("response: a receipt expected, found none")
+    receipt = yield from check_receipt(verifier, _heard(answer, reader, worker))  # 5
+    if not call.stream:
+        yield Emit(Body(bytes(answer.body), worker.trust))
+    yield Emit(Done(receipt, worker.trust))
+
+
+def _take(answer: _Answer, reader: ResponseReader, record: Record) -> Steps[None]:
+    worker = _worker(answer, reader)
+    if record.type == HEAD:
+        head = _answered(record, worker, answer)
+        answer.status = head.status
+        yield Emit(head)
+    elif record.type == DATA:
+        if answer.status == HTTP_OK and answer.call.stream:
+            raise RecordError("response: TOKENS expected in a stream, found DATA")
+        if len(answer.body) + len(record.data) > BODY_LIMIT:
+            raise RecordError(f"response: body of at most {BODY_LIMIT} bytes expected")
+        answer.body += record.data
+    elif record.type == TOKENS:
+        if answer.status != HTTP_OK or not answer.call.stream:
+            raise RecordError("response: TOKENS only in a successful stream expected")
+        yield Emit(_delta(answer, record, worker))
+    elif record.type == RECEIPT:
+        answer.receipt = record.data
+    elif record.type == ERROR and answer.error is None:
+        answer.error = _failure(record)
+
+
+def _worker(answer: _Answer, reader: ResponseReader) -> VerifiedWorker:
+    if answer.worker is None:
+        found = None if reader.kid is None else answer.candidates.by_kid(reader.kid)
+        if found is None:
+            raise StreamTruncated("the response ended before its header")
+        answer.worker = found
+    return answer.worker
+
+
+def _answered(record: Record, worker: VerifiedWorker, answer: _Answer) -> Answered:
+    head = record.json()
+    status, headers = head.get("s"), head.get("h", {})
+    if type(status) is not int or not (status == HTTP_OK or ERROR_STATUS <= status < 600):
+        raise RecordError("response HEAD: a status of 200 or 400 to 599 expected")
+    if not isinstance(headers, dict) or not all(isinstance(v, str) for v in headers.values()):
+        raise RecordError("response HEAD: headers of strings expected")
+    rid = b64u(answer.sealed.header.rid)
+    return Answered(
+        status=status,
+        headers={name.lower(): value for name, value in headers.items()},
+        id=_text(head, "id", rid),
+        created=_count(head, "created", answer.sealed.header.iat),
+        model=_text(head, "model", answer.call.model),
+        worker=worker,
+        rid=rid,
+    )
+
+
+def _delta(answer: _Answer, record: Record, worker: VerifiedWorker) -> Delta:
+    delta = TokenDelta.decode(record.data)
+    index = _count(delta.tail, "i", 0)
+    finish = delta.tail.get("f")
+    if index in answer.finishes:
+        raise RecordError("response: no text after a choice's end expected")
+    if finish is not None:
+        if finish not in FINISHES:
+            raise RecordError("response: finish reason stop or length expected")
+        answer.finishes[index] = finish
+    answer.texts.setdefault(index, []).append(delta.text)
+    return Delta(delta.text, index, finish, _usage(delta.tail.get("u")), worker.trust)
+
+
+def _heard(answer: _Answer, reader: ResponseReader, worker: VerifiedWorker) -> Heard:
+    assert answer.receipt is not None and reader.salt_r is not None  # noqa: PT018 -- both were read
+    if answer.call.stream:
+        texts = ["".join(answer.texts[index]) for index in sorted(answer.texts)]
+        finishes = [answer.finishes.get(index, "") for index in sorted(answer.texts)]
+    else:
+        texts, finishes = _whole(bytes(answer.body))
+    prefixes = {reader.ct_hash_at(count) for count in range(reader.frames + 1)}
+    return Heard(
+        call=answer.call,
+        sealed=answer.sealed,
+        worker=worker,
+        record=answer.receipt,
+        salt_r=reader.salt_r,
+        texts=tuple(texts),
+        finishes=tuple(finishes),
+        ciphertexts=frozenset(prefixes),
+        log_size=answer.candidates.log_size,
+    )
+
+
+def _whole(body: bytes) -> tuple[list[str], list[str]]:
+    """Texts and finish reasons of a whole OpenAI answer, in choice order."""
+    try:
+        document = parse_strict(body, max_bytes=BODY_LIMIT)
+        choices = sorted(document["choices"], key=lambda choice: int(choice["index"]))
+        texts = [
+            choice["message"]["content"] if "message" in choice else choice["text"]
+            for choice in choices
+        ]
+        finishes = [choice["finish_reason"] for choice in choices]
+    except (MalformedError, KeyError, TypeError, ValueError) as error:
+        raise ProtocolFailure("response: a whole OpenAI answer expected") from error
+    if not all(isinstance(item, str) for item in (*texts, *finishes)):
+        raise ProtocolFailure("response: text in every choice expected")
+    return texts, finishes
+
+
+def _failure(record: Record) -> WorkerNotice:
+    """A sealed error after the answer began: authenticated, so it is the worker's own word."""
+    document = record.json()
+    code, message = document.get("code"), document.get("message")
+    if not isinstance(code, str) or not isinstance(message, str):
+        raise FrameError("response ERROR: code and message expected")
+    return WorkerNotice(f"worker: {message[:256]}", code=code[:64])
+
+
+def _text(document: Mapping[str, Any], name: str, default: str) -> str:
+    value = document.get(name)
+    return value if isinstance(value, str) and value else default
+
+
+def _count(document: Mapping[str, Any], name: str, default: int) -> int:
+    value = document.get(name)
+    return value if type(value) is int and value >= 0 else default
+
+
+def _usage(raw: Any) -> dict[str, int] | None:
+    if not isinstance(raw, dict):
+        return None
+    found = {name: raw[name] for name in _COUNTS if type(raw.get(name)) is int}
+    return found if len(found) == len(_COUNTS) else None

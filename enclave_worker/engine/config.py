@@ -1,0 +1,62 @@
+"""How the engine is sized. One frozen record, read once by the worker's main; no environment."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+DType = Literal["float32", "bfloat16"]
+
+# A CPU attention kernel works on 16 keys at a time (16 fp32 lanes of a 512-bit register), so the
+# page is the same: any other size would need shuffles in the kernel that replaces the reference.
+PAGE_SIZE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Sizes and limits of one engine.
+
+    Attributes:
+        dtype: of weights, activations and KV cache; logits are always float32.
+        threads: torch threads. Never more than the cores left beside the event loop: OpenMP
+            barriers collapse on an oversubscribed machine.
+        max_batch: sequences running at once.
+        kv_pages: pages of `page_size` tokens in the KV pool, reserved at start and touched lazily.
+        page_size: tokens a page; 16 is the only supported value.
+        step_budget: most tokens computed in one step (decode rows first, then prefill chunks);
+            bounds how long a running stream waits behind somebody's long prompt.
+        max_len: most tokens of prompt + completion; the model's own context also bounds it.
+        max_waiting: requests held beyond the running ones before EngineBusy is raised.
+    """
+
+    dtype: DType = "bfloat16"
+    threads: int = 1
+    max_batch: int = 32
+    kv_pages: int = 2048
+    page_size: int = PAGE_SIZE
+    step_budget: int = 512
+    max_len: int = 8192
+    max_waiting: int = 256
+
+    def __post_init__(self) -> None:
+        """Refuse impossible sizes where they are written down, not in the middle of a step."""
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"engine dtype: found {self.dtype!r}, expected float32 or bfloat16")
+        if self.page_size != PAGE_SIZE:
+            raise ValueError(f"engine page_size: found {self.page_size}, expected {PAGE_SIZE}")
+        for name in ("threads", "max_batch", "kv_pages", "step_budget", "max_len", "max_waiting"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"engine {name}: found {value!r}, expected an integer >= 1")
+        if self.step_budget < self.max_batch:
+            raise ValueError(
+                f"engine step_budget: found {self.step_budget}, expected at least max_batch "
+                f"({self.max_batch}): every running stream gets one token a step"
+            )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "EngineConfig":
+        """Build from parsed JSON; unknown keys are refused by name (ValueError)."""
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(f"engine config: found unknown key {unknown[0]!r}, expected {known}")
+        return cls(**values)

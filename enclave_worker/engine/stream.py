@@ -1,0 +1,64 @@
+"""One answer being written: tokens in, events out, until something ends it."""
+
+from collections.abc import Callable
+
+from .events import Finish, TokenEvent, Usage
+from .sequence import Sequence
+from .stops import StopFilter
+from .tokenizer import Detokenizer, Tokenizer
+
+OnEvent = Callable[[TokenEvent], None]
+
+
+class Stream:
+    """The writing side of one request.
+
+    Attributes:
+        sequence: what is being generated.
+        on_event: whom to tell.
+    """
+
+    def __init__(
+        self, sequence: Sequence, on_event: OnEvent, tokenizer: Tokenizer, eos: frozenset[int]
+    ) -> None:
+        """Start before the first token."""
+        self.sequence = sequence
+        self.on_event = on_event
+        self._eos = eos
+        self._detokenizer = Detokenizer(tokenizer, sequence.tokens)
+        self._stops = StopFilter(sequence.request.params.stop)
+        self._unreported = 0
+
+    def accept(self, token: int) -> TokenEvent | None:
+        """Take the next token; return an event if it completes text or the answer."""
+        sequence = self.sequence
+        sequence.tokens.append(token)
+        self._unreported += 1
+        if token in self._eos and not sequence.request.params.ignore_eos:
+            return self.end("stop")
+        text = self._stops.push(self._detokenizer.push(token))
+        if self._stops.hit:
+            return self._event(text, "stop")
+        if len(sequence.tokens) >= sequence.limit:
+            return self.end("length", text)
+        return self._event(text, None) if text else None
+
+    def end(self, finish: Finish, text: str = "") -> TokenEvent:
+        """Return the last event, with what was held back unless a stop string swallowed it.
+
+        A cancelled or failed answer gives up its tail: nobody reads on.
+        """
+        if finish in ("stop", "length"):
+            text += self._stops.push(self._detokenizer.flush())
+            if self._stops.hit:
+                finish = "stop"
+            text += self._stops.flush()
+        return self._event(text, finish)
+
+    def _event(self, text: str, finish: Finish | None) -> TokenEvent:
+        """Build an event and account for its tokens."""
+        tokens, self._unreported = self._unreported, 0
+        usage = None
+        if finish is not None:
+            usage = Usage(self.sequence.prompt_len, self.sequence.generated)
+        return TokenEvent(self.sequence.id, text, tokens, finish, usage)

@@ -1,0 +1,77 @@
+"""Every kind of step once, before the process gives up files, sockets and new threads.
+
+oneDNN compiles its kernels and OpenMP makes its threads at first use, Python imports some modules
+at first use: all of that must lie behind us. Real requests do it, so nothing is forgotten that a
+request needs.
+"""
+
+import threading
+from typing import TYPE_CHECKING
+
+from .errors import EngineError, TemplateError
+from .events import TokenEvent
+from .params import SamplingParams
+from .sequence import GenerationRequest
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+# Generous: the slowest start seen takes two seconds. Beyond it something is stuck.
+WARM_UP_MAX_S = 300.0
+_TOKENS = 3
+_KINDS = (
+    SamplingParams(temperature=0, max_tokens=_TOKENS, stop=("\0",), ignore_eos=True),
+    SamplingParams(seed=1, max_tokens=_TOKENS, ignore_eos=True),
+    SamplingParams(seed=2, top_p=0.9, top_k=40, max_tokens=_TOKENS, ignore_eos=True),
+    SamplingParams(seed=3, top_p=0.999, temperature=90.0, max_tokens=_TOKENS, ignore_eos=True),
+    SamplingParams(seed=4, min_p=0.05, max_tokens=_TOKENS, ignore_eos=True),
+)
+
+
+def warm_up(engine: "Engine") -> None:
+    """Run single requests of every kind, then a full batch behind a long prompt.
+
+    Raises:
+        EngineError: a warm-up request failed or did not end.
+    """
+    if engine.template is not None:
+        _render(engine)
+    text = engine.tokenizer.encode("Warm-up: \u00e9\u4e2d\U0001f600 1 2 3.", special=True)
+    vocab = engine.folder.config.vocab_size
+    prompt = [token % vocab for token in text] or [0]
+    for kind in _KINDS:
+        _run(engine, [(prompt[: engine.max_len - _TOKENS], kind)])
+    long = min(engine.config.step_budget, engine.max_len - _TOKENS)
+    batch = [((prompt * long)[:long], _KINDS[0])]
+    batch += [(prompt[:2], _KINDS[i % len(_KINDS)]) for i in range(engine.config.max_batch - 1)]
+    _run(engine, batch)
+
+
+def _run(engine: "Engine", requests: list[tuple[list[int], SamplingParams]]) -> None:
+    """Run requests together and wait for all."""
+    done = threading.Semaphore(0)
+    failed: list[str] = []
+
+    def on_event(event: TokenEvent) -> None:
+        if event.finish is not None:
+            if event.finish not in ("length", "stop"):
+                failed.append(event.finish)
+            done.release()
+
+    for index, (prompt, params) in enumerate(requests):
+        engine.submit(GenerationRequest(f"\0warm-up {index}", prompt, params), on_event)
+    for _ in requests:
+        if not done.acquire(timeout=WARM_UP_MAX_S):
+            raise EngineError(f"engine warm-up: found no answer within {WARM_UP_MAX_S} s")
+    if failed:
+        raise EngineError(f"engine warm-up: found a request that ended with {failed[0]!r}")
+
+
+def _render(engine: "Engine") -> None:
+    """Render the template once; one that refuses these messages has run, which is enough."""
+    message = {"role": "user", "content": "Warm-up"}
+    try:
+        if engine.template is not None:
+            engine.template.render([message])
+    except TemplateError:
+        return

@@ -1,0 +1,358 @@
+"""One connection to the gateway, from CHALLENGE to its end. The worker's half of `wire.link`.
+
+The worker proves its attested key on this very connection (HELLO signs the gateway's nonce), asks
+for work with signed credits, and answers on the same socket. Losing the connection cancels what
+runs: its readers sat behind that gateway.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncGenerator, Coroutine
+from itertools import count
+from typing import Any
+
+from wire.canonical import encode as encode_json
+from wire.errors import AnchorholdError, MalformedError, ProtocolFailure, ReceiptError
+from wire.ids import b64u, unb64u
+from wire.link import (
+    ACTIVATED,
+    BYTES,
+    CHALLENGE_ANSWER,
+    DONE,
+    GOODBYE,
+    HEARTBEAT,
+    HELLO,
+    KEYS,
+    NOTICE,
+    PULL,
+    RECEIPT,
+    Decoder,
+    Message,
+    MessageType,
+    encode,
+    hello_bytes,
+    json_message,
+    pull_bytes,
+    raw_message,
+)
+
+from .epochs import Epoch
+from .journal import Event, emit, report
+from .port import LauncherPort
+from .session import NO_USAGE, Bench, Session
+
+READ_SIZE = 262_144
+# A gateway that accepts and then says nothing holds up a worker that another could use.
+HANDSHAKE_TIMEOUT_S = 30.0
+HEARTBEAT_PART = 3  # heartbeats in one lease: two may be lost
+LEASE_MIN_S, LEASE_MAX_S = 1, 300
+# Challenges relayed for clients cost one attestation each; more at once are refused as busy.
+CHALLENGES_MAX = 4
+NONCE_LEN = 32
+
+
+class Refused(Exception):  # noqa: N818 - states what happened, not what went wrong
+    """The gateway does not admit this worker.
+
+    Attributes:
+        reasons: machine codes as the gateway sent them.
+    """
+
+    def __init__(self, reasons: list[str]) -> None:
+        """Keep the reasons."""
+        super().__init__("the gateway refused this worker's evidence")
+        self.reasons = reasons
+
+
+class GatewayLink:
+    """Speaks on one connection. Implements session.Outlet."""
+
+    def __init__(
+        self, sock: socket.socket, bench: Bench, port: LauncherPort, posture: bytes
+    ) -> None:
+        """Take ownership of a connected socket."""
+        self._sock = sock
+        self._bench = bench
+        self._port = port
+        self._posture = posture
+        self._decoder = Decoder()
+        self._incoming = self._messages()
+        self._nonce = b""
+        self._numbers = count(1)
+        self._sessions: dict[bytes, Session] = {}
+        self._logging: dict[bytes, asyncio.Future[dict[str, Any]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._challenges = 0
+        self._draining = False
+        self._admitted = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._reader: asyncio.StreamReader
+        self._writer: asyncio.StreamWriter
+
+    async def run(self) -> None:
+        """Serve until the connection ends.
+
+        Raises:
+            Refused: the gateway does not admit this worker.
+            ConnectionError, TimeoutError, MalformedError: the connection is of no use any more.
+        """
+        self._reader, self._writer = await asyncio.open_connection(sock=self._sock)
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                lease_s = await self._handshake()
+            beat = self._task(self._heartbeat(lease_s))
+            await self._pull(self._bench.config.slots)
+            try:
+                async for message in self._incoming:
+                    self._handle(message)
+            finally:
+                beat.cancel()
+        finally:
+            await self._close()
+
+    async def announce(self, epoch: Epoch) -> None:
+        """Offer a new epoch on an admitted connection (KEYS); nothing before admission."""
+        if self._admitted:
+            await self._send(json_message(KEYS, self._introduction(epoch)))
+
+    async def drain(self) -> None:
+        """Say goodbye, take nothing new, and return when the running requests have ended."""
+        self._draining = True
+        if not self._admitted:
+            return
+        with contextlib.suppress(ConnectionError):
+            await self._send(json_message(GOODBYE, {}))
+        await self._idle.wait()
+
+    # ------------------------------------------------------------ session.Outlet
+
+    async def send_bytes(self, rid: bytes, data: bytes) -> None:
+        """Send response bytes; waits while the gateway is slow."""
+        await self._send(raw_message(BYTES, rid, data))
+
+    async def send_notice(self, rid: bytes, notice: dict[str, Any]) -> None:
+        """Send a signed refusal."""
+        await self._send(json_message(NOTICE, notice, rid=rid))
+
+    async def send_done(self, rid: bytes, done: dict[str, Any]) -> None:
+        """Report the end of a request."""
+        await self._send(json_message(DONE, done, rid=rid))
+
+    async def log(self, rid: bytes, event: dict[str, Any]) -> dict[str, Any]:
+        """Send the outer event and wait for the log's answer."""
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._logging[rid] = future
+        try:
+            event_bytes = b64u(encode_json(event))
+            await self._send(json_message(RECEIPT, {"event": event_bytes}, rid=rid))
+            return await future
+        finally:
+            self._logging.pop(rid, None)
+
+    # ------------------------------------------------------------ handshake
+
+    async def _handshake(self) -> int:
+        """CHALLENGE, HELLO, perhaps ACTIVATE, ADMITTED; returns the lease in seconds."""
+        challenge = await anext(self._incoming, None)
+        if challenge is None or challenge.type != MessageType.CHALLENGE:
+            raise ProtocolFailure("link: expected a CHALLENGE first")
+        self._nonce = unb64u(challenge.json()["nonce"], NONCE_LEN)
+        first, *later = self._bench.keyring.offered(self._bench.clock.s())
+        await self._send(json_message(HELLO, self._introduction(first)))
+        async for message in self._incoming:
+            if message.type == MessageType.ADMITTED:
+                lease_s = _lease(message.json())
+                self._admitted = True
+                emit(Event.ADMITTED, lease_s=lease_s)
+                self._port.status("admitted", lease_s=lease_s)
+                for epoch in later:
+                    await self.announce(epoch)
+                return lease_s
+            if message.type == MessageType.REFUSED:
+                raise Refused(_reasons(message.json()))
+            self._handle(message)
+        raise ConnectionError("gateway: closed during the handshake")
+
+    def _introduction(self, epoch: Epoch) -> dict[str, Any]:
+        keyring = self._bench.keyring
+        return {
+            "wid": self._bench.config.wid,
+            "binding": b64u(epoch.binding),
+            "evidence": [epoch.evidence.to_json()],
+            "posture": b64u(self._posture),
+            "sig": b64u(keyring.sig.sign(hello_bytes(self._nonce, epoch.bh))),
+            "activation": None,
+        }
+
+    # ------------------------------------------------------------ messages in
+
+    async def _messages(self) -> AsyncGenerator[Message, None]:
+        """Yield messages until the peer closes."""
+        while chunk := await self._reader.read(READ_SIZE):
+            for message in self._decoder.feed(chunk):
+                yield message
+
+    def _handle(self, message: Message) -> None:
+        kind = message.type
+        if kind == MessageType.JOB and self._admitted:
+            self._start(message.rid, message.data)
+        elif kind == MessageType.CANCEL:
+            session = self._sessions.get(message.rid)
+            if session is not None:
+                session.cancel()
+        elif kind == MessageType.LOGGED:
+            self._logged(message)
+        elif kind == MessageType.ACTIVATE:
+            self._tasks.add(self._task(self._activate(message.json())))
+        elif kind == MessageType.CHALLENGE_JOB:
+            self._tasks.add(self._task(self._challenge(message.json())))
+        elif kind == MessageType.REFUSED:
+            # A later epoch was refused: the ones admitted go on, and the launcher says why.
+            emit(Event.REFUSED)
+            self._port.status("epoch_refused", reasons=_reasons(message.json()))
+        elif kind not in (MessageType.ADMITTED, MessageType.LEASE):
+            raise ProtocolFailure(f"link: message type {int(kind)} is not for a worker")
+
+    def _start(self, rid: bytes, envelope: bytes) -> None:
+        if rid in self._sessions:
+            raise ProtocolFailure("link: JOB with the id of a running request")
+        session = Session(self._bench, self, rid)
+        # A gateway that sends more than it was asked for is told so; nothing is held for it.
+        full = len(self._sessions) >= self._bench.config.slots
+        self._sessions[rid] = session
+        self._idle.clear()
+        work = session.turn_away(envelope) if full else session.run(envelope)
+        self._tasks.add(self._task(self._serve(session, rid, work)))
+
+    async def _serve(self, session: Session, rid: bytes, work: Coroutine[Any, Any, None]) -> None:
+        """Run one session and ask for another one when it has ended."""
+        try:
+            await work
+        except ConnectionError:
+            return
+        except Exception as error:
+            report(error)
+            with contextlib.suppress(ConnectionError):
+                await self.send_done(rid, session.done("error", NO_USAGE))
+        finally:
+            self._sessions.pop(rid, None)
+            if not self._sessions:
+                self._idle.set()
+        emit(Event.JOB_DONE, running=len(self._sessions))
+        if not self._draining:
+            with contextlib.suppress(ConnectionError):
+                await self._pull(1)
+
+    def _logged(self, message: Message) -> None:
+        future = self._logging.get(message.rid)
+        if future is None or future.done():
+            return
+        document = message.json()
+        if "error" in document:
+            future.set_exception(ReceiptError("the evidence log refused the event"))
+        else:
+            future.set_result(document)
+
+    async def _activate(self, question: dict[str, Any]) -> None:
+        """Relay a credential challenge to the launcher's attester and answer it."""
+        try:
+            answer: dict[str, Any] | None = await self._port.activate(question["credential"])
+        except AnchorholdError:
+            answer = None
+        await self._send(json_message(ACTIVATED, {"id": question["id"], "answer": answer}))
+
+    async def _challenge(self, question: dict[str, Any]) -> None:
+        """Answer a client's live challenge: a binding with its nonce, freshly attested."""
+        answer: dict[str, Any] = {"id": question["id"]}
+        self._challenges += 1
+        try:
+            if self._challenges > CHALLENGES_MAX:
+                answer["error"] = "busy"
+            else:
+                answer |= await self._live(question)
+        except (AnchorholdError, KeyError, IndexError):
+            answer["error"] = "unavailable"
+        finally:
+            self._challenges -= 1
+        await self._send(json_message(CHALLENGE_ANSWER, answer))
+
+    async def _live(self, question: dict[str, Any]) -> dict[str, Any]:
+        bench = self._bench
+        nonce = unb64u(question["nonce"], NONCE_LEN)
+        epoch = bench.keyring.offered(bench.clock.s())[-1]
+        binding = bench.keyring.challenged(epoch, nonce)
+        evidence = await self._port.attest(binding)
+        answer: dict[str, Any] = {
+            "binding": b64u(binding),
+            "evidence": [evidence.to_json()],
+            "posture": b64u(self._posture),
+        }
+        if question.get("credential") is not None:
+            answer["answer"] = await self._port.activate(question["credential"])
+        return answer
+
+    # ------------------------------------------------------------ messages out
+
+    async def _send(self, message: Message) -> None:
+        """Write one message; waits while more than the transport's high-water mark is unsent."""
+        if self._writer.is_closing():
+            raise ConnectionError("gateway: the connection is closed")
+        self._writer.write(encode(message))
+        await self._writer.drain()
+
+    async def _pull(self, amount: int) -> None:
+        seq = next(self._numbers)
+        sig = self._bench.keyring.sig.sign(pull_bytes(self._nonce, seq, amount))
+        await self._send(json_message(PULL, {"n": amount, "seq": seq, "sig": b64u(sig)}))
+
+    async def _heartbeat(self, lease_s: int) -> None:
+        while True:
+            await asyncio.sleep(lease_s / HEARTBEAT_PART)
+            await self._send(json_message(HEARTBEAT, {}))
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Start a task whose failure is reported; the caller keeps it in `_tasks`."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._reap)
+        return task
+
+    def _reap(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ConnectionError):
+            report(error)
+
+    async def _close(self) -> None:
+        """Cancel what runs and close the socket."""
+        self._admitted = False
+        await self._incoming.aclose()
+        for session in list(self._sessions.values()):
+            session.cancel()
+        for future in self._logging.values():
+            if not future.done():
+                future.set_exception(ConnectionError("gateway: the connection is closed"))
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+
+def _lease(document: dict[str, Any]) -> int:
+    """Return the lease an ADMITTED message grants, in seconds, within sane bounds."""
+    lease = document.get("lease_s")
+    if type(lease) is not int:
+        raise MalformedError("link: ADMITTED without lease_s")
+    return min(max(lease, LEASE_MIN_S), LEASE_MAX_S)
+
+
+def _reasons(document: dict[str, Any]) -> list[str]:
+    """Return the reason codes of a REFUSED message, as text the launcher may print."""
+    reasons = document.get("reasons")
+    if not isinstance(reasons, list):
+        return []
+    return [str(item)[:64] for item in reasons[:32]]

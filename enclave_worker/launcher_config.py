@@ -1,0 +1,134 @@
+"""Settings of one launcher, from a TOML file or from code; checked before anything is started."""
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from wire.errors import ConfigError
+from wire.limits import NAME_MAX
+
+Trust = Literal["software", "simulated"]
+# A service policy is a page of JSON, and it travels in every start message.
+POLICY_MAX = 65_536
+# sun_path of a Unix socket address, less its terminating zero.
+SOCKET_PATH_MAX = 107
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherConfig:
+    """What the host's operator decides about one worker.
+
+    Attributes:
+        model_dir: a Hugging Face folder (config.json, *.safetensors, tokenizer.json).
+        model_name: the name clients ask for.
+        aud: deployment id.
+        gateway_socket: the gateway's worker socket.
+        state_dir: for the staged root, a generated software root, a software TPM's state.
+        trust: "software" (a development root signs) or "simulated" (software TPM quotes).
+        software_root: Ed25519 private key, PEM, made if absent; None: one in state_dir.
+        wid: opaque worker name.
+        service_policy: policy document whose digest requests must name.
+        engine: EngineConfig members.
+        require_pq: offer post-quantum keys only.
+        epoch_s: seconds a key is offered.
+        slots: requests in the worker at once.
+        restart: start a new worker (new boot, new keys) when one dies unasked.
+        log: file that receives the worker's stderr; None leaves it on the launcher's own.
+    """
+
+    model_dir: Path
+    model_name: str
+    aud: str
+    gateway_socket: Path
+    state_dir: Path
+    service_policy: bytes
+    trust: Trust = "software"
+    software_root: Path | None = None
+    wid: str = "worker-1"
+    engine: dict[str, Any] = field(default_factory=dict)
+    require_pq: bool = True
+    epoch_s: int = 3600
+    slots: int = 64
+    restart: bool = True
+    log: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that would fail later in a place that cannot explain itself."""
+        if self.trust not in ("software", "simulated"):
+            raise ConfigError(f"trust: found {self.trust!r}, expected software or simulated")
+        for name in ("model_name", "aud", "wid"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not 1 <= len(value) <= NAME_MAX:
+                raise ConfigError(f"{name}: expected a string of 1 to {NAME_MAX} characters")
+        if len(str(self.gateway_socket).encode()) > SOCKET_PATH_MAX:
+            raise ConfigError(
+                f"gateway_socket: found {len(str(self.gateway_socket).encode())} bytes, "
+                f"expected a path of at most {SOCKET_PATH_MAX}",
+                hint="Put the socket in a folder with a shorter path.",
+            )
+        if not 1 <= len(self.service_policy) <= POLICY_MAX:
+            raise ConfigError(f"service_policy: expected 1 to {POLICY_MAX} bytes")
+
+
+def read_config(path: Path) -> LauncherConfig:
+    """Read a TOML file; relative paths in it are relative to the file.
+
+    `service_policy` names the policy file; every other key is as in LauncherConfig, and `engine` is
+    a table. Unknown keys are refused by name.
+
+    Raises:
+        ConfigError: unreadable file, unknown or missing key, wrong type.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"worker configuration: found no file {path}", hint="Name an existing TOML file."
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"worker configuration {path}: {error}") from None
+    known = {item.name: item for item in fields(LauncherConfig)}
+    unknown = sorted(set(document) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"worker configuration {path}: found unknown key {unknown[0]!r}, "
+            f"expected some of {', '.join(sorted(known))}"
+        )
+    values = {key: _typed(path, key, value) for key, value in document.items()}
+    required = ("model_dir", "model_name", "aud", "gateway_socket", "state_dir", "service_policy")
+    missing = [key for key in required if key not in values]
+    if missing:
+        raise ConfigError(f"worker configuration {path}: key {missing[0]!r} is missing")
+    return LauncherConfig(**values)
+
+
+_PATHS = ("model_dir", "gateway_socket", "state_dir", "software_root", "log")
+_INTEGERS = ("epoch_s", "slots")
+_FLAGS = ("require_pq", "restart")
+
+
+def _typed(path: Path, key: str, value: Any) -> Any:
+    """Check one value's type and resolve paths against the file's folder."""
+    expected: type = str
+    if key in _INTEGERS:
+        expected = int
+    elif key in _FLAGS:
+        expected = bool
+    elif key == "engine":
+        expected = dict
+    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+        raise ConfigError(
+            f"worker configuration {path}: {key} is {type(value).__name__}, "
+            f"expected {expected.__name__}"
+        )
+    if key == "service_policy":
+        return _policy(path.parent / str(value))
+    return (path.parent / str(value)).resolve() if key in _PATHS else value
+
+
+def _policy(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"service_policy {path}: {error.strerror}") from None

@@ -1,0 +1,103 @@
+"""Starts one worker process: wrapper, cleared environment, control socket as descriptor 0."""
+
+import socket
+import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from wire.errors import UnavailableError
+
+from .control import ControlSocket
+from .sandbox.namespaces import namespace_ids, wrap_command
+from .stage import WorkerRoot
+
+MODULE = "enclave_worker.main"
+# The control channel replaces standard input, so the command line is the same on every machine and
+# can be measured as it is.
+ARGUMENTS = ("--fd", "0")
+# How long a killed process may take to be reaped before it is reported as stuck.
+KILL_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """A command ready to run, the wrapper's name, and the launcher's namespaces to compare with."""
+
+    command: list[str]
+    wrapper: str
+    namespaces: dict[str, str]
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """A running worker (or its wrapper, which dies with it) and the channel to it."""
+
+    process: "subprocess.Popen[bytes]"
+    control: ControlSocket
+
+    @property
+    def pid(self) -> int:
+        """Process id of the wrapper, or of the worker where there is none."""
+        return self.process.pid
+
+    def end(self, wait_s: float) -> int:
+        """Wait for the process, then kill it; returns its exit status (negative: the signal)."""
+        try:
+            status = self.process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait(KILL_WAIT_S)
+        self.control.close()
+        return status
+
+
+def wrap(root: WorkerRoot, model_dir: Path) -> Wrapped:
+    """Choose the best wrapper that works here for this root's command."""
+    command = root.command(MODULE, *ARGUMENTS)
+    wrapped, name = wrap_command(command, read_paths=(*root.read_paths, model_dir))
+    return Wrapped(wrapped, name, dict(namespace_ids()))
+
+
+def spawn(command: Sequence[str], threads: int, log: Path | None) -> WorkerProcess:
+    """Start the worker.
+
+    Call from a thread that outlives the worker: its parent-death signal belongs to the thread.
+
+    Args:
+        command: from `wrap`.
+        threads: of the engine; libraries that size themselves from the environment get the same.
+        log: receives stderr; None inherits the launcher's.
+
+    Raises:
+        UnavailableError: the operating system refused to start it.
+    """
+    environment = {
+        "LC_ALL": "C.UTF-8",
+        "HOME": "/nonexistent",
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+    }
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ExitStack() as stack:
+        stack.callback(theirs.close)
+        stderr: BinaryIO | None = None
+        if log is not None:
+            log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stderr = stack.enter_context(log.open("ab"))
+        try:
+            process = subprocess.Popen(
+                list(command),
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env=environment,
+                cwd="/",
+                close_fds=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise UnavailableError(f"worker: could not be started ({error.strerror})") from None
+    return WorkerProcess(process, ControlSocket(ours))

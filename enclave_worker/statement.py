@@ -1,0 +1,200 @@
+"""The receipt of one answer: claims, signature, the gateway's log proof, the sealed record.
+
+The gateway sees only the outer event: ids, rounded counts and `sc`, a commitment it cannot open.
+The exact statement and the blind that opens `sc` travel inside the sealed stream.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from evidence.commit import commit_segments, response_segments
+from evidence.entry import Logged
+from evidence.events import infer_receipt_event, parse_event
+from evidence.leaf import open_leaf
+from evidence.receipt import (
+    BLIND_LEN,
+    ReceiptClaims,
+    Side,
+    sign_statement,
+    statement_commitment,
+)
+from evidence.record import ReceiptRecord
+from wire.errors import ReceiptError
+
+from .engine.events import Usage
+from .engine.params import SamplingParams
+from .epochs import Epoch, Keyring
+from .worker_config import WorkerConfig
+
+ENGINE_NAME = "anchorhold-engine"
+ENGINE_VERSION = "0.1.0"
+# Length buckets of the statement: powers of two hide the exact size from whoever is shown a
+# statement without its segments.
+BUCKET_MIN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What happened to one request, in the worker's own terms.
+
+    Attributes:
+        rid, th, kid: of the request and the key that opened it.
+        op: operation of the clear header.
+        started_ms, ended_ms: worker clock.
+        salt_q, salt_r: commitment salts of the two directions; secret from the gateway.
+        prompt: (role, bytes) of each segment of the request.
+        text: the answer.
+        request_ct, response_ct: SHA-256 over the ciphertext frames of each direction.
+        finish: stop, length or cancelled.
+        sampling: as used, after defaults.
+        usage: exact counts.
+        salt_scope: "request" or "caller": where the prefix-cache salt came from.
+    """
+
+    rid: bytes
+    th: bytes
+    kid: bytes
+    op: str
+    started_ms: int
+    ended_ms: int
+    salt_q: bytes
+    salt_r: bytes
+    prompt: Sequence[tuple[int, bytes]]
+    text: str
+    request_ct: bytes
+    response_ct: bytes
+    finish: str
+    sampling: SamplingParams
+    usage: Usage
+    salt_scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignedAnswer:
+    """A signed statement with the blind that opens its public commitment, and that public event."""
+
+    statement: bytes
+    blind: bytes
+    event: dict[str, Any]
+
+
+class Notary:
+    """Signs statements with the attested key and numbers them without gaps, one series per boot."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        keyring: Keyring,
+        dtype: str,
+        rng: Callable[[int], bytes],
+    ) -> None:
+        """Bind the notary to one boot; `dtype` is the engine's."""
+        self._config = config
+        self._keyring = keyring
+        self._dtype = dtype
+        self._rng = rng
+        self._numbers = count(1)
+
+    def sign(self, answered: Answered, epoch: Epoch) -> SignedAnswer:
+        """Return the statement for one finished answer; takes the next `wseq`."""
+        config, digests = self._config, self._config.model_digests
+        evidence = epoch.evidence
+        wseq = next(self._numbers)
+        claims = ReceiptClaims(
+            rid=answered.rid,
+            th=answered.th,
+            kid=answered.kid,
+            wid=config.wid,
+            boot=self._keyring.boot,
+            wseq=wseq,
+            op=answered.op,
+            t0=answered.started_ms,
+            t1=answered.ended_ms,
+            req=_side(answered.salt_q, answered.prompt, answered.request_ct),
+            resp=_side(answered.salt_r, response_segments([answered.text]), answered.response_ct),
+            finish=answered.finish,
+            trunc=answered.finish == "length",
+            model=config.model_name,
+            weights=digests["weights"],
+            tokenizer=digests.get("tokenizer"),
+            template=digests.get("template"),
+            dtype=self._dtype,
+            engine=ENGINE_NAME,
+            engine_version=ENGINE_VERSION,
+            par=_sampling(answered.sampling),
+            tokens_in=answered.usage.prompt_tokens,
+            tokens_out=answered.usage.completion_tokens,
+            tokens_cached=answered.usage.cached_tokens,
+            bh=epoch.bh,
+            att_evidence=epoch.evidence_digest,
+            att_type=evidence.kind,
+            measurement=config.image,
+            trust=config.trust,
+            service_policy=config.policy,
+            cache={"hit": answered.usage.cached_tokens > 0, "scope": answered.salt_scope},
+        )
+        ring = self._keyring
+        statement = sign_statement(claims, ring.sig, epoch.bh, answered.rid, ring.sig_pk)
+        blind = self._rng(BLIND_LEN)
+        event = infer_receipt_event(
+            rid=answered.rid,
+            th=answered.th,
+            kid=answered.kid,
+            wid=config.wid,
+            wseq=wseq,
+            model=config.model_name,
+            tokens_in=answered.usage.prompt_tokens,
+            tokens_out=answered.usage.completion_tokens,
+            status=answered.finish,
+            sc=statement_commitment(statement, blind),
+        )
+        return SignedAnswer(statement, blind, event)
+
+
+def receipt_record(signed: SignedAnswer, logged: Mapping[str, Any]) -> bytes:
+    """Check the gateway's LOGGED answer and return the payload of the RECEIPT record.
+
+    Steps: 1 it has the agreed members. 2 the leaf opens to the event with its blind. 3 that event
+    is the one this worker asked to have logged. The inclusion proof and checkpoint are checked by
+    the client, which knows the log's keys; this worker does not.
+
+    Raises:
+        ReceiptError, MalformedError: the gateway logged something else, or nothing.
+    """
+    # 1
+    answer = Logged.from_json(logged)
+    # 2
+    open_leaf(answer.leaf, answer.event, answer.blind)
+    # 3
+    if parse_event(answer.event).body != signed.event:
+        raise ReceiptError("log answer: found another event than the one sent")
+    return ReceiptRecord(signed.statement, signed.blind, answer).encode()
+
+
+def _side(salt: bytes, segments: Sequence[tuple[int, bytes]], ciphertext: bytes) -> Side:
+    root = commit_segments(salt, segments)
+    size = sum(len(data) for _, data in segments)
+    return Side(c=root, n=len(segments), len_b=_bucket(size), ct=ciphertext)
+
+
+def _bucket(size: int) -> int:
+    """Return the smallest power of two that holds `size` bytes, at least 64."""
+    return max(BUCKET_MIN, 1 << (size - 1).bit_length()) if size else BUCKET_MIN
+
+
+def _sampling(params: SamplingParams) -> dict[str, str | int | bool | None]:
+    """Return the parameters as used; decimals as strings, since evj1 has no floats."""
+    return {
+        "temperature": repr(params.temperature),
+        "top_p": repr(params.top_p),
+        "top_k": params.top_k,
+        "min_p": repr(params.min_p),
+        "max_tokens": params.max_tokens,
+        # 64-bit seeds do not fit an evj1 integer (2^53 - 1).
+        "seed": None if params.seed is None else str(params.seed),
+        "stop": len(params.stop),
+        "n": 1,
+        "ignore_eos": params.ignore_eos,
+    }

@@ -1,0 +1,61 @@
+"""The rollback anchor: the log's last signed head, kept in a second place.
+
+A database restored from yesterday's backup is consistent with itself. What gives it away is a head
+outside it that is further along. Put the anchor on another volume than the log; it is written after
+the commit it names, so it can lag the log but never lead it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from wire.errors import ConfigError, RollbackError
+
+from .note import NOTE_MAX
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Anchor:
+    """A file with one checkpoint note, replaced atomically and durably."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, log_size: int) -> str | None:
+        """The anchored note; None only for a log that is itself empty.
+
+        A missing anchor beside a log with entries is refused: otherwise deleting two files instead
+        of one would undo it.
+        """
+        try:
+            note = self._path.read_bytes()[: NOTE_MAX + 1]
+        except FileNotFoundError:
+            if log_size == 0:
+                return None
+            raise RollbackError(
+                f"evidence log: an anchor for {log_size} entries expected at {self._path}",
+                hint="restore the anchor file, or, if you moved the log on purpose, put its last "
+                "checkpoint note there",
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"evidence log: a readable anchor expected: {error}") from error
+        return note.decode("utf-8", "replace")
+
+    def write(self, note: str) -> None:
+        """Replace the note: write aside, fsync, rename, fsync the folder."""
+        aside = self._path.with_name(self._path.name + ".new")
+        with aside.open("wb") as file:
+            file.write(note.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

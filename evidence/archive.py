@@ -1,0 +1,114 @@
+"""The file format of receipt bundles: everything needed to verify one receipt offline.
+
+    {"format":"anchorhold-receipt/1",
+     "receipt":{"statement","blind","log":{index, leaf, blind, event, checkpoint, proof}},
+     "binding":b64,"evidence":[{"kind","body"}],"posture":b64|null,
+     "verdict":{index, leaf, blind, event, checkpoint, proof}|null,"consistency":[b64…],
+     "info":{…}}
+
+A bundle holds no prompt, no answer and no salt. `info` is for people and is not believed. Reading
+one verifies nothing; `bundle.verify_bundle` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from attestation.evidence import Evidence, evidence_list
+from wire.canonical import encode, parse_strict
+from wire.ids import b64u, unb64u
+from wire.limits import BINDING_MAX
+
+from . import shape
+from .entry import Logged
+from .merkle import PROOF_MAX
+from .record import ReceiptRecord, parse_record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+FORMAT: Final = "anchorhold-receipt/1"
+BUNDLE_MAX: Final = 1024 * 1024  # a TPM quote with its certificates takes 30 KiB
+_POSTURE_MAX: Final = 64 * 1024
+_ANY = shape.shaped({}, closed=False)
+_SHAPE = shape.shaped(
+    {
+        "format": shape.one_of(FORMAT),
+        "receipt": _ANY,
+        "binding": shape.text(2 * BINDING_MAX),
+        "evidence": shape.listed(_ANY, 8),
+        "posture": shape.optional(shape.text(_POSTURE_MAX)),
+        "verdict": shape.optional(_ANY),
+        "consistency": shape.listed(shape.raw(32), PROOF_MAX),
+        "info": shape.scalars(16),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle's parts, unverified.
+
+    Attributes:
+        record: statement, blind and log entry, as the sealed stream carried them.
+        binding: the worker's binding bytes.
+        evidence: evidence for that binding.
+        posture: the posture container, or None.
+        verdict: the gateway's logged verdict on that binding, or None.
+        consistency: proof between the heads of `verdict` and `record`, empty if they are equal.
+        info: notes for people.
+    """
+
+    record: ReceiptRecord
+    binding: bytes
+    evidence: tuple[Evidence, ...]
+    posture: bytes | None
+    verdict: Logged | None
+    consistency: tuple[bytes, ...]
+    info: Mapping[str, Any]
+
+
+def build_bundle(
+    record: ReceiptRecord,
+    *,
+    binding: bytes,
+    evidence: Sequence[Evidence],
+    posture: bytes | None,
+    verdict: Logged | None,
+    consistency: Sequence[bytes] = (),
+    info: Mapping[str, str | int | bool | None] | None = None,
+) -> bytes:
+    """Write a bundle file.
+
+    Ask the log for the verdict's inclusion path at the *receipt's* tree size and put the receipt's
+    checkpoint beside it: both are then proved under one head and `consistency` stays empty.
+    Otherwise pass the consistency proof from the smaller head to the larger.
+    """
+    document = {
+        "format": FORMAT,
+        "receipt": parse_strict(record.encode()),
+        "binding": b64u(binding),
+        "evidence": [item.to_json() for item in evidence],
+        "posture": None if posture is None else b64u(posture),
+        "verdict": None if verdict is None else verdict.to_json(),
+        "consistency": [b64u(item) for item in consistency],
+        "info": dict(info or {}),
+    }
+    _SHAPE(document, "bundle")
+    return encode(document)
+
+
+def parse_bundle(raw: bytes) -> Bundle:
+    """Parse a bundle file; `MalformedError` or `ReceiptError` if it is none."""
+    found = parse_strict(raw, max_bytes=BUNDLE_MAX)
+    _SHAPE(found, "bundle")
+    return Bundle(
+        record=parse_record(encode(found["receipt"])),
+        binding=unb64u(found["binding"]),
+        evidence=evidence_list(found["evidence"]),
+        posture=None if found["posture"] is None else unb64u(found["posture"]),
+        verdict=None if found["verdict"] is None else Logged.from_json(found["verdict"]),
+        consistency=tuple(unb64u(item) for item in found["consistency"]),
+        info=found["info"],
+    )

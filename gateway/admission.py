@@ -1,0 +1,242 @@
+"""Admission of a worker: from the bytes it sent to an `Epoch`, or to reasons for refusing it.
+
+The verdict is written to the evidence log before the worker hears of it, also when it is no.
+
+ 1. HELLO has exactly the agreed members           (malformed: the link is closed, nothing to log)
+ 2. the binding parses, and its key signed this connection's nonce with the binding's hash:
+    whoever sends it holds the key                  hello_signature
+ 3. the name is the binding's, short enough to log  wid_malformed
+ 4. new keys come from the process already admitted session_mismatch
+ 5. the binding is not denied here                  denied
+ 6. evidence that needs it proves, by credential
+    activation we ran ourselves, whose TPM it is    activation_missing, activation_mismatch
+ 7. `attestation.appraise` accepts all of it under the gateway's own policy
+ 8. the verdict is durable in the evidence log
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from attestation.appraise import appraise
+from attestation.binding import Beacon, Binding, parse_binding
+from attestation.evidence import Evidence, evidence_list
+from attestation.policy import Policy
+from attestation.result import AppraisedEvidence, Refused
+from attestation.verify.credential import Activation, challenge_for
+from evidence.entry import Logged
+from evidence.events import ATTEST_VERDICT, attest_verdict_event, parse_event
+from wire.errors import AttestationError, MalformedError
+from wire.ids import bh_of, sha256_tag, unb64u
+from wire.limits import BINDING_MAX
+from wire.link import hello_bytes
+
+from .attributes import Attr, digest_text
+from .clock import Clock
+from .ledger import Ledger
+from .metrics import Metric
+from .session import Epoch, Session, verify_signature
+from .telemetry import SpanName, Telemetry
+
+#: Log events name workers; a longer name is no name.
+WID_MAX = 64
+#: Signed posture records are a few KB.
+POSTURE_MAX = 65_536
+_MEMBERS = {"wid", "binding", "evidence", "posture", "sig", "activation"}
+
+#: Sends a credential challenge to the worker and returns its answer.
+Ask = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A parsed HELLO or KEYS message; nothing in it is verified."""
+
+    wid: str
+    binding: bytes
+    evidence: tuple[Evidence, ...]
+    posture: bytes | None
+    sig: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotAdmitted:
+    """Why a worker was refused: machine codes, most important first."""
+
+    reasons: tuple[str, ...]
+    bh: bytes
+
+
+def parse_hello(document: dict[str, Any]) -> Hello:
+    """Step 1.
+
+    Raises:
+        MalformedError: a member is missing, unknown or of the wrong type.
+    """
+    if set(document) != _MEMBERS:
+        raise MalformedError(f"hello: expected the members {', '.join(sorted(_MEMBERS))}")
+    texts = [document["wid"], document["binding"], document["sig"]]
+    if not all(isinstance(text, str) for text in texts):
+        raise MalformedError("hello: wid, binding or sig is no text")
+    binding = unb64u(document["binding"])
+    if len(binding) > BINDING_MAX:
+        raise MalformedError(f"hello: binding of at most {BINDING_MAX} bytes expected")
+    posture = document["posture"]
+    record = None if posture is None else unb64u(posture)
+    if record is not None and len(record) > POSTURE_MAX:
+        raise MalformedError(f"hello: posture of at most {POSTURE_MAX} bytes expected")
+    return Hello(
+        document["wid"], binding, evidence_list(document["evidence"]), record, document["sig"]
+    )
+
+
+class Admission:
+    """Judges workers under the gateway's policy.
+
+    Args:
+        policy: the gateway's own; the same type and the same code as a client's.
+        denied: whether a binding hash is on the operator's deny list now.
+        rng: randomness for challenges.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        denied: Callable[[bytes], bool],
+        ledger: Ledger,
+        telemetry: Telemetry,
+        clock: Clock,
+        rng: Callable[[int], bytes],
+    ) -> None:
+        """Keep what every admission needs."""
+        self._policy = policy
+        self._denied = denied
+        self._ledger = ledger
+        self._telemetry = telemetry
+        self._clock = clock
+        self._rng = rng
+
+    async def admit(
+        self, document: dict[str, Any], nonce: bytes, ask: Ask, session: Session | None
+    ) -> Epoch | NotAdmitted:
+        """Run the steps of the module's docstring.
+
+        Args:
+            document: HELLO or KEYS as received.
+            nonce: this connection's challenge.
+            ask: runs a credential challenge on the worker.
+            session: the session that sends new keys; None for a first HELLO.
+
+        Raises:
+            MalformedError: step 1; the link is closed.
+            UnavailableError: the evidence log took no entry; nobody is admitted.
+        """
+        hello = parse_hello(document)  # 1
+        bh = bh_of(hello.binding)
+        span = self._telemetry.start(SpanName.APPRAISE)
+        span.set(Attr.BINDING, digest_text(bh))
+        started = time.monotonic()
+        try:
+            verdict = await self._judge(hello, nonce, ask, session)
+        finally:
+            span.end()
+        if isinstance(verdict, AppraisedEvidence):
+            spent = time.monotonic() - started
+            self._telemetry.time(Metric.ATTEST_VERIFY, spent, {Attr.TRUST: verdict.trust})
+            logged = await self._log(hello, verdict)  # 8
+            return Epoch(verdict, hello.evidence, hello.posture, logged)
+        refusal = verdict if isinstance(verdict, Refused) else None
+        codes = refusal.codes if refusal is not None else (str(verdict),)
+        for code in codes[:1]:
+            self._telemetry.count(Metric.ATTEST_FAILURES, 1, {Attr.REASON: code})
+        await self._log(hello, refusal or codes)  # 8
+        return NotAdmitted(codes, bh)
+
+    async def _judge(
+        self, hello: Hello, nonce: bytes, ask: Ask, session: Session | None
+    ) -> AppraisedEvidence | Refused | str:
+        """Steps 2 to 7; a text is a reason code of our own."""
+        # 2
+        try:
+            binding = parse_binding(hello.binding)
+        except MalformedError:
+            return "binding_malformed"
+        try:
+            verify_signature(binding.sig_pk, hello.sig, hello_bytes(nonce, binding.bh))
+        except MalformedError:
+            return "hello_signature"
+        # 3
+        if hello.wid != binding.wid or len(hello.wid) > WID_MAX:
+            return "wid_malformed"
+        # 4
+        if session is not None and not _same_process(session, binding):
+            return "session_mismatch"
+        # 5
+        if self._denied(binding.bh):
+            return "denied"
+        # 6
+        try:
+            activation = await self._activate(hello.evidence, ask)
+        except MalformedError:
+            return "evidence_malformed"
+        except AttestationError as error:
+            return error.reasons[0] if error.reasons else "evidence_malformed"
+        # 7
+        return appraise(
+            hello.binding,
+            hello.evidence,
+            hello.posture,
+            self._policy,
+            self._clock.wall(),
+            activation=activation,
+            beacon_time=await self._beacon_time(binding.beacon),
+        )
+
+    async def _activate(self, evidence: tuple[Evidence, ...], ask: Ask) -> Activation | None:
+        """Ask the TPM behind evidence that claims one; other kinds need nothing."""
+        for item in evidence:
+            challenge = challenge_for(item, self._rng)
+            if challenge is not None:
+                return challenge.activation(await ask(dict(challenge.credential.to_json())))
+        return None
+
+    async def _beacon_time(self, beacon: Beacon | None) -> int | None:
+        """When our log had the head a binding names; None when it never did."""
+        log = self._ledger.log
+        if beacon is None or beacon.log != log.origin or not 0 < beacon.size <= log.size:
+            return None
+        if log.root(beacon.size) != beacon.root:
+            return None
+        return parse_event((await log.entry(beacon.size - 1)).event).ts // 1000
+
+    async def _log(
+        self, hello: Hello, verdict: AppraisedEvidence | Refused | tuple[str, ...]
+    ) -> Logged:
+        kinds = ",".join(item.kind for item in hello.evidence)[:32]
+        accepted = verdict if isinstance(verdict, AppraisedEvidence) else None
+        checks = () if isinstance(verdict, tuple) else verdict.checks
+        reasons: tuple[str, ...] = ()
+        if isinstance(verdict, Refused):
+            reasons = verdict.codes
+        elif isinstance(verdict, tuple):
+            reasons = verdict
+        event = attest_verdict_event(
+            bh=bh_of(hello.binding),
+            ok=accepted is not None,
+            kind=accepted.kind if accepted is not None else kinds,
+            evidence=[sha256_tag(item.body) for item in hello.evidence],
+            policy=self._policy.digest,
+            trust=accepted.trust if accepted is not None else None,
+            measurement=accepted.measurement if accepted is not None else None,
+            reasons=reasons,
+            checks=[(check.step, check.ok) for check in checks],
+            expires=accepted.expires if accepted is not None else None,
+        )
+        return await self._ledger.append(ATTEST_VERDICT, event)
+
+
+def _same_process(session: Session, binding: Binding) -> bool:
+    """Whether new keys come from the worker start that was admitted."""
+    known = session.newest.appraised.binding
+    return (known.wid, known.sig_pk, known.boot) == (binding.wid, binding.sig_pk, binding.boot)

@@ -1,0 +1,190 @@
+"""The gateway's settings: one TOML file, read once, unknown keys refused.
+
+Secrets are files named here, never values. Relative paths are taken from the file's own folder.
+"""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tenancy.queue import GLOBAL_REQUESTS_MAX, TENANT_BYTES_MAX, TENANT_REQUESTS_MAX
+from wire.errors import ConfigError
+from wire.limits import ENVELOPE_MAX
+
+#: A configuration is a page of text; anything larger is the wrong file.
+CONFIG_MAX_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayConfig:
+    """Settings of one gateway process. Sizes are bytes, times are seconds.
+
+    Raises:
+        ConfigError: a value is outside its range.
+    """
+
+    aud: str  # deployment id; envelopes and bindings for another one are refused
+    state_dir: Path  # folder of everything the gateway keeps
+    admission_policy_file: Path  # policy (JSON) a worker's evidence must satisfy
+    host: str = "127.0.0.1"  # address to listen on
+    port: int = 8443  # TCP port; 0 lets the system choose
+    tls_cert_file: Path | None = None  # PEM certificate chain; TLS when set
+    tls_key_file: Path | None = None  # PEM private key of the certificate
+    worker_socket: Path | None = None  # Unix socket for workers; `worker.sock` in state_dir
+    key_table_file: Path | None = None  # API key table; `keys.json` in state_dir
+    pepper_file: Path | None = None  # pepper of the key table; beside the table
+    log_file: Path | None = None  # evidence log (SQLite); `log.db` in state_dir
+    log_origin: str | None = None  # name of the log in checkpoints; `<aud>/log`
+    log_anchor_file: Path | None = None  # second copy of the log's head, best on another volume
+    log_key_file: Path | None = None  # log signing key (PEM); `log.key` in state_dir
+    directory_key_file: Path | None = None  # signing key (PEM); `directory.key` in state_dir
+    directory_kid: str = "dir-1"  # name of the directory key in documents and policies
+    directory_life_s: int = 600  # how long a snapshot may be used; at most 600
+    directory_refresh_s: int = 180  # a new snapshot at least this often
+    deny_file: Path | None = None  # binding hashes to refuse, one base64url text a line
+    spool_dir: Path | None = None  # folder for ciphertext; `spool` in state_dir
+    spool_memory_bytes: int = 65_536  # of one request kept in memory; more goes to a file
+    spool_bytes_max: int = 1024 * 1024 * 1024  # ciphertext kept for all tenants together
+    request_bytes_max: int = ENVELOPE_MAX  # largest accepted envelope
+    response_buffer_bytes: int = 4 * 1024 * 1024  # kept for a slow reader, then the stream is cut
+    tenant_requests_max: int = TENANT_REQUESTS_MAX  # requests one tenant may have waiting
+    tenant_bytes_max: int = TENANT_BYTES_MAX  # ciphertext one tenant may have waiting
+    queue_requests_max: int = GLOBAL_REQUESTS_MAX  # requests waiting in all
+    header_deadline_s: float = 10.0  # time to send HTTP headers, and an envelope's header
+    idle_deadline_s: float = 60.0  # longest pause within a request body
+    lease_s: int = 10  # a worker silent for longer is lost
+    hello_deadline_s: float = 60.0  # time for a worker to answer a challenge
+    settle_s: float = 10.0  # after a start: how long to wait for workers to come back
+    telemetry_exporter: str = "none"  # `none`, `file` or `otlp`
+    telemetry_file: Path | None = None  # JSON lines of spans and metrics, for `file`
+    telemetry_endpoint: str | None = None  # base URL of the collector, for `otlp`
+    telemetry_interval_s: float = 10.0  # how often metrics are exported
+
+    def __post_init__(self) -> None:
+        """Check ranges and combinations once, here, so that nothing else has to."""
+        _check(self)
+
+    def path(self, name: str, default: str) -> Path:
+        """The file of setting `name`, or `default` in the state folder."""
+        chosen = getattr(self, name)
+        return chosen if isinstance(chosen, Path) else self.state_dir / default
+
+    @property
+    def origin(self) -> str:
+        """The log's name."""
+        return self.log_origin or f"{self.aud}/log"
+
+
+#: Inclusive ranges of the numeric settings.
+RANGES: dict[str, tuple[float, float]] = {
+    "port": (0, 65_535),
+    "directory_life_s": (30, 600),  # clients refuse longer lives
+    "directory_refresh_s": (1, 300),
+    "spool_memory_bytes": (0, 64 * 1024 * 1024),
+    "spool_bytes_max": (1024 * 1024, 2**40),
+    "request_bytes_max": (4096, 80 * 1024 * 1024 - 64),  # one message of the worker link
+    "response_buffer_bytes": (65_536, 256 * 1024 * 1024),
+    "tenant_requests_max": (1, 1_000_000),
+    "tenant_bytes_max": (4096, 2**40),
+    "queue_requests_max": (1, 1_000_000),
+    "header_deadline_s": (0.05, 120),
+    "idle_deadline_s": (0.05, 600),
+    "lease_s": (1, 60),
+    "hello_deadline_s": (0.1, 600),
+    "settle_s": (0, 120),
+    "telemetry_interval_s": (0.05, 3600),
+}
+EXPORTERS = ("none", "file", "otlp")
+
+
+def _check(config: GatewayConfig) -> None:
+    for name, (low, high) in RANGES.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{name}: expected {low:g} to {high:g}, found {value}")
+    if not config.aud or len(config.aud) > 128 or not config.aud.isascii():
+        raise ConfigError("aud: expected 1 to 128 ASCII characters")
+    if config.directory_refresh_s >= config.directory_life_s:
+        raise ConfigError("directory_refresh_s: expected less than directory_life_s")
+    if config.telemetry_exporter not in EXPORTERS:
+        raise ConfigError(
+            f"telemetry_exporter: expected one of {', '.join(EXPORTERS)},"
+            f" found {config.telemetry_exporter[:32]!r}"
+        )
+    if config.telemetry_exporter == "file" and config.telemetry_file is None:
+        raise ConfigError("telemetry_file: needed when telemetry_exporter is `file`")
+    if config.telemetry_exporter == "otlp" and config.telemetry_endpoint is None:
+        raise ConfigError("telemetry_endpoint: needed when telemetry_exporter is `otlp`")
+    if (config.tls_cert_file is None) != (config.tls_key_file is None):
+        raise ConfigError("tls_cert_file and tls_key_file: expected both or neither")
+
+
+def _convert(name: str, annotation: Any, value: object, folder: Path) -> object:
+    options = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    kinds = [option for option in options if option is not type(None)]
+    kind = kinds[0]
+    if kind is Path and isinstance(value, str) and value:
+        return folder / Path(value).expanduser()
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is not Path and type(value) is kind:
+        return value
+    expected = (
+        "a path (text)" if kind is Path else {str: "text", int: "an integer"}.get(kind, "a number")
+    )
+    raise ConfigError(f"{name}: expected {expected}, found {type(value).__name__}")
+
+
+def _is_union(annotation: Any) -> bool:
+    return isinstance(annotation, types.UnionType)
+
+
+def parse_config(text: str, folder: Path) -> GatewayConfig:
+    """Read a configuration from TOML text.
+
+    Args:
+        text: the file's text.
+        folder: where relative paths start.
+
+    Raises:
+        ConfigError: not TOML, an unknown or missing key, a wrong type or a value out of range.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"configuration: not TOML: {error}") from error
+    fields = {item.name: item for item in dataclasses.fields(GatewayConfig)}
+    unknown = sorted(set(document) - set(fields))
+    if unknown:
+        raise ConfigError(
+            f"configuration: unknown key {', '.join(unknown)[:200]}",
+            hint=f"expected some of: {', '.join(fields)}",
+        )
+    needed = [name for name, item in fields.items() if item.default is dataclasses.MISSING]
+    missing = [name for name in needed if name not in document]
+    if missing:
+        raise ConfigError(f"configuration: missing key {', '.join(missing)}")
+    hints = typing.get_type_hints(GatewayConfig)
+    values = {name: _convert(name, hints[name], value, folder) for name, value in document.items()}
+    return GatewayConfig(**typing.cast("Any", values))
+
+
+def load_config(path: Path) -> GatewayConfig:
+    """Read the configuration file at `path`.
+
+    Raises:
+        ConfigError: the file cannot be read or is not a valid configuration.
+    """
+    try:
+        if path.stat().st_size > CONFIG_MAX_BYTES:
+            raise ConfigError(f"configuration: {path.name} is larger than {CONFIG_MAX_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"configuration: cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"configuration: {path.name} is not UTF-8 text") from error
+    return parse_config(text, path.resolve().parent)

@@ -1,0 +1,139 @@
+"""The key directory: which workers there are, signed, logged, and never older than ten minutes.
+
+A snapshot is made when workers or their keys change and at least every few minutes. It is an entry
+of the evidence log before anybody can fetch it, so two tenants cannot be shown different lists
+without an auditor seeing both.
+"""
+
+import asyncio
+import logging
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from evidence.directory import (
+    WorkerEntry,
+    build_snapshot,
+    directory_document,
+    sign_snapshot,
+    snapshot_event,
+)
+from evidence.events import DIRECTORY_SNAPSHOT
+from wire.errors import UnavailableError
+
+from .attributes import Attr
+from .clock import Clock
+from .config import GatewayConfig
+from .journal import Event, Journal
+from .ledger import Ledger
+from .metrics import Metric
+from .registry import Registry
+from .telemetry import SpanName, Telemetry
+
+#: Changes that come together (a fleet restarting) become one snapshot.
+GATHER_S = 0.02
+#: After a failed log the gateway is not ready; trying again soon costs nothing.
+RETRY_S = 1.0
+
+
+class Directory:
+    """Builds and keeps the current document.
+
+    Args:
+        denied: binding hashes to publish as denied.
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        key: Ed25519PrivateKey,
+        registry: Registry,
+        ledger: Ledger,
+        telemetry: Telemetry,
+        journal: Journal,
+        clock: Clock,
+    ) -> None:
+        """Prepare; nothing is published yet."""
+        self._config = config
+        self._key = key
+        self._registry = registry
+        self._ledger = ledger
+        self._telemetry = telemetry
+        self._journal = journal
+        self._clock = clock
+        self._changed = asyncio.Event()
+        self.deny: frozenset[bytes] = frozenset()
+        self.document: bytes | None = None
+        self.expires = 0
+
+    def changed(self) -> None:
+        """The list no longer says what is so: publish a new one soon."""
+        self._changed.set()
+
+    def current(self) -> bytes | None:
+        """The document to serve; None when there is none that has not expired."""
+        return self.document if self._clock.wall() < self.expires else None
+
+    async def run(self) -> None:
+        """Publish for ever: at once, on change, and before the last one is too old."""
+        while True:
+            self._changed.clear()
+            try:
+                await self.publish()
+                pause = self._pause()
+            except UnavailableError:
+                pause = RETRY_S
+            try:
+                async with asyncio.timeout(pause):
+                    await self._changed.wait()
+                await asyncio.sleep(GATHER_S)
+            except TimeoutError:
+                continue
+
+    async def publish(self) -> None:
+        """Make, log and publish one snapshot.
+
+        Raises:
+            UnavailableError: the log took no entry; the old document stays.
+        """
+        now = self._clock.wall()
+        span = self._telemetry.start(SpanName.DIRECTORY)
+        try:
+            workers = [
+                WorkerEntry(
+                    kids=tuple(sorted(epoch.kids)),
+                    bh=epoch.bh,
+                    leaf=epoch.verdict.index,
+                    models=tuple(model.name for model in epoch.appraised.binding.models),
+                )
+                for epoch in self._registry.offered(now)
+            ]
+            expires = now + self._config.directory_life_s
+            payload = build_snapshot(
+                aud=self._config.aud,
+                # The log only grows and holds every snapshot, so its size numbers them across restarts.
+                seq=self._ledger.log.size,
+                issued=now,
+                expires=expires,
+                workers=workers,
+                deny=sorted(self.deny),
+            )
+            logged = await self._ledger.append(DIRECTORY_SNAPSHOT, snapshot_event(payload))
+            signature = sign_snapshot(payload, self._config.directory_kid, self._key)
+            self.document = directory_document(payload, [signature], logged)
+            self.expires = expires
+            span.set(Attr.WORKERS, len(workers))
+            span.set(Attr.LOG_INDEX, logged.index)
+        finally:
+            span.end()
+        self._telemetry.count(Metric.DIRECTORY_SNAPSHOTS)
+        self._journal.write(
+            Event.DIRECTORY_PUBLISHED,
+            {Attr.WORKERS: len(workers), Attr.LOG_INDEX: logged.index},
+            level=logging.INFO,
+        )
+
+    def _pause(self) -> float:
+        """Until the next snapshot is due: the refresh interval, or the end of a listed key."""
+        now = self._clock.wall()
+        ends = [epoch.offered_until - now for epoch in self._registry.offered(now)]
+        return max(0.2, min([self._config.directory_refresh_s, *ends]))

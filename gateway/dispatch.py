@@ -1,0 +1,392 @@
+"""Which worker gets which request, and what happens when it cannot answer.
+
+An envelope is released only to a worker with a live lease, an authenticated pull and one of the
+request's keys. Until the first response byte a request moves on to its next candidate when a worker
+is busy, does not know the key, or is lost; after that byte it never does: the client may have read
+what was sent. When no candidate is left, the client is asked for new wraps and the ciphertext stays
+for a while. Everything here runs in one event loop, so nothing is locked.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Coroutine
+from typing import Any
+
+from tenancy.queue import Queue, QueueFullError, Ticket
+from wire.envelope import parse_envelope
+from wire.errors import EnvelopeError, MalformedError, ProtocolFailure
+from wire.limits import CLOCK_SKEW_S, K_MAX, REWRAPS_MAX
+from wire.link import BYTES, CANCEL, DONE, JOB, NOTICE, Message, raw_message
+from wire.notice import RETRY_CODES, verify_notice
+from wire.wraps import parse_wraps
+
+from .clock import Clock
+from .errors import NOTICE_FAULTS, Fault, Refusal
+from .exchange import Exchange, State
+from .registry import Registry
+from .session import Session
+
+#: Re-wrapping takes a directory refresh and one round trip; longer means the client is gone.
+REWRAP_WAIT_S = 60.0
+
+
+class Dispatcher:
+    """Owns the requests in flight.
+
+    Args:
+        registry: workers and keys.
+        queue: requests waiting.
+        clock: time.
+        response_max: response bytes kept for one slow reader before its stream is cut.
+        settle_until: monotonic seconds; before it, missing workers are awaited, not given up.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        queue: Queue,
+        clock: Clock,
+        *,
+        response_max: int,
+        settle_until: float,
+    ) -> None:
+        """Begin with nothing in flight."""
+        self._registry = registry
+        self._queue = queue
+        self._clock = clock
+        self._response_max = response_max
+        self._settle_until = settle_until
+        self._exchanges: dict[bytes, Exchange] = {}
+        self._held: dict[Session, dict[bytes, Exchange]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """Requests in flight."""
+        return len(self._exchanges)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._queue)
+
+    @property
+    def settling(self) -> bool:
+        """Whether workers may still be coming back after a start."""
+        return self._clock.monotonic() < self._settle_until
+
+    def in_flight(self, rid: bytes) -> bool:
+        """Whether a request of this id is here."""
+        return rid in self._exchanges
+
+    # ------------------------------------------------------------------ from HTTP
+
+    def submit(self, exchange: Exchange) -> None:
+        """Put a checked request in line, or give it to a worker at once.
+
+        Raises:
+            Refusal: its id is in flight, a key is unknown, or a cap is reached.
+        """
+        if exchange.rid in self._exchanges:
+            raise Refusal(Fault.DUPLICATE)
+        self._check_kids(exchange.kids)
+        ticket = Ticket(
+            rid=exchange.rid,
+            tenant=exchange.tenant,
+            kids=frozenset(exchange.kids),
+            size=exchange.entry.size,
+            expires=exchange.expires,
+        )
+        try:
+            exchange.ticket = self._queue.put(ticket)
+        except QueueFullError as error:
+            if error.tenant_cap:
+                raise Refusal(Fault.QUOTA, retry_after=5) from error
+            raise Refusal(Fault.QUEUE_FULL, retry_after=2) from error
+        self._exchanges[exchange.rid] = exchange
+        exchange.trace.queued()
+        self._place(exchange)
+
+    def rewrap(self, rid: bytes, tenant: str, body: bytes) -> Exchange:
+        """Continue a request with new wraps.
+
+        Steps: 1 the request is this tenant's (another does not learn that it exists). 2 it waits
+        for wraps. 3 the wraps are well formed. 4 no more than eight keys in all. 5 the keys are
+        known.
+
+        Raises:
+            Refusal: a step fails; the request keeps waiting.
+        """
+        exchange = self._exchanges.get(rid)
+        # 1
+        if exchange is None or exchange.tenant != tenant:
+            raise Refusal(Fault.NOT_FOUND, "no request of this id waits for wraps")
+        # 2
+        if exchange.state is not State.REWRAP or exchange.ticket is None:
+            raise Refusal(Fault.DUPLICATE, "the request does not wait for wraps")
+        # 3
+        try:
+            wraps = parse_wraps(body, exchange.header.suite)
+        except EnvelopeError as error:
+            raise Refusal(Fault.BAD_ENVELOPE, error.message) from error
+        # 4
+        kids = {wrap.kid for wrap in wraps}
+        if len(exchange.kids | kids) > K_MAX:
+            raise Refusal(Fault.BAD_ENVELOPE, f"at most {K_MAX} keys for one request")
+        # 5
+        self._check_kids(kids)
+        exchange.resume(wraps)
+        exchange.trace.rewrapped(exchange.rewraps)
+        exchange.state = State.QUEUED
+        exchange.ticket = self._queue.put(
+            dataclasses.replace(exchange.ticket, kids=frozenset(kids))
+        )
+        self._place(exchange)
+        return exchange
+
+    def cancel(self, exchange: Exchange) -> None:
+        """The client went away: the worker is told to stop."""
+        if exchange.state is State.ENDED or exchange.cancelled:
+            return
+        exchange.cancelled = True
+        exchange.trace.ended("cancelled", "cancelled")
+        exchange.close(complete=False)
+        if exchange.session is None:
+            self._drop(exchange)
+        else:
+            # It stays known until the worker says DONE: its receipt is still owed to the log.
+            exchange.session.send(raw_message(CANCEL, exchange.rid))
+            self._spawn(exchange.entry.remove())
+
+    # ------------------------------------------------------------------ from workers
+
+    def held(self, session: Session, rid: bytes) -> Exchange | None:
+        """The request of this id that this worker has."""
+        return self._held.get(session, {}).get(rid)
+
+    def pump(self, session: Session) -> None:
+        """Give a worker what it asked for."""
+        now = self._clock.wall()
+        while session.can_take(self._clock.monotonic()):
+            kids = session.kids(now)
+            ticket = self._queue.pop_for(kids, now)
+            if ticket is None:
+                return
+            exchange = self._exchanges[ticket.rid]
+            self._release(exchange, session, next(iter(ticket.kids & kids)))
+
+    def receive(self, session: Session, message: Message) -> None:
+        """Take BYTES, NOTICE or DONE from a worker.
+
+        Raises:
+            MalformedError: the message does not fit the request's state; the link is closed.
+        """
+        exchange = self.held(session, message.rid)
+        if exchange is None:
+            return  # it ended here while the message was under way
+        if message.type == BYTES:
+            self._bytes(exchange, message.data)
+        elif message.type == NOTICE:
+            self._notice(exchange, session, message.json())
+        elif message.type == DONE:
+            self._done(exchange, session, message.json())
+
+    def lost(self, session: Session, cause: str) -> None:
+        """A worker's session ended: move its requests on, or cut their streams."""
+        for exchange in list(self._held.pop(session, {}).values()):
+            self._take_back(exchange)
+            if exchange.cancelled:
+                self._drop(exchange)
+            elif exchange.state is State.STREAMING:
+                self._cut(exchange)
+            elif exchange.header.retry == "never":
+                # The worker may have acted on it: only the client can decide to send it again.
+                self._refuse(exchange, Refusal(Fault.NO_WORKER, "the worker was lost"))
+            else:
+                self._retry(exchange, cause)
+        self.check_waiting()
+
+    def cut(self, exchange: Exchange) -> None:
+        """End an exchange without its end: no receipt could be made durable."""
+        if exchange.session is not None:
+            exchange.session.send(raw_message(CANCEL, exchange.rid))
+        if exchange.state is State.STREAMING:
+            self._cut(exchange)
+        elif exchange.state is not State.ENDED:
+            self._refuse(exchange, Refusal(Fault.NO_WORKER, retry_after=10))
+
+    # ------------------------------------------------------------------ from time
+
+    def check_waiting(self) -> None:
+        """Refuse what expired, and what waits for workers that are not there any more."""
+        now = self._clock.wall()
+        for ticket in self._queue.waiting():
+            exchange = self._exchanges[ticket.rid]
+            if now >= ticket.expires:
+                self._refuse(exchange, Refusal(Fault.EXPIRED))
+            elif not self.settling and not any(
+                self._registry.live(kid, now) for kid in ticket.kids
+            ):
+                self._exhausted(exchange)
+        for exchange in list(self._exchanges.values()):
+            if exchange.state is State.REWRAP and (
+                now >= exchange.expires or self._clock.monotonic() >= exchange.rewrap_until
+            ):
+                self._drop(exchange)
+
+    async def close(self) -> None:
+        """Cut everything: the process ends."""
+        for exchange in list(self._exchanges.values()):
+            self.cut(exchange)
+            self._drop(exchange)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ------------------------------------------------------------------ inside
+
+    def _check_kids(self, kids: set[bytes]) -> None:
+        unknown = sum(not self._registry.knows(kid) for kid in kids)
+        if unknown and not self.settling:
+            raise Refusal(Fault.KID_UNKNOWN, f"{unknown} of {len(kids)} keys are not known here")
+
+    def _place(self, exchange: Exchange) -> None:
+        """Release at once to the candidate with the most room, if any has room."""
+        ticket = exchange.ticket
+        assert ticket is not None
+        now, monotonic = self._clock.wall(), self._clock.monotonic()
+        found = ((kid, self._registry.live(kid, now)) for kid in ticket.kids)
+        ready = [
+            (session.credits, kid, session)
+            for kid, session in found
+            if session is not None and session.can_take(monotonic)
+        ]
+        if ready:
+            _, kid, session = max(ready, key=lambda item: item[0])
+            self._queue.remove(exchange.rid)
+            self._release(exchange, session, kid)
+        elif not self.settling and not any(self._registry.live(kid, now) for kid in ticket.kids):
+            self._exhausted(exchange)
+
+    def _release(self, exchange: Exchange, session: Session, kid: bytes) -> None:
+        session.credits -= 1
+        self._held.setdefault(session, {})[exchange.rid] = exchange
+        exchange.session, exchange.kid, exchange.state = session, kid, State.RELEASED
+        exchange.trace.released(session.newest.bh)
+        self._spawn(self._send_job(exchange, session))
+
+    async def _send_job(self, exchange: Exchange, session: Session) -> None:
+        try:
+            data = await exchange.entry.read()
+        except OSError:
+            # Removed while it was read (the request ended), or the disk failed.
+            if exchange.session is session and not exchange.cancelled:
+                self.cut(exchange)
+                return
+            data = b""
+        if exchange.rewrapped and data:
+            data = parse_envelope(data).encode(exchange.wraps)
+        if exchange.session is session and not exchange.cancelled:
+            session.send(raw_message(JOB, exchange.rid, data))
+        elif exchange.session is session:
+            session.credits += 1
+            self._take_back(exchange)
+            self._drop(exchange)
+
+    def _bytes(self, exchange: Exchange, data: bytes) -> None:
+        if exchange.cancelled:
+            return
+        if exchange.state is State.RELEASED:
+            exchange.state = State.STREAMING
+            exchange.trace.first_byte()
+            # Never retried from here on: the ciphertext has done its work.
+            self._spawn(exchange.entry.remove())
+        exchange.feed(data)
+        if exchange.buffered > self._response_max:
+            assert exchange.session is not None
+            exchange.session.send(raw_message(CANCEL, exchange.rid))
+            self._cut(exchange)
+
+    def _notice(self, exchange: Exchange, session: Session, document: dict[str, Any]) -> None:
+        if exchange.state is not State.RELEASED:
+            raise MalformedError("notice: expected before the first response byte")
+        # A worker that dropped the key asked for signs with the name of one it still has.
+        kids = exchange.kids | session.kids(self._clock.wall())
+        try:
+            code = verify_notice(document, session.sig_pk, exchange.rid, exchange.th, kids)
+        except ProtocolFailure as error:
+            raise MalformedError(error.message) from error
+        self._take_back(exchange)
+        if exchange.cancelled:
+            self._drop(exchange)
+        elif code in RETRY_CODES:
+            self._retry(exchange, code)
+        else:
+            self._refuse(exchange, Refusal(NOTICE_FAULTS[code], notice=document))
+
+    def _done(self, exchange: Exchange, session: Session, document: dict[str, Any]) -> None:
+        usage = document.get("usage")
+        counts = usage if isinstance(usage, dict) else {}
+        finish = document.get("finish")
+        exchange.trace.usage(counts.get("in"), counts.get("out"), finish)
+        self._take_back(exchange)
+        if exchange.cancelled:
+            self._drop(exchange)
+        elif exchange.state is State.STREAMING:
+            exchange.trace.ended("completed")
+            exchange.close(complete=True)
+            self._drop(exchange)
+        else:
+            self._retry(exchange, "protocol")
+
+    def _take_back(self, exchange: Exchange) -> None:
+        if exchange.session is not None:
+            self._held.get(exchange.session, {}).pop(exchange.rid, None)
+            exchange.session = None
+
+    def _retry(self, exchange: Exchange, cause: str) -> None:
+        ticket = exchange.ticket
+        assert ticket is not None
+        remaining = ticket.kids - {exchange.kid}
+        if not remaining:
+            self._exhausted(exchange)
+            return
+        exchange.trace.retried(cause)
+        exchange.state = State.QUEUED
+        exchange.ticket = self._queue.put(dataclasses.replace(ticket, kids=remaining))
+        self._place(exchange)
+
+    def _exhausted(self, exchange: Exchange) -> None:
+        self._queue.remove(exchange.rid)
+        if exchange.rewraps >= REWRAPS_MAX or len(exchange.kids) >= K_MAX:
+            self._refuse(exchange, Refusal(Fault.NO_WORKER, retry_after=5))
+            return
+        exchange.state = State.REWRAP
+        exchange.rewrap_until = self._clock.monotonic() + REWRAP_WAIT_S
+        exchange.fail(Refusal(Fault.REWRAP_NEEDED))
+
+    def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        exchange.trace.ended("refused", refusal.fault.word)
+        exchange.fail(refusal)
+        self._drop(exchange)
+
+    def _cut(self, exchange: Exchange) -> None:
+        exchange.trace.ended("truncated", "truncated")
+        exchange.close(complete=False)
+        self._take_back(exchange)
+        self._drop(exchange)
+
+    def _drop(self, exchange: Exchange) -> None:
+        self._take_back(exchange)
+        exchange.state = State.ENDED
+        exchange.trace.ended("rewrap_needed", "rewrap_needed")
+        self._queue.remove(exchange.rid)
+        self._exchanges.pop(exchange.rid, None)
+        self._spawn(exchange.entry.remove())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def queue_deadline(expires: int) -> int:
+    """When a request stops waiting: its own end, with the tolerance clocks are given elsewhere."""
+    return expires + CLOCK_SKEW_S

@@ -1,0 +1,121 @@
+"""One sealed request from admission to the end of its answer, between HTTP and the worker link.
+
+The HTTP side awaits `first()` and iterates `chunks()`; the worker side calls `start`, `feed`,
+`finish`, `fail` and `cut`. Response bytes are passed on unparsed: they are not ours to read.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from tenancy.queue import Ticket
+from wire.header import RequestHeader
+from wire.wraps import Wrap
+
+from .errors import Refusal
+from .request_trace import RequestTrace
+from .session import Session
+from .spool import Entry
+
+
+class State(Enum):
+    """Where a request stands."""
+
+    QUEUED = "queued"
+    RELEASED = "released"  # a worker has it, no response byte yet: may still be retried
+    STREAMING = "streaming"  # the first byte is out: never retried
+    REWRAP = "rewrap"  # all candidates are lost; the client may send new wraps
+    ENDED = "ended"
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """State of one request.
+
+    Attributes:
+        rid, tenant: who asked; a re-wrap must come from the same tenant.
+        header, th: the clear header and its hash.
+        wraps: present candidates; `kids` are all there ever were.
+        rewrapped: whether `wraps` are not those in the spooled envelope.
+    """
+
+    rid: bytes
+    tenant: str
+    header: RequestHeader
+    th: bytes
+    wraps: tuple[Wrap, ...]
+    entry: Entry
+    trace: RequestTrace
+    expires: int
+    kids: set[bytes] = field(default_factory=set)
+    rewraps: int = 0
+    rewrapped: bool = False
+    state: State = State.QUEUED
+    ticket: Ticket | None = None
+    session: Session | None = None
+    kid: bytes = b""
+    rewrap_until: float = 0.0
+    receipt_seen: bool = False
+    cancelled: bool = False
+    complete: bool = False
+    buffered: int = 0
+    _first: "asyncio.Future[None]" = field(default_factory=asyncio.Future)
+    _chunks: list[bytes] = field(default_factory=list)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _closed: bool = False
+
+    def __post_init__(self) -> None:
+        """Start with the candidates of the envelope."""
+        self.kids.update(wrap.kid for wrap in self.wraps)
+
+    async def first(self) -> None:
+        """Wait for the first response byte.
+
+        Raises:
+            Refusal: there will be none; this is the answer instead.
+        """
+        await asyncio.shield(self._first)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Response bytes as they come, joined when several wait."""
+        while True:
+            if self._chunks:
+                data = b"".join(self._chunks)
+                self._chunks.clear()
+                self.buffered = 0
+                yield data
+            elif self._closed:
+                return
+            else:
+                self._wake.clear()
+                await self._wake.wait()
+
+    def feed(self, data: bytes) -> None:
+        """Pass response bytes on; the first ones settle `first()`."""
+        if not self._first.done():
+            self._first.set_result(None)
+        self._chunks.append(data)
+        self.buffered += len(data)
+        self._wake.set()
+
+    def fail(self, refusal: Refusal) -> None:
+        """There is no response: answer with a problem."""
+        if not self._first.done():
+            self._first.set_exception(refusal)
+            # The client may be gone, and then nobody awaits this.
+            self._first.exception()
+
+    def close(self, *, complete: bool) -> None:
+        """No more bytes will come. Not complete: the stream is cut where it stands."""
+        self.complete = complete
+        self._closed = True
+        self._wake.set()
+
+    def resume(self, wraps: tuple[Wrap, ...]) -> None:
+        """Continue with new candidates after a re-wrap; a new `first()` begins."""
+        self.wraps = wraps
+        self.kids.update(wrap.kid for wrap in wraps)
+        self.rewraps += 1
+        self.rewrapped = True
+        self._first = asyncio.get_running_loop().create_future()

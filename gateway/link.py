@@ -1,0 +1,352 @@
+"""The gateway's end of one worker connection: `wire.link` from CHALLENGE to the end.
+
+Nothing is given to a peer before it is admitted: until then only HELLO and ACTIVATED are accepted.
+Any malformed, unexpected or badly signed message ends the connection, and the requests on it move
+on to other workers.
+"""
+
+import asyncio
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from attestation.binding import NONCE_LEN
+from evidence.events import INFER_RECEIPT, WORKER_SESSION, worker_session_event
+from wire.canonical import parse_evj1
+from wire.errors import AnchorholdError, MalformedError, UnavailableError
+from wire.ids import b64u, unb64u
+from wire.link import (
+    ACTIVATE,
+    ADMITTED,
+    BYTES,
+    CHALLENGE,
+    CHALLENGE_JOB,
+    DONE,
+    LEASE,
+    LOGGED,
+    NOTICE,
+    REFUSED,
+    Decoder,
+    Message,
+    MessageType,
+    encode,
+    json_message,
+)
+
+from .admission import NotAdmitted
+from .attributes import Attr
+from .exchange import Exchange
+from .roster import Roster
+from .session import Epoch, Session
+
+#: Messages from a worker are responses in pieces and evidence; jobs, the large ones, go out only.
+INBOUND_MAX = 16 * 1024 * 1024
+READ_SIZE = 262_144
+#: New key sets announced before the first one is judged.
+KEYS_WAITING_MAX = 8
+#: Live challenges relayed to one worker at once: each costs it an attestation.
+CHALLENGES_MAX = 4
+CHALLENGE_TIMEOUT_S = 30.0
+#: Bytes of a receipt event; larger ones do not fit a log entry.
+EVENT_MAX = 16_384
+
+
+class LinkEndedError(Exception):
+    """The connection is over; `cause` is a word of the attribute table."""
+
+    def __init__(self, cause: str) -> None:
+        """Keep the cause."""
+        super().__init__(cause)
+        self.cause = cause
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """One connection."""
+
+    roster: Roster
+    writer: asyncio.StreamWriter
+    nonce: bytes
+    session: Session | None = None
+    ended: str | None = None
+    _admissions: "deque[dict[str, Any]]" = field(default_factory=deque)
+    _judging: bool = False
+    _answers: "dict[int, asyncio.Future[dict[str, Any]]]" = field(default_factory=dict)
+    _ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    _challenges: int = 0
+    _tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
+
+    async def run(self, reader: asyncio.StreamReader) -> None:
+        """Serve until the connection ends, then undo everything it stood for."""
+        assert len(self.nonce) == NONCE_LEN
+        self.send(json_message(CHALLENGE, {"nonce": b64u(self.nonce), "gw": self.roster.name}))
+        deadline = asyncio.get_running_loop().call_later(
+            self.roster.hello_deadline_s, self._check_admitted
+        )
+        decoder = Decoder(INBOUND_MAX)
+        cause = "closed"
+        try:
+            while self.ended is None:
+                chunk = await reader.read(READ_SIZE)
+                if not chunk:
+                    cause = "lost"
+                    break
+                for message in decoder.feed(chunk):
+                    self._handle(message)
+        except LinkEndedError as error:
+            cause = error.cause
+        except MalformedError as error:
+            cause = "protocol"
+            self.roster.broken(error)
+        except OSError:
+            cause = "lost"
+        finally:
+            deadline.cancel()
+            await self._close(self.ended or cause)
+
+    def send(self, message: Message) -> None:
+        """Write one message. Not awaited: what waits is bounded by the credits and the lease."""
+        if not self.writer.is_closing():
+            self.writer.write(encode(message))
+
+    def end(self, cause: str) -> None:
+        """End the connection from outside: lease expired, denied, replaced, stopped."""
+        if self.ended is None:
+            self.ended = cause
+            self.writer.close()
+
+    async def challenge(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Relay a client's live challenge.
+
+        Raises:
+            UnavailableError: too many at once, no answer in time, or the worker is gone.
+        """
+        if self._challenges >= CHALLENGES_MAX or self.ended is not None:
+            raise UnavailableError("the worker answers other challenges")
+        self._challenges += 1
+        try:
+            return await self._ask(MessageType(CHALLENGE_JOB), question, CHALLENGE_TIMEOUT_S)
+        finally:
+            self._challenges -= 1
+
+    # ------------------------------------------------------------------ messages in
+
+    def _handle(self, message: Message) -> None:
+        kind = message.type
+        if kind in (MessageType.HELLO, MessageType.KEYS):
+            self._introduced(kind == MessageType.HELLO, message.json())
+        elif kind in (MessageType.ACTIVATED, MessageType.CHALLENGE_ANSWER):
+            self._answered(message.json())
+        elif self.session is None:
+            raise MalformedError(f"link: message type {int(kind)} before admission")
+        else:
+            self._work(self.session, message)
+
+    def _work(self, session: Session, message: Message) -> None:
+        """Messages of an admitted worker."""
+        kind = message.type
+        if kind in (BYTES, NOTICE, DONE):
+            self.roster.dispatcher.receive(session, message)
+        elif kind == MessageType.HEARTBEAT:
+            self.roster.renew(session)
+            self.send(json_message(LEASE, {"lease_s": self.roster.lease_s}))
+        elif kind == MessageType.PULL:
+            session.pull(message.json())
+            self.roster.renew(session)
+            self.roster.dispatcher.pump(session)
+        elif kind == MessageType.RECEIPT:
+            self._spawn(self._log_receipt(session, message.rid, message.json()))
+        elif kind == MessageType.GOODBYE:
+            session.draining = True
+            self.roster.left(session)
+        else:
+            raise MalformedError(f"link: message type {int(kind)} is not for a gateway")
+
+    def _introduced(self, first: bool, document: dict[str, Any]) -> None:
+        started = self.session is not None or self._judging or bool(self._admissions)
+        if first == started or len(self._admissions) >= KEYS_WAITING_MAX:
+            raise MalformedError("link: HELLO comes once, KEYS after it")
+        self._admissions.append(document)
+        if not self._judging:
+            self._judging = True
+            self._spawn(self._judge())
+
+    def _answered(self, document: dict[str, Any]) -> None:
+        number = document.get("id")
+        future = self._answers.get(number) if type(number) is int else None
+        if future is not None and not future.done():
+            future.set_result(document)
+
+    # ------------------------------------------------------------------ admission
+
+    async def _judge(self) -> None:
+        """Judge what was introduced, in order."""
+        try:
+            while self._admissions:
+                await self._admit(self._admissions.popleft())
+        except UnavailableError:
+            self.end("stopped")
+        except MalformedError as error:
+            self.roster.broken(error)
+            self.end("protocol")
+        finally:
+            self._judging = False
+
+    async def _admit(self, document: dict[str, Any]) -> None:
+        roster = self.roster
+        verdict = await roster.admission.admit(document, self.nonce, self._activate, self.session)
+        if isinstance(verdict, Epoch) and self.session is None and not roster.replace(verdict):
+            verdict = NotAdmitted(("wid_in_use",), verdict.bh)
+        if isinstance(verdict, NotAdmitted):
+            roster.refused(verdict)
+            self.send(
+                json_message(REFUSED, {"reasons": list(verdict.reasons), "bh": b64u(verdict.bh)})
+            )
+            if self.session is None:
+                await self.writer.drain()
+                self.end("closed")
+            return
+        if self.session is None:
+            session = Session(self.nonce, self.send, [verdict], roster.lease_end())
+            await self._record(session, "open")
+            if self.ended is not None:
+                return
+            self.session = session
+            roster.joined(session, self.end)
+        else:
+            roster.new_keys(self.session, verdict)
+        self.send(
+            json_message(
+                ADMITTED,
+                {
+                    "lease_s": roster.lease_s,
+                    "bh": b64u(verdict.bh),
+                    "leaf": verdict.verdict.index,
+                },
+            )
+        )
+
+    async def _activate(self, credential: dict[str, Any]) -> dict[str, Any]:
+        """Run a credential challenge on the worker; no answer in time is a wrong answer."""
+        try:
+            found = await self._ask(
+                ACTIVATE, {"credential": credential}, self.roster.hello_deadline_s
+            )
+        except UnavailableError:
+            return {}
+        answer = found.get("answer")
+        return answer if isinstance(answer, dict) else {}
+
+    async def _record(self, session: Session, phase: str, reason: str = "") -> None:
+        binding = session.newest.appraised.binding
+        event = worker_session_event(
+            phase=phase,
+            wid=binding.wid,
+            bh=session.newest.bh,
+            sig_pk=binding.sig_pk,
+            models=[model.name for model in binding.models],
+            lease_s=self.roster.lease_s,
+            reason=reason,
+        )
+        await self.roster.ledger.append(WORKER_SESSION, event)
+
+    # ------------------------------------------------------------------ receipts
+
+    async def _log_receipt(self, session: Session, rid: bytes, document: dict[str, Any]) -> None:
+        """Make a receipt durable and answer with its proof.
+
+        Steps: 1 this worker holds the request and has not sent a receipt for it. 2 the event speaks
+        of this request, this key and this worker. 3 it is durable in the log. 4 LOGGED.
+        """
+        exchange = self.roster.dispatcher.held(session, rid)
+        if exchange is None:
+            self.send(json_message(LOGGED, {"error": "unknown_request"}, rid=rid))
+            return
+        span = exchange.trace.receipt()
+        try:
+            # 1, 2
+            event = _receipt_event(exchange, session, document)
+            # 3
+            logged = await self.roster.ledger.append(INFER_RECEIPT, event)
+            span.set(Attr.LOG_INDEX, logged.index)
+            # 4
+            self.send(json_message(LOGGED, logged.to_json(), rid=rid))
+        except MalformedError as error:
+            self.roster.broken(error)
+            self.end("protocol")
+        except UnavailableError:
+            self.send(json_message(LOGGED, {"error": "log_unavailable"}, rid=rid))
+            self.roster.dispatcher.cut(exchange)
+        finally:
+            span.end()
+
+    # ------------------------------------------------------------------ inside
+
+    async def _ask(
+        self, kind: MessageType, question: dict[str, Any], within_s: float
+    ) -> dict[str, Any]:
+        number = next(self._ids)
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._answers[number] = future
+        try:
+            self.send(json_message(kind, {**question, "id": number}))
+            async with asyncio.timeout(within_s):
+                return await future
+        except TimeoutError as error:
+            raise UnavailableError("the worker did not answer in time") from error
+        finally:
+            del self._answers[number]
+
+    def _check_admitted(self) -> None:
+        if self.session is None:
+            self.end("expired")
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _close(self, cause: str) -> None:
+        self.ended = cause
+        self.writer.close()
+        for future in self._answers.values():
+            if not future.done():
+                future.set_exception(UnavailableError("the worker is gone"))
+        session = self.session
+        if session is not None:
+            self.roster.lost(session, cause)
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if session is not None:
+            try:
+                await self._record(session, "close", cause)
+            except AnchorholdError:
+                return  # the log has stopped; the journal said so
+
+
+def _receipt_event(
+    exchange: Exchange, session: Session, document: dict[str, Any]
+) -> dict[str, Any]:
+    """Steps 1 and 2 of logging a receipt: the event's body, about exactly this answer.
+
+    Raises:
+        MalformedError: it is not, or it is the second one.
+    """
+    text = document.get("event")
+    if not isinstance(text, str) or exchange.receipt_seen:
+        raise MalformedError("receipt: one event for one request expected")
+    exchange.receipt_seen = True
+    event = parse_evj1(unb64u(text), EVENT_MAX)
+    expected = {
+        "rid": b64u(exchange.rid),
+        "th": b64u(exchange.th),
+        "kid": b64u(exchange.kid),
+        "wid": session.wid,
+    }
+    for name, value in expected.items():
+        if event.get(name) != value:
+            raise MalformedError(f"receipt: {name} is not that of the request this worker has")
+    return event

@@ -1,0 +1,85 @@
+"""Which workers are here and which keys are known. State only; the link server changes it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from .session import Epoch, Session
+
+#: Kept bindings are bounded by their expiry; this bounds a worker that makes epochs without end.
+EPOCHS_PER_SESSION_MAX = 8
+
+
+@dataclass(slots=True)
+class Registry:
+    """Sessions by worker name, and everything admitted that has not expired.
+
+    A key stays known after its worker is lost: a request sealed to it in good faith should be
+    answered with `rewrap_needed`, which costs the client 1 KB, not with `kid_unknown`.
+    """
+
+    sessions: dict[str, Session] = field(default_factory=dict)
+    _epochs: dict[bytes, Epoch] = field(default_factory=dict)
+    _by_kid: dict[bytes, bytes] = field(default_factory=dict)
+
+    def add(self, session: Session) -> None:
+        """A worker was admitted."""
+        self.sessions[session.wid] = session
+        for epoch in session.epochs:
+            self._learn(epoch)
+
+    def add_epoch(self, session: Session, epoch: Epoch) -> None:
+        """A worker has new keys."""
+        session.epochs.append(epoch)
+        del session.epochs[:-EPOCHS_PER_SESSION_MAX]
+        self._learn(epoch)
+
+    def remove(self, session: Session) -> None:
+        """A worker is gone; its keys stay known until they expire."""
+        if self.sessions.get(session.wid) is session:
+            del self.sessions[session.wid]
+
+    def knows(self, kid: bytes) -> bool:
+        """Whether an admitted, unexpired and not denied binding lists this key."""
+        return kid in self._by_kid
+
+    def live(self, kid: bytes, now: int) -> Session | None:
+        """The connected worker that holds `kid` and takes requests."""
+        for session in self.sessions.values():
+            if not session.draining and kid in session.kids(now):
+                return session
+        return None
+
+    def epoch(self, bh: bytes) -> Epoch | None:
+        """What was admitted under a binding hash."""
+        return self._epochs.get(bh)
+
+    def offered(self, now: int) -> Iterator[Epoch]:
+        """What the directory lists: the newest keys of each worker that takes requests."""
+        for session in self.sessions.values():
+            if not session.draining and now < session.newest.offered_until:
+                yield session.newest
+
+    def models(self) -> frozenset[str]:
+        """Model names in attested bindings of connected workers."""
+        bindings = [session.newest.appraised.binding for session in self.sessions.values()]
+        return frozenset(model.name for binding in bindings for model in binding.models)
+
+    def admitted(self) -> list[bytes]:
+        """Hashes of all bindings that are known."""
+        return list(self._epochs)
+
+    def forget(self, bhs: Iterable[bytes]) -> None:
+        """Drop bindings: denied or expired."""
+        for bh in bhs:
+            epoch = self._epochs.pop(bh, None)
+            for kid in epoch.kids if epoch is not None else ():
+                self._by_kid.pop(kid, None)
+
+    def expired(self, now: int) -> list[bytes]:
+        """Bindings whose keys nobody should ask for any more."""
+        return [bh for bh, epoch in self._epochs.items() if now >= epoch.held_until]
+
+    def _learn(self, epoch: Epoch) -> None:
+        self._epochs[epoch.bh] = epoch
+        for kid in epoch.kids:
+            self._by_kid[kid] = epoch.bh

@@ -1,0 +1,228 @@
+"""Everything a running gateway consists of, put together once.
+
+`Gateway.open` reads files and may fail with a sentence for the operator; `start` and `stop` run in
+the event loop. The HTTP application is given a `Gateway` and keeps no state of its own.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from attestation.policy import Policy, parse_policy
+from evidence.sequencer import Log
+from tenancy.key_table import KeyTable, load_table
+from tenancy.queue import Caps, Queue
+from wire.errors import AnchorholdError, ConfigError
+
+from .admission import Admission
+from .attributes import Attr
+from .auth import Authenticator
+from .clock import Clock
+from .config import GatewayConfig
+from .deny_list import load_deny_list
+from .directory import Directory
+from .dispatch import Dispatcher
+from .journal import Event, Journal
+from .ledger import Ledger
+from .metrics import Metric
+from .registry import Registry
+from .roster import Roster
+from .signing_keys import load_signing_key
+from .spool import Spool
+from .telemetry import Telemetry
+from .watched import CHECK_EVERY_S, Watched
+from .workers import Workers
+
+#: How often leases and deadlines are looked at. Leases are 10 s: a quarter second late is nothing.
+TICK_S = 0.25
+
+
+@dataclass(slots=True)
+class Gateway:
+    """The parts of one gateway. Made by `Gateway.open`."""
+
+    config: GatewayConfig
+    clock: Clock
+    telemetry: Telemetry
+    journal: Journal
+    ledger: Ledger
+    spool: Spool
+    registry: Registry
+    dispatcher: Dispatcher
+    roster: Roster
+    directory: Directory
+    workers: Workers
+    authenticator: Authenticator
+    keys: Watched[KeyTable]
+    deny: Watched[frozenset[bytes]]
+    policy: Policy
+    _tasks: "list[asyncio.Task[None]]" = field(default_factory=list)
+
+    @classmethod
+    def open(
+        cls,
+        config: GatewayConfig,
+        *,
+        telemetry: Telemetry | None = None,
+        clock: Clock | None = None,
+        rng: Callable[[int], bytes] = os.urandom,
+    ) -> "Gateway":
+        """Read the files of `config` and build all parts; blocking, before the event loop.
+
+        Raises:
+            ConfigError, PolicyError: a file is missing or not what it should be.
+            RollbackError, ForkError: the evidence log is not the one we wrote.
+        """
+        clock = clock or Clock()
+        telemetry = telemetry or Telemetry.from_config(config)
+        journal = Journal(telemetry)
+        policy = _load_policy(config)
+        table = config.path("key_table_file", "keys.json")
+        keys = Watched(table, lambda: load_table(table, config.pepper_file))
+        deny = Watched(config.deny_file or table, lambda: load_deny_list(config.deny_file))
+        directory_key = load_signing_key(config.path("directory_key_file", "directory.key"))
+        caps = Caps(config.tenant_requests_max, config.tenant_bytes_max, config.queue_requests_max)
+        spool = Spool(
+            config.path("spool_dir", "spool"),
+            config.spool_memory_bytes,
+            config.request_bytes_max,
+            config.spool_bytes_max,
+            caps,
+        )
+        swept = spool.open()
+        if swept:
+            journal.write(Event.SPOOL_SWEPT, {Attr.COUNT: swept})
+        ledger = Ledger(_open_log(config), telemetry, journal)
+        registry = Registry()
+        dispatcher = Dispatcher(
+            registry,
+            Queue(caps),
+            clock,
+            response_max=config.response_buffer_bytes,
+            settle_until=clock.monotonic() + config.settle_s,
+        )
+        directory = Directory(config, directory_key, registry, ledger, telemetry, journal, clock)
+        directory.deny = deny.value | policy.deny.bh
+        admission = Admission(policy, lambda bh: bh in deny.value, ledger, telemetry, clock, rng)
+        roster = Roster(
+            name=config.aud,
+            lease_s=config.lease_s,
+            hello_deadline_s=config.hello_deadline_s,
+            admission=admission,
+            dispatcher=dispatcher,
+            registry=registry,
+            ledger=ledger,
+            telemetry=telemetry,
+            journal=journal,
+            clock=clock,
+            changed=directory.changed,
+        )
+        workers = Workers(roster, config.path("worker_socket", "worker.sock"), rng)
+        telemetry.gauge(Metric.LEASES, lambda: len(roster))
+        telemetry.gauge(Metric.QUEUE_DEPTH, lambda: dispatcher.waiting)
+        telemetry.gauge(Metric.SPOOL_BYTES, lambda: spool.held)
+        return cls(
+            config=config,
+            clock=clock,
+            telemetry=telemetry,
+            journal=journal,
+            ledger=ledger,
+            spool=spool,
+            registry=registry,
+            dispatcher=dispatcher,
+            roster=roster,
+            directory=directory,
+            workers=workers,
+            authenticator=Authenticator(keys),
+            keys=keys,
+            deny=deny,
+            policy=policy,
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request could be answered: a worker is here and receipts can be logged."""
+        return len(self.roster) > 0 and self.ledger.available
+
+    async def start(self) -> None:
+        """Listen for workers and keep time.
+
+        Raises:
+            ConfigError: the worker socket cannot be used.
+        """
+        await self.workers.open()
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self.directory.run()),
+            loop.create_task(self._tick()),
+            loop.create_task(self._watch()),
+        ]
+        self.journal.write(Event.STARTED)
+
+    async def stop(self) -> None:
+        """End everything in flight and release the files."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self.workers.close()
+        await self.dispatcher.close()
+        await asyncio.to_thread(self.ledger.log.close)
+        self.journal.write(Event.STOPPED)
+        await asyncio.to_thread(self.telemetry.close)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.roster.end_expired()
+            self.registry.forget(self.registry.expired(self.clock.wall()))
+            self.dispatcher.check_waiting()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_EVERY_S)
+            if await self._reread(self.keys, Event.KEYS_UNREADABLE):
+                self.journal.write(Event.KEYS_RELOADED)
+            if self.config.deny_file is not None and await self._reread(
+                self.deny, Event.DENY_UNREADABLE
+            ):
+                self.directory.deny = self.deny.value | self.policy.deny.bh
+                self.roster.end_denied(lambda bh: bh in self.deny.value)
+                self.directory.changed()
+
+    async def _reread(
+        self, watched: "Watched[KeyTable] | Watched[frozenset[bytes]]", event: Event
+    ) -> bool:
+        try:
+            return await watched.changed()
+        except AnchorholdError as error:
+            self.journal.write(event, level=logging.ERROR, error=error)
+            return False
+
+
+def _load_policy(config: GatewayConfig) -> Policy:
+    path = config.admission_policy_file
+    try:
+        policy = parse_policy(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"admission_policy_file: cannot read {path}: {error.strerror}") from error
+    if policy.aud != config.aud:
+        raise ConfigError(
+            f"admission_policy_file: a policy for {config.aud!r} expected, found {policy.aud!r}"
+        )
+    return policy
+
+
+def _open_log(config: GatewayConfig) -> Log:
+    path: Path = config.path("log_file", "log.db")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"log_file: cannot create its folder: {error.strerror}") from error
+    key = load_signing_key(config.path("log_key_file", "log.key"))
+    return Log.open(path, config.origin, key, anchor=config.log_anchor_file)

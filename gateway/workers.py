@@ -1,0 +1,145 @@
+"""The Unix socket workers connect to, live challenges, and what happens as time passes."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from wire.errors import ConfigError, UnavailableError
+
+from .link import Link
+from .roster import Roster
+
+#: Connections at once, admitted or not: each unadmitted one may cost an appraisal.
+LINKS_MAX = 1024
+#: The longest path the kernel takes for a Unix socket.
+_PATH_MAX = 107
+_BACKLOG = 128
+
+
+class Workers:
+    """Accepts workers. The socket is this user's only (mode 0600); evidence decides the rest."""
+
+    def __init__(self, roster: Roster, path: Path, rng: Callable[[int], bytes]) -> None:
+        """Prepare; `open` starts to listen."""
+        self._roster = roster
+        self._path = path
+        self._rng = rng
+        self._links: set[Link] = set()
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Listen.
+
+        Raises:
+            ConfigError: the socket cannot be made, or another process listens on it.
+        """
+        sock = await asyncio.to_thread(bind_private, self._path)
+        self._server = await asyncio.start_unix_server(self._serve, sock=sock)
+
+    async def close(self) -> None:
+        """Stop listening and end all connections."""
+        if self._server is not None:
+            self._server.close()
+        self._roster.end_all()
+        for link in list(self._links):
+            link.end("stopped")
+        for _ in range(200):
+            if not self._links:
+                break
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(self._path.unlink, missing_ok=True)
+
+    async def challenge(
+        self, wid: str, bh: bytes, nonce: str, credential: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """Ask a worker for live evidence over a client's nonce.
+
+        Args:
+            wid: the worker's name.
+            bh: the binding the client has seen.
+            nonce: 32 bytes, base64url.
+            credential: a credential challenge for the worker's TPM, or None.
+
+        Returns:
+            The worker's members: binding, evidence, posture, answer. Nothing in it is checked
+            here: the client made the nonce, and the client judges.
+
+        Raises:
+            UnavailableError: no such worker is connected, it is busy, or it did not answer.
+        """
+        for link in self._links:
+            session = link.session
+            if session is None or session.wid != wid:
+                continue
+            if all(epoch.bh != bh for epoch in session.epochs):
+                continue
+            question = {"wid": wid, "nonce": nonce, "credential": credential}
+            answer = await link.challenge(question)
+            if "error" in answer or "binding" not in answer:
+                raise UnavailableError("the worker could not answer the challenge")
+            return {
+                "binding": answer["binding"],
+                "evidence": answer.get("evidence"),
+                "posture": answer.get("posture"),
+                "answer": answer.get("answer"),
+            }
+        raise UnavailableError("no worker of this name and binding is connected")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._links) >= LINKS_MAX:
+            writer.close()
+            return
+        link = Link(self._roster, writer, self._rng(32))
+        self._links.add(link)
+        try:
+            await link.run(reader)
+        finally:
+            self._links.discard(link)
+
+
+def bind_private(path: Path) -> socket.socket:
+    """A Unix socket at `path`, mode 0600 before anybody can connect.
+
+    Raises:
+        ConfigError: the path is too long, in use by a living process, or cannot be made.
+    """
+    if len(str(path).encode()) > _PATH_MAX:
+        raise ConfigError(
+            f"worker_socket: path of at most {_PATH_MAX} bytes expected, found"
+            f" {len(str(path).encode())}",
+            hint="set worker_socket to a shorter path",
+        )
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if path.is_socket():
+            _remove_stale(path)
+        sock.bind(str(path))
+        path.chmod(0o600)  # nobody can connect before listen()
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(f"worker_socket: cannot listen at {path}: {error.strerror}") from error
+    except ConfigError:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket nobody listens on; one that answers belongs to another gateway."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            return
+    raise ConfigError(
+        f"worker_socket: another process listens at {path}",
+        hint="stop the other gateway, or set worker_socket to another path",
+    )

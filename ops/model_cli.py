@@ -1,0 +1,81 @@
+"""`anchorhold model import | inspect | verify`."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from .model_import import DTYPES, Report, import_model
+from .model_manifest import read, verify
+from .model_source import KNOWN
+
+
+def register(subparsers: Any) -> None:
+    """Add the `model` command; each subcommand sets `run`, which takes the parsed arguments.
+
+    `run` returns the exit code and raises AnchorholdError for everything a user can get wrong.
+    """
+    model = subparsers.add_parser("model", help="import and check models")
+    commands = model.add_subparsers(dest="model_command", required=True, metavar="COMMAND")
+
+    add = commands.add_parser("import", help="turn a GGUF file or HF folder into a model folder")
+    add.add_argument("source", metavar="SOURCE", help=f".gguf, HF folder, or {', '.join(KNOWN)}")
+    add.add_argument("dir", metavar="DIR", type=Path, help="folder to make")
+    add.add_argument("--dtype", choices=sorted(DTYPES), default="bfloat16")
+    add.add_argument("--name", help="what clients call the model")
+    add.add_argument("--force", action="store_true", help="replace a model that is there")
+    add.set_defaults(run=_import)
+
+    for name, run, text in (
+        ("inspect", _inspect, "print the manifest as JSON"),
+        ("verify", _verify, "check every file against the manifest"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("dir", metavar="DIR", type=Path)
+        command.set_defaults(run=run)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Report]:
+    """Show a progress bar on stderr; yields what an import reports to."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task("model import")
+
+        def report(stage: str, done: int, total: int) -> None:
+            progress.update(task, description=stage, completed=done, total=max(total, 1))
+
+        yield report
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    """Run `model import`."""
+    with progress_bar() as report:
+        manifest = import_model(
+            arguments.source,
+            arguments.dir,
+            dtype=arguments.dtype,
+            name=arguments.name,
+            force=arguments.force,
+            report=report,
+        )
+    print(f"{manifest.name}: {len(manifest.files)} files, {manifest.dtype}, {manifest.licence}")
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    """Run `model inspect`."""
+    print(json.dumps(json.loads(read(arguments.dir).encode()), indent=2))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    """Run `model verify`."""
+    manifest = verify(arguments.dir)
+    print(f"{manifest.name}: {len(manifest.files)} files match the manifest")
+    return 0

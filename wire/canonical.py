@@ -1,0 +1,159 @@
+"""JSON in two strengths: `evj1`, which has one spelling, and strict JSON as received.
+
+`evj1` is RFC 8785 without floats, for documents this project makes and hashes. Strict JSON is for
+documents that are hashed as received bytes: it is never re-serialised, and everything about which
+two parsers could disagree is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+from .errors import MalformedError
+from .limits import JSON_DEPTH_MAX, JSON_MAX
+
+INT_MAX = 2**53 - 1  # beyond it a reader with doubles sees another number
+DIGITS_MAX = 24  # longest number literal's integer part; stops quadratic big-integer parsing
+
+
+def encode(obj: object) -> bytes:
+    """The one `evj1` spelling of `obj`: sorted keys, no spaces, UTF-8, no floats.
+
+    Raises:
+        MalformedError: a float, a key that is not printable ASCII, an integer beyond ±(2^53−1),
+            a lone surrogate, or nesting deeper than 8.
+    """
+    _check(obj, evj1=True, max_depth=JSON_DEPTH_MAX)
+    text = json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8")
+
+
+def parse_evj1(data: bytes, limit: int = JSON_MAX) -> dict[str, Any]:
+    """The object spelled by `data`, which must be its one `evj1` spelling.
+
+    Args:
+        data: received bytes.
+        limit: largest accepted size in bytes.
+
+    Raises:
+        MalformedError: not an object, too long, or any other spelling.
+    """
+    obj = parse_strict(data, max_bytes=limit)
+    if not isinstance(obj, dict):
+        raise MalformedError(f"evj1: expected an object, found {_kind(obj)}")
+    if encode(obj) != bytes(data):
+        raise MalformedError("evj1: not the canonical spelling")
+    return obj
+
+
+def parse_strict(data: bytes, *, max_depth: int = JSON_DEPTH_MAX, max_bytes: int = JSON_MAX) -> Any:
+    """JSON as received, refusing everything two parsers could read differently.
+
+    Refused: more than `max_bytes`, invalid UTF-8, a byte order mark, duplicate keys, NaN and
+    infinities (also spelled `1e999`), absurdly long numbers, lone surrogates, containers nested
+    deeper than `max_depth` (a scalar has depth 0).
+
+    Raises:
+        MalformedError: any of these.
+    """
+    if len(data) > max_bytes:
+        raise MalformedError(f"JSON: at most {max_bytes} bytes, found {len(data)}")
+    try:
+        text = bytes(data).decode("utf-8")
+        obj = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_constant,
+            parse_float=_float,
+            parse_int=_int,
+        )
+    except UnicodeDecodeError as cause:
+        raise MalformedError("JSON: not valid UTF-8") from cause
+    except json.JSONDecodeError as cause:
+        raise MalformedError(f"JSON: not well formed near byte {cause.pos}") from None
+    except RecursionError:
+        raise MalformedError(f"JSON: nested deeper than {max_depth}") from None
+    _check(obj, evj1=False, max_depth=max_depth)
+    return obj
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise MalformedError("JSON: an object repeats a key")
+    return found
+
+
+def _constant(name: str) -> NoReturn:
+    raise MalformedError(f"JSON: {name} is not a number")
+
+
+def _float(literal: str) -> float:
+    value = float(literal)
+    if not math.isfinite(value):
+        raise MalformedError("JSON: a number is too large")
+    return value
+
+
+def _int(literal: str) -> int:
+    if len(literal) > DIGITS_MAX:
+        raise MalformedError(f"JSON: an integer has more than {DIGITS_MAX} digits")
+    return int(literal)
+
+
+def _kind(obj: object) -> str:
+    return type(obj).__name__
+
+
+def _check(obj: object, *, evj1: bool, max_depth: int) -> None:
+    """Depth, string and (evj1) type rules over the whole value, without recursion."""
+    level: list[object] = [obj]
+    depth = 0
+    while level:
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                for key in item:
+                    _check_key(key, evj1=evj1)
+                below.extend(item.values())
+            elif isinstance(item, list) or (evj1 and isinstance(item, tuple)):
+                below.extend(item)
+            elif isinstance(item, str):
+                _check_text(item)
+            elif evj1:
+                _check_scalar(item)
+        if any(isinstance(item, dict | list | tuple) for item in level):
+            depth += 1
+            if depth > max_depth:
+                raise MalformedError(f"JSON: nested deeper than {max_depth}")
+        level = below
+
+
+def _check_key(key: object, *, evj1: bool) -> None:
+    if not isinstance(key, str):
+        raise MalformedError(f"JSON: a key is {_kind(key)}, expected a string")
+    if not evj1:
+        _check_text(key)
+    elif not (key and key.isascii() and key.isprintable()):
+        # ASCII keys sort alike by code point (Python) and by UTF-16 unit (RFC 8785).
+        raise MalformedError("evj1: a key is not printable ASCII")
+
+
+def _check_text(text: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise MalformedError("JSON: a string holds a lone surrogate") from None
+
+
+def _check_scalar(item: object) -> None:
+    if item is None or isinstance(item, bool):
+        return
+    if not isinstance(item, int):
+        raise MalformedError(f"evj1: {_kind(item)} is not allowed")
+    if abs(item) > INT_MAX:
+        raise MalformedError("evj1: an integer is beyond 2^53-1")
