@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from wire.errors import MalformedError
-from wire.ids import b64u, unb64u
+from wire.ids import b64u
 
 from .members import Members
 
@@ -43,8 +43,7 @@ class Evidence:
             MalformedError: members missing, unknown or of another type; body too large.
         """
         members = Members(obj, "evidence", required=("kind", "body"))
-        body = unb64u(members.text("body", EVIDENCE_MAX * 4 // 3 + 4))
-        return cls(members.text("kind", KIND_MAX), body)
+        return cls(members.text("kind", KIND_MAX), members.blob("body", EVIDENCE_MAX))
 
 
 def evidence_list(items: object) -> tuple[Evidence, ...]:

@@ -109,9 +109,11 @@ class Members:
         value = self._obj.get(key)
         if isinstance(value, str) and len(value) <= limit * 4 // 3 + 4:
             try:
-                return unb64u(value)
+                data = unb64u(value)
             except MalformedError:
-                pass
+                data = None
+            if data is not None and len(data) <= limit:
+                return data
         raise self.fail(key, f"at most {limit} bytes in base64url without padding")
 
     def digest(self, key: str) -> str:

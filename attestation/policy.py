@@ -16,13 +16,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from wire.canonical import parse_strict
-from wire.errors import MalformedError, PolicyError
+from wire.errors import AttestationError, MalformedError, PolicyError
 from wire.ids import sha256_tag, unb64u
 from wire.limits import K_MAX, NAME_MAX, VERSION
 
 from .evidence import KINDS, SOFTWARE, TPM2
 from .members import Members
 from .posture import FIELDS_MAX, STATES
+from .verify.x509 import load_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -281,10 +282,12 @@ def _root(members: Members, root: object) -> bytes:
     if isinstance(root, str) and len(root) <= ROOT_PEM_MAX:
         try:
             found = x509.load_pem_x509_certificates(root.encode("ascii"))
-        except (ValueError, UnicodeEncodeError):
-            found = []
-        if len(found) == 1:
-            return found[0].public_bytes(Encoding.DER)
+            if len(found) == 1:
+                der = found[0].public_bytes(Encoding.DER)
+                load_certificate(der)
+                return der
+        except (ValueError, x509.InvalidVersion, AttestationError):
+            pass
     raise members.fail("roots", "PEM texts of one certificate each")
 
 

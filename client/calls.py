@@ -7,13 +7,15 @@ envelope: model, stream, token limit.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from wire.canonical import parse_strict
 from wire.errors import MalformedError
 from wire.limits import BODY_MAX, NAME_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Kind = Literal["chat", "completion"]
 ENDPOINTS: Final[Mapping[str, Kind]] = {
@@ -76,9 +78,7 @@ def parse_call(path: str, body: bytes) -> Call:
         raise MalformedError(f"stream: expected a boolean, found {type(stream).__name__}")
     options = members.get("stream_options")
     include_usage = isinstance(options, dict) and options.get("include_usage") is True
-    return Call(
-        kind, path, body, model, stream, include_usage, _max_tokens(members), members
-    )
+    return Call(kind, path, body, model, stream, include_usage, _max_tokens(members), members)
 
 
 def make_call(path: str, members: Mapping[str, Any]) -> Call:

@@ -82,7 +82,7 @@ class Pause:
 class Exclusive:
     """Run `steps` while no other exchange of this client does; the result is theirs.
 
-    What a client remembers (directory, verified workers, log head) changes only inside one of these.
+    What a client remembers (directory, verified workers, log head) changes only inside one.
     """
 
     steps: Generator[Any, Any, Any]

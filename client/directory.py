@@ -29,7 +29,6 @@ from wire.errors import (
 )
 
 from .commands import Recall, Remember, Steps
-from .report import Report
 from .served import get, proof
 from .state import Seen
 
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
 
     from attestation.policy import Policy
     from evidence.checkpoint import SignedCheckpoint
+
+    from .report import Report
 
 REFRESH_INTERVAL_S: Final = 5.0  # between refreshes a gateway's error asked for: no request storms
 EXPIRY_MARGIN_S: Final = 15  # fetch a new list this long before the old one ends

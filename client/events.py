@@ -1,4 +1,4 @@
-"""What an exchange hands to its caller, in order: `Answered`, then `Delta`s or a `Body`, then `Done`.
+"""What an exchange hands to its caller: `Answered`, then `Delta`s or a `Body`, then `Done`.
 
 Everything here was authenticated to one verified worker before it was made.
 """

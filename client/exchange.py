@@ -5,14 +5,13 @@ anything that is not sealed, accept anything that is not authenticated to its en
 request of which a response byte was seen.
 
 A gateway's error is a hint. It may cause a refresh of the directory through full verification (at
-most one per five seconds, the first at once), a re-wrap of the secret to further *verified* workers,
-or a second attempt; two attempts and two re-wraps in all. A worker's notice counts only under the
-attested key of a candidate.
+most one per five seconds, the first at once), a re-wrap of the secret to further *verified*
+workers, or a second attempt; two attempts and two re-wraps in all. A worker's notice counts only
+under the attested key of a candidate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +37,8 @@ from .served import HTTP_OK, media_type, refusal
 from .verify import Verifier, Want
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from .calls import Call
     from .workers import Candidates
 
@@ -87,11 +88,8 @@ class Sent:
 
 def exchange(terms: Terms, call: Call) -> Steps[None]:
     """Run one call to its verified end; emits `client.events`."""
-    try:
-        sent = yield from _deliver(terms, call)
-        yield from receive(terms.verifier, sent.call, sent.sealed, sent.candidates)
-    finally:
-        yield Close()
+    sent = yield from _deliver(terms, call)
+    yield from receive(terms.verifier, sent.call, sent.sealed, sent.candidates)
 
 
 def _deliver(terms: Terms, call: Call) -> Steps[Sent]:

@@ -1,10 +1,10 @@
 """Reading one sealed reply to its verified end.
 
- 1. prelude: our request id, one of our candidates              ProtocolFailure, SpliceError
- 2. frames open in order under the key of that one worker       OpenError, FrameError, RecordError
- 3. HEAD says the logical status; a stream then carries TOKENS, a whole answer DATA
- 4. the authenticated FINAL is read, and nothing after it       StreamTruncated, FrameError
- 5. a success has a RECEIPT, which verifies (`receipts`)        ReceiptError, RollbackError, ForkError
+1. prelude: our request id, one of our candidates              ProtocolFailure, SpliceError
+2. frames open in order under the key of that one worker       OpenError, FrameError, RecordError
+3. HEAD says the logical status; a stream then carries TOKENS, a whole answer DATA
+4. the authenticated FINAL is read, and nothing after it       StreamTruncated, FrameError
+5. a success has a RECEIPT, which verifies (`receipts`)       ReceiptError, RollbackError, ForkError
 """
 
 from __future__ import annotations

@@ -6,8 +6,10 @@ triple kept over several requests would mark their sender.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 Item = TypeVar("Item")
 _DRAW_BYTES = 8  # rejection below makes the draw uniform for any list shorter than 2^64

@@ -1,17 +1,18 @@
 """OpenAI server-sent events, rebuilt from sealed token deltas on the tenant's side.
 
-Nothing of this framing travels: the sealed stream carries compact deltas, and chunk JSON exists only
-after they were authenticated. `DONE` is for the caller to send once the receipt has verified.
+Nothing of this framing travels: the sealed stream carries compact deltas, and chunk JSON exists
+only after they were authenticated. `DONE` is for the caller to send once the receipt has verified.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .calls import Kind
 
 DONE: Final = b"data: [DONE]\n\n"

@@ -2,8 +2,8 @@
 
 Without this memory a gateway could show each run an older log and an older list of workers. The
 record is compared and swapped under a file lock, so two processes sharing the folder can never
-overwrite each other's newer head. A record that cannot be read stops the client: forgetting silently
-is exactly what a rollback needs.
+overwrite each other's newer head. A record that cannot be read stops the client: forgetting
+silently is exactly what a rollback needs.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wire.canonical import encode, parse_strict
 from wire.errors import ConfigError, MalformedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RECORD_MAX = 128 * 1024  # a signed note is at most 64 KiB
 _NAME_LEN = 32  # hex digits of SHA-256(origin): an origin holds slashes and is not a file name
@@ -30,8 +33,8 @@ class Seen:
 
     Attributes:
         checkpoint: the signed note as received.
-        snapshot_leaf: highest log index of a directory snapshot accepted so far. The log only grows,
-            so a snapshot at a lower index is an older list, whatever it says about itself.
+        snapshot_leaf: highest log index of a directory snapshot accepted so far. The log only
+            grows, so a snapshot at a lower index is an older list, whatever it says of itself.
     """
 
     checkpoint: str
@@ -126,4 +129,3 @@ class TrustState:
             f"client state {path}: found something that is not a state record of this log",
             hint="restore the file, or delete it to accept the log as it is shown now",
         )
-

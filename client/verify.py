@@ -18,8 +18,8 @@
 
 Steps 6 to 10 are cached by binding hash until the verdict expires; a worker leaves the cache when
 the directory drops or denies it. A worker the policy does not accept is passed over (a roll-out may
-be under way); a worker whose binding or log entry is not what the signed list says stops everything,
-because then the list's server lies.
+be under way); a worker whose binding or log entry is not what the signed list says stops
+everything, because then the list's server lies.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, Any, Final
 from attestation.appraise import appraise
 from attestation.result import AppraisedEvidence
 from attestation.verify.credential import Activation, challenge_for
-from evidence.directory import TrustedSnapshot, WorkerEntry
 from evidence.entry import VerifiedEntry, verify_logged
 from evidence.events import ATTEST_VERDICT
 from evidence.merkle import leaf_hash, verify_inclusion
@@ -70,6 +69,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from attestation.policy import Policy
+    from evidence.directory import TrustedSnapshot, WorkerEntry
 
 DOCUMENT_REPLY_MAX: Final = 1024 * 1024  # four pieces of evidence, a binding, a log entry
 FETCHES_MAX: Final = 32  # refused workers passed over in one draw before giving up
@@ -175,9 +175,7 @@ class Verifier:
                 found.append(worker)
         self._check_found(found, refused, want, report)
         head = self.directory.head
-        return Candidates(
-            tuple(found), self.directory.generation, 0 if head is None else head.size
-        )
+        return Candidates(tuple(found), self.directory.generation, 0 if head is None else head.size)
 
     def models(self, report: Report | None = None) -> Steps[dict[str, VerifiedWorker]]:
         """One verified worker for each model that the policy accepts and the list offers."""
@@ -219,9 +217,7 @@ class Verifier:
             detail.text = f"{len(listed)} of {len(snapshot.workers)} listed serve {model!r}"
         return listed
 
-    def _worker(
-        self, entry: WorkerEntry, report: Report, *, fresh: bool
-    ) -> Steps[VerifiedWorker]:
+    def _worker(self, entry: WorkerEntry, report: Report, *, fresh: bool) -> Steps[VerifiedWorker]:
         """Steps 6 to 10 for one listed worker, or its cached result."""
         cached = self._cache.get(entry.bh)
         if cached is not None and not fresh and self.clock() < cached.appraised.expires:
@@ -335,7 +331,9 @@ class Verifier:
         body = verdict.event.body
         # The log must not call this worker more than its evidence is.
         if (body["trust"], body["measurement"]) != (appraised.trust, appraised.measurement):
-            raise _refused("verdict_mismatch", "verdict: the trust and measurement we found expected")
+            raise _refused(
+                "verdict_mismatch", "verdict: the trust and measurement we found expected"
+            )
         return Candidate(kem.kid, kem.suite, kem.pk)
 
     def _fits(self, worker: VerifiedWorker, want: Want, found: list[VerifiedWorker]) -> bool:
@@ -386,7 +384,7 @@ class Verifier:
 
 
 def _segment(wid: object) -> str:
-    """A worker id as one path segment; the binding is not yet trusted, so anything else is refused."""
+    """A worker id as one path segment; the binding is not yet trusted: refuse anything else."""
     if not isinstance(wid, str) or not wid or not all(c.isalnum() or c in "-_." for c in wid):
         raise _refused("binding_malformed", "wid: expected letters, digits, '-', '_' or '.'")
     return wid

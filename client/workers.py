@@ -11,12 +11,12 @@ from wire.canonical import parse_strict
 from wire.errors import MalformedError, ProtocolFailure
 from wire.ids import b64u, unb64u
 from wire.limits import BINDING_MAX, JSON_MAX
-from wire.wraps import Candidate
 
 from .report import WorkerSummary, weakest
 
 if TYPE_CHECKING:
     from attestation.result import AppraisedEvidence, Trust
+    from wire.wraps import Candidate
 
 _VERIFIER: Final = object()  # held by `verify` alone
 POSTURE_MAX: Final = 32 * 1024  # the container as attestation.posture limits it, with room

@@ -116,6 +116,8 @@ class Keyring:
         self._epochs: list[Epoch] = []
         self._made = 0
         self._posture: str | None = None
+        # Public names of keys that are gone: a refusal must name the candidate that was asked.
+        self._retired: set[bytes] = set()
         self._sig_seed = SecretBytes.random(SEED_LEN)
         self._next = self._draw()
         self.boot = rng(16)
@@ -185,10 +187,16 @@ class Keyring:
                     return epoch, kid, epoch.keys[kid]
         raise KidUnknownError("found no wrap for a key of this worker")
 
+    def named(self, kids: Iterable[bytes]) -> bytes | None:
+        """Return the first of `kids` that is or was a key of this boot."""
+        own = self._retired.union(*(epoch.keys for epoch in self._epochs))
+        return next((kid for kid in kids if kid in own), None)
+
     def drop_ended(self, now: int) -> int:
         """Wipe the seeds of epochs past their grace; returns how many epochs went."""
         ended = [epoch for epoch in self._epochs if now >= epoch.drop_at]
         for epoch in ended:
+            self._retired.update(epoch.keys)
             epoch.wipe()
             self._epochs.remove(epoch)
         return len(ended)

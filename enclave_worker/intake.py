@@ -22,6 +22,7 @@ from .worker_config import WorkerConfig
 
 OPS = {"chat": "chat", "completion": "completion"}
 CACHE_SALT_LEN = 32
+KID_LEN = 32
 NO_TH = bytes(32)
 
 
@@ -44,19 +45,20 @@ class Addressee:
 def addressee(envelope: bytes, keyring: Keyring, now: int) -> Addressee:
     """Return whom a notice about `envelope` speaks to, as far as the bytes can be read.
 
-    A notice is signed by this worker's key, so it names a kid of this worker: the one asked for
-    where there is one, else the newest.
+    It names the candidate that is or was a key of this boot, so that the caller finds the attested
+    signing key; where the envelope holds none, the newest key, which will not convince the caller
+    of anything but a lost way.
     """
-    newest = keyring.offered(now)
-    kid = next(iter(newest[-1].keys)) if newest else bytes(32)
     size = int.from_bytes(envelope[4:8], "big")
     header = envelope[8 : 8 + size]
     th = transcript_hash(header) if len(header) == size else NO_TH
     try:
-        kids = parse_envelope(envelope).kids
-        return Addressee(th, keyring.find(kids, now)[1])
-    except Exception:
-        return Addressee(th, kid)
+        kid = keyring.named(parse_envelope(envelope).kids)
+    except MalformedError:
+        kid = None
+    offered = keyring.offered(now)
+    newest = next(iter(offered[-1].keys)) if offered else bytes(KID_LEN)
+    return Addressee(th, kid or newest)
 
 
 def accept(envelope: bytes, rid: bytes, keyring: Keyring, now: int) -> Accepted:

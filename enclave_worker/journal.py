@@ -29,6 +29,7 @@ class Event(enum.Enum):
     CONFINED_EARLY = "confined_early"
     MODEL_LOADED = "model_loaded"
     WARM = "warm"
+    REHEARSED = "rehearsed"
     CONFINED_LATE = "confined_late"
     EPOCH = "epoch"
     EPOCH_DROPPED = "epoch_dropped"

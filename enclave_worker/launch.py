@@ -93,21 +93,28 @@ class Launcher:
             ConfigError: a wrong setting or model folder; the message says found and expected.
             UnavailableError: the worker died or did not get ready in time.
         """
-        config = self.config
         try:
-            EngineConfig.from_dict(config.engine)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-        self._attester = make_attester(config)
-        try:
-            self._root = measure_root(config, self._progress)
-            self._attester.measure(self._root.parts)
+            self.measure()
             self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
             self._thread.start()
             self.wait_for("ready", timeout)
         except BaseException:
             self.stop()
             raise
+
+    def measure(self) -> None:
+        """Do steps 1 to 4 and start nothing; `stop` releases what they made.
+
+        Raises:
+            ConfigError: a wrong setting or model folder; the message says found and expected.
+        """
+        try:
+            EngineConfig.from_dict(self.config.engine)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(str(error)) from None
+        self._attester = make_attester(self.config)
+        self._root = measure_root(self.config, self._progress)
+        self._attester.measure(self._root.parts)
 
     @property
     def measurement(self) -> str:

@@ -11,6 +11,10 @@ from wire.limits import NAME_MAX
 Trust = Literal["software", "simulated"]
 # A service policy is a page of JSON, and it travels in every start message.
 POLICY_MAX = 65_536
+# The head of a streamed answer names the model and must fit one 256-byte frame.
+MODEL_MAX = 96
+# Log events and receipts carry the worker's name.
+WID_MAX = 64
 # sun_path of a Unix socket address, less its terminating zero.
 SOCKET_PATH_MAX = 107
 
@@ -57,10 +61,11 @@ class LauncherConfig:
         """Refuse values that would fail later in a place that cannot explain itself."""
         if self.trust not in ("software", "simulated"):
             raise ConfigError(f"trust: found {self.trust!r}, expected software or simulated")
-        for name in ("model_name", "aud", "wid"):
+        for name, most in (("model_name", MODEL_MAX), ("aud", NAME_MAX), ("wid", WID_MAX)):
             value = getattr(self, name)
-            if not isinstance(value, str) or not 1 <= len(value) <= NAME_MAX:
-                raise ConfigError(f"{name}: expected a string of 1 to {NAME_MAX} characters")
+            printable = value.isascii() and value.isprintable()
+            if not printable or not 1 <= len(value) <= most:
+                raise ConfigError(f"{name}: expected 1 to {most} printable ASCII characters")
         if len(str(self.gateway_socket).encode()) > SOCKET_PATH_MAX:
             raise ConfigError(
                 f"gateway_socket: found {len(str(self.gateway_socket).encode())} bytes, "

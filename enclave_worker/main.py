@@ -1,25 +1,25 @@
 """The sandboxed child. Started by the launcher as `enclave_worker.main`, control socket on `--fd`.
 
 Order (docs/adr/0004-sandbox-order.md): 1 settings from the launcher. 2 limits and Landlock, while
-there is one thread and torch is not imported. 3 torch, weights, warm-up, event loop. 4 the system
-call filter on every thread. 5 keys, and the posture record signed by them. 6 evidence, then serve.
-From step 4 on this process opens no file and no socket.
+there is one thread and torch is not imported. 3 torch, weights, warm-up, event loop, and one whole
+rehearsal. 4 the system-call filter on every thread. 5 the posture record, signed by this boot's
+key. 6 evidence, then serve. From step 4 on this process opens no file and no socket.
 """
 
 import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn, TypeVar
 
 from attestation.posture import Control, Posture, encode_posture, sign_posture
 from wire.errors import AnchorholdError, ProtocolFailure
 
 from .clock import Clock
 from .control import ControlSocket, Message
+from .engine.errors import EngineError
 from .epochs import Keyring
 from .journal import Event, emit, loop_handler, report, silence
 from .port import LauncherPort
@@ -31,34 +31,39 @@ EXIT_FAILED = 3
 # Long bodies are parsed beside the loop; more threads would only take turns on the interpreter.
 PARSERS = 2
 
-T = TypeVar("T")
-
 
 def main() -> None:
-    """Run one worker from the first message to STOP; the exit status is 0 after a clean stop."""
+    """Run one worker from its first message to STOP. Exit status 0 after a clean stop, else 3."""
     silence()
     control = ControlSocket(socket.socket(fileno=_descriptor(sys.argv)))
     worker = _Worker(control)
-    worker.run()
-    emit(Event.STOPPED)
-    # The engine's native threads need no orderly end, and interpreter shutdown would run code of
-    # many libraries for nothing.
-    sys.stderr.flush()
-    os._exit(0)
+    status = EXIT_FAILED
+    try:
+        worker.run()
+        emit(Event.STOPPED)
+        status = 0
+    except BaseException as error:
+        report(error)
+        worker.give_up(error)
+    finally:
+        # The engine's native threads need no orderly end, and interpreter shutdown would run code
+        # of many libraries for nothing.
+        os._exit(status)
 
 
 class _Worker:
-    """The steps of one life, each reported to the launcher before it starts."""
+    """The steps of one life."""
 
     def __init__(self, control: ControlSocket) -> None:
         self._control = control
         self._port = LauncherPort(control)
+        self._stage = "configure"
 
     def run(self) -> None:
-        """Steps 1 to 6."""
+        """Steps 1 to 6 of the module's docstring."""
         # 1
-        message = self._step("configure", self._first_message)
-        config = self._step("configure", lambda: WorkerConfig.parse(message["worker"]))
+        message = self._first_message()
+        config = WorkerConfig.parse(message["worker"])
         paths = [Path(path) for path in message["read_paths"]]
         # 2
         early = confine_early(
@@ -66,40 +71,57 @@ class _Worker:
         )
         emit(Event.CONFINED_EARLY, applied=_applied(early))
         # 3: torch starts threads when imported, and Landlock binds only threads made after it
-        self._port.status("loading")
+        self._enter("load", "loading")
         from .engine.config import EngineConfig
         from .engine.engine import Engine
+        from .rehearsal import rehearse
         from .serve import Server
         from .session import Bench
         from .statement import Notary
 
         settings = EngineConfig.from_dict(config.engine)
-        engine = self._step("load", lambda: Engine(Path(config.model_dir), settings))
-        self._step("load", engine.start)
+        engine = Engine(Path(config.model_dir), settings)
+        engine.start()
         emit(Event.MODEL_LOADED)
-        self._port.status("warming")
-        self._step("warm-up", engine.warm_up)
+        self._enter("warm-up", "warming")
+        engine.warm_up()
         emit(Event.WARM)
+        self._stage = "rehearsal"
         executor = ThreadPoolExecutor(PARSERS, thread_name_prefix="parser")
+        keyring = Keyring(config, os.urandom)
+        notary = Notary(config, keyring, settings.dtype, os.urandom)
+        bench = Bench(config, keyring, engine, notary, Clock(), os.urandom, executor)
         with asyncio.Runner() as runner:
             runner.get_loop().set_exception_handler(loop_handler)
+            runner.run(rehearse(bench, settings.dtype))
+            emit(Event.REHEARSED)
             # 4
+            self._stage = "confine"
             late = confine_late()
             emit(Event.CONFINED_LATE, applied=_applied(late))
             # 5
-            keyring = Keyring(config, os.urandom)
             controls = collect(early, late, secrets=keyring.secrets())
             record = encode_posture(Posture(keyring.boot, controls))
             keyring.set_posture(record)
             posture = sign_posture(record, keyring.sig)
-            self._port.status("confined", controls=_states(controls))
+            states = {name: control.state for name, control in controls.items()}
+            self._port.status("confined", controls=states)
             # 6
-            notary = Notary(config, keyring, settings.dtype, os.urandom)
-            bench = Bench(config, keyring, engine, notary, Clock(), os.urandom, executor)
-            server = Server(bench, self._port, posture)
-            self._step("serve", lambda: runner.run(server.run()))
+            self._stage = "serve"
+            runner.run(Server(bench, self._port, posture).run())
         engine.stop()
         executor.shutdown()
+
+    def give_up(self, error: BaseException) -> None:
+        """Tell the launcher why.
+
+        Messages of our own errors speak of settings and model files. Once requests are served even
+        they stay inside: only the type's name leaves.
+        """
+        message = type(error).__name__
+        if self._stage != "serve" and isinstance(error, EngineError | AnchorholdError):
+            message = str(error)
+        self._control.send({"type": "FAILED", "stage": self._stage, "message": message})
 
     def _first_message(self) -> Message:
         message = self._control.receive()
@@ -107,42 +129,16 @@ class _Worker:
             raise ProtocolFailure("control: expected CONFIG as the first message")
         return message
 
-    def _step(self, stage: str, work: Callable[[], T]) -> T:
-        """Do one step; a failure is told to the launcher and ends the process."""
-        try:
-            return work()
-        except Exception as error:
-            report(error)
-            self._give_up(stage, error)
-
-    def _give_up(self, stage: str, error: Exception) -> NoReturn:
-        """Tell the launcher why, then end at once.
-
-        Messages of our own errors speak of settings and model files. Once requests are served even
-        they stay inside: only the type's name leaves.
-        """
-        from .engine.errors import EngineError
-
-        message = type(error).__name__
-        if stage != "serve" and isinstance(error, EngineError | AnchorholdError):
-            message = str(error)
-        try:
-            self._control.send({"type": "FAILED", "stage": stage, "message": message})
-        finally:
-            os._exit(EXIT_FAILED)
+    def _enter(self, stage: str, state: str) -> None:
+        self._stage = stage
+        self._port.status(state)
 
 
 def _descriptor(argv: list[str]) -> int:
     if len(argv) != 3 or argv[1] != "--fd" or not argv[2].isdigit():
-        sys.exit(
-            "worker: started without its control socket; use `anchorhold worker --config FILE`"
-        )
+        sys.exit("worker: found no control socket; start it with `anchorhold worker --config FILE`")
     return int(argv[2])
 
 
 def _applied(controls: Mapping[str, Control]) -> int:
     return sum(control.state == "applied" for control in controls.values())
-
-
-def _states(controls: Mapping[str, Control]) -> dict[str, str]:
-    return {name: control.state for name, control in controls.items()}

@@ -64,6 +64,10 @@ def recover(store: Store, signer: NoteSigner, anchor: Anchor | None) -> tuple[Me
     head = _stored_head(store, signer, tree)
     # 5
     anchored = anchor.read(tree.size) if anchor is not None else None
+    if anchor is not None and anchored is None:
+        anchor.write(
+            head.note
+        )  # before the first entry: from then on a missing anchor is a finding
     if anchored is not None:
         known = _ours(anchored, signer, "anchor")
         if known.size > tree.size:

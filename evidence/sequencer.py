@@ -86,6 +86,7 @@ class Log:
         self._source = source
         self._anchor = anchor
         self._anchored = 0.0
+        self._company = False
         self._rng = rng
         self._clock = clock
         self._stopped: str | None = None
@@ -235,7 +236,7 @@ class Log:
         if first is None:
             return [], True
         batch = [first]
-        until = time.monotonic() + LINGER_S
+        until = time.monotonic() + (LINGER_S if self._company else 0.0)
         while len(batch) < BATCH_MAX:
             try:
                 item = self._queue.get(timeout=max(0.0, until - time.monotonic()))
@@ -244,6 +245,7 @@ class Log:
             if item is None:
                 return batch, True
             batch.append(item)
+        self._company = len(batch) > 1  # a lone caller must not wait for nobody
         return batch, False
 
     def _write(self, batch: Sequence[_Append]) -> None:

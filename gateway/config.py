@@ -59,6 +59,7 @@ class GatewayConfig:
     lease_s: int = 10  # a worker silent for longer is lost
     hello_deadline_s: float = 60.0  # time for a worker to answer a challenge
     settle_s: float = 10.0  # after a start: how long to wait for workers to come back
+    shutdown_s: int = 5  # when stopping: time for requests in flight to end
     telemetry_exporter: str = "none"  # `none`, `file` or `otlp`
     telemetry_file: Path | None = None  # JSON lines of spans and metrics, for `file`
     telemetry_endpoint: str | None = None  # base URL of the collector, for `otlp`
@@ -96,6 +97,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "lease_s": (1, 60),
     "hello_deadline_s": (0.1, 600),
     "settle_s": (0, 120),
+    "shutdown_s": (0, 600),
     "telemetry_interval_s": (0.05, 3600),
 }
 EXPORTERS = ("none", "file", "otlp")

@@ -18,7 +18,7 @@ from evidence.directory import (
     snapshot_event,
 )
 from evidence.events import DIRECTORY_SNAPSHOT
-from wire.errors import UnavailableError
+from wire.errors import AnchorholdError
 
 from .attributes import Attr
 from .clock import Clock
@@ -80,7 +80,8 @@ class Directory:
             try:
                 await self.publish()
                 pause = self._pause()
-            except UnavailableError:
+            except AnchorholdError:
+                # The ledger's failure is in the journal; not being ready shows in /readyz.
                 pause = RETRY_S
             try:
                 async with asyncio.timeout(pause):
@@ -110,7 +111,7 @@ class Directory:
             expires = now + self._config.directory_life_s
             payload = build_snapshot(
                 aud=self._config.aud,
-                # The log only grows and holds every snapshot, so its size numbers them across restarts.
+                # The log only grows, and every snapshot is in it: its size numbers them for good.
                 seq=self._ledger.log.size,
                 issued=now,
                 expires=expires,

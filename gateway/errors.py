@@ -34,6 +34,7 @@ class Fault(Enum):
     DUPLICATE = (problems.BAD_ENVELOPE, 409, "a request with this id is in flight")
     NOT_FOUND = (problems.NOT_FOUND, 404, "no such thing here")
     BAD_QUERY = (problems.NOT_FOUND, 400, "a parameter is not valid")
+    BAD_REQUEST = (ABOUT_BLANK, 400, "not valid HTTP")
     METHOD = (ABOUT_BLANK, 405, "method not allowed")
     INTERNAL = (ABOUT_BLANK, 500, "the gateway failed")
 

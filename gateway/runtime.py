@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from attestation.policy import Policy, parse_policy
 from evidence.sequencer import Log
@@ -177,13 +176,18 @@ class Gateway:
         await asyncio.to_thread(self.telemetry.close)
 
     async def _tick(self) -> None:
+        """Leases, keys and deadlines end. A failure here is written down and does not end time."""
         while True:
             await asyncio.sleep(TICK_S)
-            self.roster.end_expired()
-            self.registry.forget(self.registry.expired(self.clock.wall()))
-            self.dispatcher.check_waiting()
+            try:
+                self.roster.end_expired()
+                self.registry.forget(self.registry.expired(self.clock.wall()))
+                self.dispatcher.check_waiting()
+            except Exception as error:
+                self.journal.write(Event.INTERNAL, level=logging.ERROR, error=error)
 
     async def _watch(self) -> None:
+        """Key table and deny list take effect while we run."""
         while True:
             await asyncio.sleep(CHECK_EVERY_S)
             if await self._reread(self.keys, Event.KEYS_UNREADABLE):
@@ -219,7 +223,7 @@ def _load_policy(config: GatewayConfig) -> Policy:
 
 
 def _open_log(config: GatewayConfig) -> Log:
-    path: Path = config.path("log_file", "log.db")
+    path = config.path("log_file", "log.db")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

@@ -52,7 +52,7 @@ class RequestHeader:
         retry: whether the gateway may send the request to a second candidate.
         pri: 0 (default) to 9, within the tenant's own queue.
         suite: HPKE suite of every wrap.
-        raw: the bytes received, which are what is hashed; empty on a header being made.
+        raw: the bytes received, which alone are hashed; empty on a header being made.
     """
 
     rid: bytes
@@ -72,9 +72,7 @@ class RequestHeader:
     raw: bytes = field(default=b"", repr=False, compare=False)
 
     def encode(self) -> bytes:
-        """The header's bytes, as first written; a parsed header returns what was received."""
-        if self.raw:
-            return self.raw
+        """The members as bytes, for a header being made. A received one is `raw`, not this."""
         return encode_json(
             {
                 "v": VERSION,

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Final
 
 SECRET_LEN: Final = 32
-_EXPAND_MAX = 32  # one HMAC block: no output here is longer, so HKDF-Expand is a single step
 
 
 def transcript_hash(hdr: bytes) -> bytes:
@@ -101,6 +100,5 @@ def _extract(salt: bytes, ikm: bytes) -> bytes:
 
 
 def _expand(prk: bytes, info: bytes, n: int) -> bytes:
-    if n > _EXPAND_MAX:
-        raise ValueError(f"expand: at most {_EXPAND_MAX} bytes, asked for {n}")
+    """HKDF-Expand; no output here is longer than one hash (32 bytes), so it is a single step."""
     return hmac.digest(prk, info + b"\x01", "sha256")[:n]

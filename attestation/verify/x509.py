@@ -31,6 +31,8 @@ DEPTH_MAX: Final = 6
 
 _Ext = TypeVar("_Ext", bound=x509.ExtensionType)
 
+# InvalidVersion is no ValueError, and extensions, key and algorithm are only read when asked for.
+_UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion)
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _KNOWN_CRITICAL = frozenset(
     {
@@ -61,7 +63,8 @@ def load_certificate(der: bytes) -> x509.Certificate:
                 if extension.critical and extension.oid not in _KNOWN_CRITICAL
             ]
             certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as cause:
+            certificate.signature_hash_algorithm  # noqa: B018 -- read lazily, so it fails here
+    except _UNREADABLE as cause:
         raise _refused("chain_invalid", "a certificate does not parse") from cause
     if unknown:
         raise _refused("chain_invalid", f"found {len(unknown)} unknown critical extensions")

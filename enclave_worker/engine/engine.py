@@ -195,6 +195,7 @@ class Engine:
                 self._loaded.set()
             while self._take_in(scheduler):
                 self._step(runner, scheduler)
+            self._inbox.clear()
             for stream in list(self._streams.values()):
                 self._deliver(stream, stream.end("cancelled"))
 

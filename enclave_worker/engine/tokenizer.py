@@ -54,6 +54,9 @@ class Detokenizer:
         self._window = list(prompt[-_CONTEXT:])
         self._undecided = 0
         self._shown = tokenizer.decode(self._window)
+        if self._shown.endswith(_REPLACEMENT):
+            # A prompt cut inside a character is no context: the answer's bytes are the answer's.
+            self._window, self._shown = [], ""
 
     def push(self, token: int) -> str:
         """Return the text this token completes, which may be empty."""
@@ -61,8 +64,8 @@ class Detokenizer:
         self._undecided += 1
         text = self._tokenizer.decode(self._window)
         if text.endswith(_REPLACEMENT) and self._undecided <= _UNDECIDED_MAX:
-            # Whatever stands before the last character is final: only the end can still change.
-            text, whole = text[: -len(_REPLACEMENT)], False
+            # Only the end can still change (some decoders show one sign for each byte of it).
+            text, whole = text.rstrip(_REPLACEMENT), False
         else:
             whole = True
         new = text[len(self._shown) :]

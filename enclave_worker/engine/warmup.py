@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 # Generous: the slowest start seen takes two seconds. Beyond it something is stuck.
 WARM_UP_MAX_S = 300.0
-_TOKENS = 3
+_TOKENS = 2
+# Enough rows for the kernels that read prompts, and little enough to be quick.
+_CHUNK = 64
 _KINDS = (
     SamplingParams(temperature=0, max_tokens=_TOKENS, stop=("\0",), ignore_eos=True),
     SamplingParams(seed=1, max_tokens=_TOKENS, ignore_eos=True),
@@ -29,7 +31,7 @@ _KINDS = (
 
 
 def warm_up(engine: "Engine") -> None:
-    """Run single requests of every kind, then a full batch behind a long prompt.
+    """Run one request alone, then a full batch of every kind with a longer prompt among them.
 
     Raises:
         EngineError: a warm-up request failed or did not end.
@@ -38,12 +40,12 @@ def warm_up(engine: "Engine") -> None:
         _render(engine)
     text = engine.tokenizer.encode("Warm-up: \u00e9\u4e2d\U0001f600 1 2 3.", special=True)
     vocab = engine.folder.config.vocab_size
-    prompt = [token % vocab for token in text] or [0]
-    for kind in _KINDS:
-        _run(engine, [(prompt[: engine.max_len - _TOKENS], kind)])
-    long = min(engine.config.step_budget, engine.max_len - _TOKENS)
-    batch = [((prompt * long)[:long], _KINDS[0])]
-    batch += [(prompt[:2], _KINDS[i % len(_KINDS)]) for i in range(engine.config.max_batch - 1)]
+    room = max(engine.max_len - _TOKENS, 1)
+    prompt = ([token % vocab for token in text] or [0])[:room]
+    _run(engine, [(prompt, _KINDS[0])])
+    batch = [((prompt * _CHUNK)[: min(_CHUNK, room)], _KINDS[0])]
+    count = max(engine.config.max_batch, len(_KINDS)) - 1
+    batch += [(prompt[:1], _KINDS[i % len(_KINDS)]) for i in range(count)]
     _run(engine, batch)
 
 

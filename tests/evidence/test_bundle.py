@@ -199,7 +199,7 @@ LOGGED, VERDICT, EVIDENCE = HONEST.logged, HONEST.verdict, HONEST.evidence
         ({"verdict": LOGGED}, {"verdict"}),
         ({"evidence": [replace(EVIDENCE, body=EVIDENCE.body[:-1])]}, {"evidence.11 format"}),
     ],
-    ids=str,
+    ids=range(10),
 )
 def test_a_damaged_part_fails_its_own_check(changes: dict[str, Any], checks: set[str]) -> None:
     report = judged(bundled(**changes))

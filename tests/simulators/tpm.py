@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     from attestation.verify.credential import Activation
 
 AK_ATTRIBUTES = 0x00050072  # fixedTPM fixedParent sensitiveDataOrigin userWithAuth restricted sign
-EK_ATTRIBUTES = (
-    0x000300B2  # fixedTPM fixedParent sensitiveDataOrigin adminWithPolicy restricted decrypt
-)
+EK_ATTRIBUTES = 0x000300B2  # the same without sign; adminWithPolicy, restricted, decrypt
 DAY = 24 * 3600
 
 
@@ -66,7 +64,6 @@ class TpmMaker:
         eku: str | None = None,
         start: int = -DAY,
         end: int = 365 * DAY,
-        algorithm: hashes.HashAlgorithm | None = None,
         critical: x509.ExtensionType | None = None,
     ) -> bytes:
         """A DER certificate with the given facts; times are seconds from `now`."""
@@ -86,7 +83,7 @@ class TpmMaker:
             builder = builder.add_extension(usage, critical=False)
         if critical is not None:
             builder = builder.add_extension(critical, critical=True)
-        return builder.sign(signer, algorithm or hashes.SHA256()).public_bytes(Encoding.DER)
+        return builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.DER)
 
     def endorse(self, ek_key: Any, **facts: Any) -> bytes:
         """An endorsement key certificate."""

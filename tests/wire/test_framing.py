@@ -152,3 +152,10 @@ def test_frame_hashes_cover_every_frame_but_the_final_one():
 def test_a_nonce_base_of_another_length_is_a_caller_mistake():
     with pytest.raises(ValueError, match="12 bytes"):
         FrameSealer(K, bytes(11))
+
+
+def test_a_stream_never_uses_a_nonce_twice():
+    sealer = FrameSealer(K, IV)
+    sealer._nonces._index = 2**32
+    with pytest.raises(FrameError, match="at most 4294967296 frames"):
+        sealer.seal(b"")

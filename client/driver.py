@@ -1,0 +1,181 @@
+"""The synchronous driver: performs commands over httpx2; threads may share it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import httpx2
+
+from wire.errors import StreamTruncated
+
+from .commands import (
+    Close,
+    Command,
+    Emit,
+    Exclusive,
+    Fetch,
+    Opened,
+    Pause,
+    Read,
+    Recall,
+    Remember,
+    Reply,
+    Result,
+    Send,
+    Steps,
+)
+from .http import (
+    Endpoint,
+    client_options,
+    content_type,
+    request_headers,
+    too_long,
+    unreachable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from .events import Event
+    from .state import TrustState
+
+
+class Driver:
+    """Runs steps for one gateway.
+
+    Args:
+        where: the gateway.
+        state: where log heads are remembered.
+        transport: httpx2 transport to use instead of a pooled HTTP one.
+    """
+
+    def __init__(
+        self, where: Endpoint, state: TrustState, transport: httpx2.BaseTransport | None = None
+    ) -> None:
+        self._where = where
+        self._state = state
+        self._http = httpx2.Client(transport=transport, **client_options(where))
+        self._lock = threading.RLock()
+
+    def run(self, steps: Steps[Result]) -> Generator[Event, None, Result]:
+        """Perform `steps`, yielding what they emit; closing this closes their connection."""
+        reply = _OpenReply()
+        value: Any = None
+        error: BaseException | None = None
+        try:
+            while True:
+                try:
+                    step = steps.send(value) if error is None else steps.throw(error)
+                except StopIteration as done:
+                    return cast("Result", done.value)
+                value = error = None
+                if isinstance(step, Emit):
+                    yield step.event
+                    continue
+                try:
+                    value = self._perform(step, reply)
+                except Exception as failure:  # goes into the steps, which decide
+                    error = failure
+        finally:
+            steps.close()
+            reply.close()
+
+    def call(self, steps: Steps[Result]) -> Result:
+        """Perform steps that emit nothing; returns their result."""
+        running = self.run(steps)
+        try:
+            next(running)
+        except StopIteration as done:
+            return cast("Result", done.value)
+        raise AssertionError("steps that emit nothing expected")
+
+    def exclusive(self, steps: Steps[Result]) -> Result:
+        """Perform steps while no other exchange changes what is remembered."""
+        with self._lock:
+            return self.call(steps)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _perform(self, command: Command, reply: _OpenReply) -> Any:
+        match command:
+            case Fetch():
+                return self._fetch(command)
+            case Send():
+                reply.close()
+                response = self._open(command)
+                reply.response, reply.chunks = response, response.iter_raw()
+                return Opened(response.status_code, content_type(response))
+            case Read():
+                return reply.read()
+            case Close():
+                reply.close()
+            case Pause():
+                time.sleep(command.seconds)
+            case Exclusive():
+                return self.exclusive(command.steps)
+            case Recall():
+                return self._state.read(command.origin)
+            case Remember():
+                return self._state.advance(command.origin, command.expected, command.new)
+        return None
+
+    def _fetch(self, command: Fetch) -> Reply:
+        response = self._open(command)
+        try:
+            body = b""
+            for chunk in response.iter_raw():
+                body += chunk
+                if len(body) > command.limit:
+                    raise too_long(command.limit)
+            return Reply(response.status_code, content_type(response), body)
+        except httpx2.TransportError as error:
+            raise unreachable(self._where, error) from error
+        finally:
+            response.close()
+
+    def _open(self, command: Fetch | Send) -> httpx2.Response:
+        method = command.method if isinstance(command, Fetch) else "POST"
+        headers = request_headers(command)
+        for pause in (*self._where.pauses, None):
+            request = self._http.build_request(
+                method, command.path, content=command.body or None, headers=headers
+            )
+            try:
+                return self._http.send(request, stream=True)
+            except httpx2.ConnectError as error:
+                if pause is None:
+                    raise unreachable(self._where, error) from error
+                time.sleep(pause)
+            except httpx2.TransportError as error:
+                raise unreachable(self._where, error) from error
+        raise AssertionError("the last attempt returns or raises")
+
+
+class _OpenReply:
+    """The reply being read, if any."""
+
+    __slots__ = ("chunks", "response")
+
+    def __init__(self) -> None:
+        self.response: httpx2.Response | None = None
+        self.chunks: Iterator[bytes] = iter(())
+
+    def read(self) -> bytes:
+        """Next bytes; empty at the end."""
+        try:
+            return next((chunk for chunk in self.chunks if chunk), b"")
+        except httpx2.TransportError as error:
+            raise StreamTruncated(
+                f"the connection broke before the authenticated end ({type(error).__name__})",
+                hint="what was delivered is incomplete; send the request again",
+            ) from error
+
+    def close(self) -> None:
+        """Drop the reply."""
+        if self.response is not None:
+            self.response.close()
+        self.response, self.chunks = None, iter(())

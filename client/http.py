@@ -1,0 +1,139 @@
+"""What both drivers agree on: fixed headers, limits, and what a broken connection means.
+
+Nothing that could tell one user from another leaves in a header: one User-Agent, no cookies kept,
+no compression (it would mix secrets with sizes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, Final
+
+import httpx2
+
+from wire.errors import AnchorholdError, ConfigError, ProtocolFailure, UnavailableError
+from wire.response import CONTENT_TYPE as RESPONSE_TYPE
+
+from .commands import Fetch, Send
+
+USER_AGENT: Final = "anchorhold/1"
+CONNECT_S: Final = 10.0
+# A stream has a frame every 100 ms; a whole answer may queue and run as long as the request lives.
+MARGIN_S: Final = 30.0
+# A gateway that restarts is back within seconds. Only connections that never opened are retried
+# here: nothing was sent on them.
+CONNECT_PAUSES: Final = (0.2, 0.5, 1.0, 1.5)
+API_KEY_MAX: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where and as whom.
+
+    Attributes:
+        url: the gateway's base URL, without a trailing slash and without `/v1`.
+        api_key: tenant credential for the gateway, or None; never sent to a worker.
+        life_s: seconds a request may wait and run.
+        patient: whether to wait for a gateway that is restarting.
+    """
+
+    url: str
+    api_key: str | None
+    life_s: int
+    patient: bool = True
+
+    @property
+    def pauses(self) -> tuple[float, ...]:
+        """Seconds to wait between attempts to connect."""
+        return CONNECT_PAUSES if self.patient else ()
+
+
+def endpoint(url: str, api_key: str | None, life_s: int, *, patient: bool = True) -> Endpoint:
+    """Check and normalise a gateway URL; a trailing `/v1` is allowed, since OpenAI's has one.
+
+    Raises:
+        ConfigError: not an http(s) URL, or a key that cannot be a header.
+    """
+    try:
+        parsed = httpx2.URL(url)
+    except (httpx2.InvalidURL, TypeError) as error:
+        raise ConfigError(f"gateway URL: {error}", hint=_URL_HINT) from None
+    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
+        raise ConfigError(
+            "gateway URL: expected http:// or https://, a host, and no user name", hint=_URL_HINT
+        )
+    if parsed.query or parsed.fragment:
+        raise ConfigError("gateway URL: expected no query and no fragment", hint=_URL_HINT)
+    path = parsed.path.rstrip("/").removesuffix("/v1")
+    if api_key is not None and not (
+        0 < len(api_key) <= API_KEY_MAX and api_key.isascii() and api_key.isprintable()
+    ):
+        raise ConfigError(
+            f"API key: expected 1 to {API_KEY_MAX} printable characters",
+            hint="give it by --key-file or the environment variable ANCHORHOLD_API_KEY",
+        )
+    return Endpoint(str(parsed.copy_with(path=path or "/")).rstrip("/"), api_key, life_s, patient)
+
+
+_URL_HINT = "for example https://gateway.example or http://127.0.0.1:8010"
+
+
+def client_options(where: Endpoint) -> dict[str, Any]:
+    """Arguments for the httpx2 client of either driver."""
+    headers = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
+    if where.api_key is not None:
+        headers["authorization"] = f"Bearer {where.api_key}"
+    return {
+        "base_url": where.url,
+        "headers": headers,
+        "timeout": httpx2.Timeout(where.life_s + MARGIN_S, connect=CONNECT_S),
+        "follow_redirects": False,
+        # Many streams at once is the point; the pool must not be the queue.
+        "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=32),
+        "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+    }
+
+
+def request_headers(command: Fetch | Send) -> dict[str, str]:
+    """Headers of one request, without the credential."""
+    if isinstance(command, Fetch):
+        headers = {"accept": "application/json"}
+        return headers | ({"content-type": command.content_type} if command.content_type else {})
+    return {
+        "accept": RESPONSE_TYPE,
+        "content-type": command.content_type,
+        "idempotency-key": command.rid,
+        "incremental": "?1",
+    }
+
+
+def content_type(response: httpx2.Response) -> str:
+    """The reply's type.
+
+    Raises:
+        ProtocolFailure: the reply is compressed, which nothing here ever asks for.
+    """
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise ProtocolFailure(
+            f"gateway reply: no content encoding expected, found {encoding[:32]!r}"
+        )
+    found: str = response.headers.get("content-type", "")
+    return found
+
+
+def too_long(limit: int) -> AnchorholdError:
+    """A reply larger than its limit."""
+    return ProtocolFailure(f"gateway reply: at most {limit} bytes expected, found more")
+
+
+def unreachable(where: Endpoint, error: httpx2.TransportError) -> UnavailableError:
+    """No reply: the gateway is not there, or went away before its first byte."""
+    what = "cannot connect" if isinstance(error, httpx2.ConnectError) else "no reply"
+    if isinstance(error, httpx2.TimeoutException):
+        what = "no reply in time"
+    return UnavailableError(
+        f"gateway {where.url}: {what} ({type(error).__name__})",
+        hint="check the URL and that the gateway is running",
+    )

@@ -1,0 +1,142 @@
+"""Command line of the worker: `anchorhold worker --config FILE`.
+
+`register` adds it to a parser of sub-commands and sets `run`, a function from the parsed arguments
+to an exit code: 0 after a clean stop, 4 for a configuration that cannot be used, 1 when the worker
+failed, 3 when the gateway refuses its evidence at first sight.
+"""
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from wire.errors import AnchorholdError, AttestationError, ConfigError
+
+from .launch import Launcher
+from .launcher_config import read_config
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_REFUSED = 3
+EXIT_CONFIG = 4
+# A bar is drawn again when this much more is done; finer steps only cost system calls.
+STEPS = 50
+
+Say = Callable[[str], None]
+
+
+def register(subparsers: Any) -> None:
+    """Add `worker` to `subparsers` (what `ArgumentParser.add_subparsers` returned)."""
+    worker = subparsers.add_parser("worker", help="measure, sandbox and run one worker")
+    worker.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML settings")
+    worker.add_argument(
+        "--measure",
+        action="store_true",
+        help="print the measurement and trust anchor a policy must name, and exit",
+    )
+    worker.set_defaults(run=lambda args: run(args, _say))
+
+
+def run(args: argparse.Namespace, say: Say) -> int:
+    """Run one worker until SIGINT or SIGTERM; errors become sentences, never tracebacks.
+
+    Args:
+        args: parsed arguments: `config`, `measure`.
+        say: prints one line for the operator.
+    """
+    try:
+        launcher = Launcher(read_config(args.config), progress=_Bar(say), on_state=_states(say))
+        if args.measure:
+            return _measure(launcher)
+        return _serve(launcher, say)
+    except ConfigError as error:
+        say(f"anchorhold worker: {error.diagnostics()}")
+        return EXIT_CONFIG
+    except AttestationError as error:
+        say(f"anchorhold worker: {error.diagnostics()}")
+        return EXIT_REFUSED
+    except AnchorholdError as error:
+        say(f"anchorhold worker: {error.diagnostics()}")
+        return EXIT_FAILED
+
+
+def _measure(launcher: Launcher) -> int:
+    """Print what a policy must name; nothing is started."""
+    try:
+        launcher.measure()
+        sys.stdout.write(f"measurement  {launcher.measurement}\n")
+        for name, digest in sorted(launcher.parts.items()):
+            sys.stdout.write(f"  {name:<12} {digest}\n")
+        sys.stdout.write(f"trust        {launcher.config.trust}\n")
+        sys.stdout.write(f"root         {launcher.trust_anchor}\n")
+    finally:
+        launcher.stop()
+    return EXIT_OK
+
+
+def _serve(launcher: Launcher, say: Say) -> int:
+    over = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: over.set())
+    if launcher.config.trust == "software":
+        say("anchorhold worker: trust is SOFTWARE: whoever runs this host can read prompts")
+    try:
+        launcher.start()
+        say(f"anchorhold worker: measurement {launcher.measurement}")
+        while not over.wait(0.5):
+            if launcher.state == "failed":
+                failure = launcher.failure
+                assert failure is not None
+                say(f"anchorhold worker: failed at stage {failure.stage}: {failure.message}")
+                return EXIT_FAILED
+        say("anchorhold worker: stopping")
+    finally:
+        launcher.stop()
+    return EXIT_OK
+
+
+def _states(say: Say) -> Callable[[str, Mapping[str, Any]], None]:
+    """Return a listener that says every state, with the reasons of a refusal."""
+
+    def listen(state: str, facts: Mapping[str, Any]) -> None:
+        reasons = ", ".join(str(item) for item in facts.get("reasons", ()))
+        missing = sorted(
+            name for name, found in facts.get("controls", {}).items() if found != "applied"
+        )
+        detail = f": {reasons}" if reasons else ""
+        if missing:
+            detail = f"; without {', '.join(missing)}"
+        say(f"anchorhold worker: {state}{detail}")
+
+    return listen
+
+
+class _Bar:
+    """Says how far measuring is, in steps."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._shown = -1
+
+    def __call__(self, part: str, done: int, total: int) -> None:
+        """Take (part, bytes done, bytes in all)."""
+        step = STEPS if total == 0 else done * STEPS // total
+        if step == self._shown:
+            return
+        self._shown = step
+        if sys.stderr.isatty():
+            bar = "#" * step + "." * (STEPS - step)
+            sys.stderr.write(f"\rmeasuring [{bar}] {part:<12}")
+            if step == STEPS:
+                sys.stderr.write("\n")
+            sys.stderr.flush()
+        elif step == STEPS:
+            self._say(f"anchorhold worker: measured {total // 2**20} MiB")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,135 @@
+"""Command line of the gateway: `anchorhold gateway` and `anchorhold key`.
+
+`register` adds both to a parser of sub-commands; each sets `run`, a function from the parsed
+arguments to an exit code.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tenancy.identity import LIFE_DEFAULT_S, SCOPES, KeyRecord
+from tenancy.key_table import load_table, open_or_create, save_table
+from wire.errors import AnchorholdError, ConfigError
+
+from .clock import Clock
+from .main import EXIT_CONFIG, EXIT_OK
+from .main import run as run_gateway
+
+_DAY_S = 86_400
+
+
+def register(subparsers: Any) -> None:
+    """Add `gateway` and `key` to `subparsers` (what `ArgumentParser.add_subparsers` returned)."""
+    gateway = subparsers.add_parser("gateway", help="run the gateway")
+    gateway.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML settings")
+    gateway.add_argument(
+        "--init",
+        action="store_true",
+        help="create missing keys and folders, print what policies must pin, and exit",
+    )
+    gateway.set_defaults(run=lambda args: run_gateway(args.config, init=args.init))
+
+    key = subparsers.add_parser("key", help="manage API keys")
+    actions = key.add_subparsers(dest="action", required=True)
+    create = _action(actions, "create", "mint a key; it is shown once", _create)
+    create.add_argument("--tenant", required=True, help="who pays for its requests")
+    create.add_argument("--scope", action="append", choices=SCOPES, help="default: infer")
+    create.add_argument("--env", default="live", help="label inside the key, such as live or dev")
+    create.add_argument("--days", type=int, default=LIFE_DEFAULT_S // _DAY_S, help="days it lives")
+    _action(actions, "list", "show all keys without their secrets", _list)
+    revoke = _action(actions, "revoke", "end a key at once", _revoke)
+    revoke.add_argument("kid", help="key id, the third part of the key")
+
+
+def _action(
+    actions: Any, name: str, text: str, act: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text)
+    parser.add_argument("--table", type=Path, required=True, metavar="FILE", help="key table")
+    parser.add_argument("--pepper", type=Path, metavar="FILE", help="pepper; FILE.pepper otherwise")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=lambda args: _guarded(act, args))
+    return parser
+
+
+def _guarded(act: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Run one action; an error becomes a sentence on stderr."""
+    try:
+        return act(args)
+    except AnchorholdError as error:
+        sys.stderr.write(f"anchorhold key: {error.diagnostics()}\n")
+    except OSError as error:
+        sys.stderr.write(f"anchorhold key: cannot write the table: {error.strerror}\n")
+    return EXIT_CONFIG
+
+
+def _create(args: argparse.Namespace) -> int:
+    if not args.env.isascii() or not args.env.isalnum() or args.env.lower() != args.env:
+        raise ConfigError("env: expected 1-12 lower-case letters or digits")
+    if len(args.env) > 12:
+        raise ConfigError(f"env: expected 1-12 characters, found {len(args.env)}")
+    table = open_or_create(args.table, os.urandom, args.pepper)
+    table, text, record = table.create(
+        args.tenant,
+        args.scope or ["infer"],
+        args.env,
+        Clock().wall(),
+        args.days * _DAY_S,
+        os.urandom,
+    )
+    save_table(table, args.table)
+    if args.json:
+        _print_json({**_public(record), "key": text})
+    else:
+        sys.stdout.write(f"{text}\n")
+        sys.stderr.write("Keep it now: it is not stored and cannot be shown again.\n")
+    return EXIT_OK
+
+
+def _list(args: argparse.Namespace) -> int:
+    records = load_table(args.table, args.pepper).records.values()
+    now = Clock().wall()
+    if args.json:
+        _print_json([{**_public(record), "live": _live(record, now)} for record in records])
+        return EXIT_OK
+    for record in records:
+        state = "live" if _live(record, now) else "revoked" if record.revoked else "expired"
+        days = max(0, record.expires - now) // _DAY_S
+        scopes = ",".join(record.scopes)
+        sys.stdout.write(f"{record.kid}  {state:<8} {days:>4} d  {scopes}  {record.tenant}\n")
+    return EXIT_OK
+
+
+def _revoke(args: argparse.Namespace) -> int:
+    table = load_table(args.table, args.pepper).revoke(args.kid)
+    save_table(table, args.table)
+    if args.json:
+        _print_json({"kid": args.kid, "revoked": True})
+    else:
+        sys.stdout.write(f"{args.kid} is revoked; running gateways stop taking it in seconds.\n")
+    return EXIT_OK
+
+
+def _live(record: KeyRecord, now: int) -> bool:
+    return not record.revoked and now < record.expires
+
+
+def _public(record: KeyRecord) -> dict[str, object]:
+    """What may be shown of a key: never its digest."""
+    return {
+        "kid": record.kid,
+        "tenant": record.tenant,
+        "created": record.created,
+        "expires": record.expires,
+        "scopes": list(record.scopes),
+        "revoked": record.revoked,
+    }
+
+
+def _print_json(document: object) -> None:
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")

@@ -1,0 +1,90 @@
+"""The gateway process: read the configuration, serve until a signal, leave nothing behind."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from evidence.note import NoteSigner
+from tenancy.key_table import open_or_create, pepper_path
+from wire.errors import AnchorholdError
+from wire.ids import b64u
+
+from .config import GatewayConfig, load_config
+from .journal import configure_logging
+from .server import running
+from .signing_keys import ensure_signing_key, load_signing_key
+
+#: Exit codes: a configuration that cannot be used is the user's to repair.
+EXIT_OK = 0
+EXIT_CONFIG = 2
+
+
+def serve(config: GatewayConfig) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        AnchorholdError: it cannot start; the message says why and the hint what to do.
+    """
+    configure_logging()
+    asyncio.run(_serve(config))
+
+
+async def _serve(config: GatewayConfig) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with running(config) as serving:
+        sys.stdout.write(f"gateway for {config.aud} listens on {serving.url}\n")
+        sys.stdout.flush()
+        await stop.wait()
+
+
+def initialise(config: GatewayConfig) -> dict[str, object]:
+    """Create what is missing (folders, keys, key table) and say what policies must pin.
+
+    Raises:
+        ConfigError: something cannot be created, or exists and is not what it should be.
+    """
+    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ensure_signing_key(config.path("log_key_file", "log.key"))
+    ensure_signing_key(config.path("directory_key_file", "directory.key"))
+    table = config.path("key_table_file", "keys.json")
+    open_or_create(table, os.urandom, config.pepper_file or pepper_path(table))
+    return anchors(config)
+
+
+def anchors(config: GatewayConfig) -> dict[str, object]:
+    """The public keys a tenant's policy pins: members `aud`, `directory` and `log` of a policy.
+
+    Raises:
+        ConfigError: a key file is missing or not a key.
+    """
+    log_key = load_signing_key(config.path("log_key_file", "log.key"))
+    directory_key = load_signing_key(config.path("directory_key_file", "directory.key"))
+    public = b64u(directory_key.public_key().public_bytes_raw())
+    return {
+        "aud": config.aud,
+        "directory": {"keys": [{"kid": config.directory_kid, "alg": "ed25519", "pk": public}]},
+        "log": {
+            "origin": config.origin,
+            "vkeys": [NoteSigner(config.origin, log_key).vkey],
+        },
+    }
+
+
+def run(config_path: Path, *, init: bool = False) -> int:
+    """The command line's entry: errors become a sentence on stderr, never a stack trace."""
+    try:
+        config = load_config(config_path)
+        if init:
+            sys.stdout.write(json.dumps(initialise(config), indent=2) + "\n")
+        else:
+            serve(config)
+    except AnchorholdError as error:
+        sys.stderr.write(f"anchorhold gateway: {error.diagnostics()}\n")
+        return EXIT_CONFIG
+    return EXIT_OK

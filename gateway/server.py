@@ -1,0 +1,123 @@
+"""Runs a gateway's HTTP application: bind, serve, stop. For the command line and for embedding."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import uvicorn
+
+from wire.errors import ConfigError
+
+from .app import create_app
+from .config import GatewayConfig
+from .punctual import punctual_protocol
+from .runtime import Gateway
+
+#: Longer than clients keep idle connections, so that it is they who close them.
+KEEP_ALIVE_S = 75
+_BACKLOG = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A gateway that serves: its parts and where it is reached."""
+
+    gateway: Gateway
+    url: str
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to its owner and says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:  # type: ignore[explicit-override]
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # type: ignore[explicit-override]
+        await super().startup(sockets)
+        self.listening.set()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound TCP socket.
+
+    Raises:
+        ConfigError: the port is taken, or the address is not one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"port {port} on {host} is in use by another program",
+                hint="set `port` to another number in the configuration, or 0 for any free one",
+            ) from error
+        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return sock
+
+
+@asynccontextmanager
+async def running(config: GatewayConfig, gateway: Gateway | None = None) -> AsyncIterator[Running]:
+    """Serve until the block is left; then requests get `shutdown_s` to end.
+
+    Args:
+        config: the settings.
+        gateway: an opened gateway; opened from `config` when not given.
+
+    Raises:
+        ConfigError: port or worker socket are taken, or a file is not what it should be.
+    """
+    sock = bind(config.host, config.port)
+    try:
+        if gateway is None:
+            gateway = await asyncio.to_thread(Gateway.open, config)
+        await gateway.start()
+    except BaseException:
+        sock.close()
+        raise
+    server = _Server(_options(config, gateway))
+    serving = asyncio.get_running_loop().create_task(server.serve(sockets=[sock]))
+    listening = asyncio.get_running_loop().create_task(server.listening.wait())
+    try:
+        await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            await serving
+        host, port = sock.getsockname()[:2]
+        scheme = "https" if config.tls_cert_file is not None else "http"
+        yield Running(gateway, f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+    finally:
+        server.should_exit = True
+        await serving
+        await gateway.stop()
+        sock.close()
+
+
+def _options(config: GatewayConfig, gateway: Gateway) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(config, gateway),
+        lifespan="off",  # started and stopped here, where a failure has a sentence
+        http=punctual_protocol(config.header_deadline_s),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # a forwarded address is a claim, and nothing here uses addresses
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=config.shutdown_s,
+        ssl_certfile=config.tls_cert_file,
+        ssl_keyfile=config.tls_key_file,
+    )

@@ -1,0 +1,182 @@
+"""The demo: the whole service on this machine, one sealed chat, its proof, then a local proxy.
+
+Nothing here is special to the demo but its brevity: the processes, the policy, the evidence and the
+checks are the ones a deployment uses.
+"""
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from client.api import Client
+from client.report import Verification
+from client.session import Options
+from enclave_worker.launcher_config import Trust
+from evidence.bundle import verify_bundle
+
+from .deployment import Deployment, create
+from .model_cache import ensure
+from .model_cli import progress_bar
+from .model_manifest import read
+from .stack import Stack, StackConfig, check_port
+
+PROMPT = "In two sentences: why should a hospital verify a server before it sends a prompt?"
+MAX_TOKENS = 120
+AUD = "anchorhold-demo"
+
+BANNERS = {
+    "software": "trust=software: a development key signs the measurement. This shows the whole path; it "
+    "hides nothing from root on this machine.",
+    "simulated": "trust=simulated: real TPM 2.0 quotes from a software TPM on this machine. No hardware "
+    "stands behind them; root on this machine can do everything.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What the user chose.
+
+    Attributes:
+        trust: evidence kind.
+        model: a known model name or a local model folder.
+        port: gateway port.
+        prompt: what to ask.
+        workers: how many.
+    """
+
+    trust: Trust = "software"
+    model: str = "smollm2"
+    port: int = 8010
+    prompt: str = PROMPT
+    workers: int = 1
+
+
+class Demo:
+    """One run of the demo; `say` writes for people on standard output."""
+
+    def __init__(self, options: DemoOptions) -> None:
+        self.options = options
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.notes = Console(stderr=True, highlight=False)
+
+    @contextmanager
+    def service(self) -> Iterator[tuple[Stack, Deployment, str]]:
+        """Everything up and admitted; torn down and deleted at the end."""
+        check_port(self.options.port)
+        self._head("1  model")
+        began = time.monotonic()
+        with progress_bar() as report:
+            model = ensure(self.options.model, report=report)
+        name = read(model).name
+        self._say(f"{name} from {model}")
+        folder = Path(tempfile.mkdtemp(prefix="anchorhold-demo-"))
+        try:
+            deployment = create(folder / "d", aud=AUD, now=_now())
+            config = StackConfig(
+                deployment=deployment, model_dir=model, model_name=name, port=self.options.port,
+                trust=self.options.trust, workers=self.options.workers,
+                engine={"dtype": "bfloat16"},
+            )  # fmt: skip
+            self._head("2  service: measure the worker, confine it, admit it")
+            with self._start(config) as stack:
+                for wid, launcher in stack.launchers.items():
+                    self._say(f"{wid}  measurement {launcher.measurement}")
+                self._say(f"gateway at {stack.url}, ready {time.monotonic() - began:.1f} s after start")
+                yield stack, deployment, name
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def chat(self, stack: Stack, deployment: Deployment, model: str) -> bool:
+        """Verify, send one sealed streaming chat, check the receipt; whether all of it held."""
+        options = Options(state_dir=deployment.root / "client")
+        with Client(
+            stack.url, deployment.api_key, policy=deployment.tenant_policy, options=options
+        ) as client:
+            self._head("3  verify: every check the client makes before it sends anything")
+            self._report(client.verify(model))
+            self._head("4  chat: sealed here, opened only by that worker, streamed back sealed")
+            self._say(f"> {self.options.prompt}")
+            stream = client.chat(
+                [{"role": "user", "content": self.options.prompt}],
+                model, stream=True, max_tokens=MAX_TOKENS, temperature=0.0,
+            )  # fmt: skip
+            for delta in stream:
+                sys.stdout.write(delta.text)
+                sys.stdout.flush()
+            self._say("")
+            self._head("5  receipt: signed by the worker's key, proved to be in the log")
+            receipt = stream.receipt
+            for check in receipt.checks:
+                self._check(check.step, check.ok, check.detail)
+            self._say(f"tokens {receipt.usage['prompt_tokens']} in, {receipt.usage['completion_tokens']} out")
+            self._say(
+                f"inclusion proof verified: entry {receipt.index} of a log of {receipt.log_size}"
+            )
+            self._say(f"trust={receipt.trust}")
+            saved = receipt.save(deployment.root / "receipt.json")
+        offline = verify_bundle(saved.read_bytes(), client.policy, _now())
+        word = {0: "valid", 3: "below policy (a live TPM activation cannot be repeated offline)"}
+        self._say(f"offline check of the saved receipt: {word.get(offline.exit_code, 'INVALID')}")
+        expected = 0 if self.options.trust == "software" else 3
+        return bool(stream.text.strip()) and offline.exit_code == expected
+
+    def banner(self) -> None:
+        """Say what this trust level is, loudly."""
+        self.console.print(f"[bold yellow]{BANNERS[self.options.trust]}[/]")
+
+    @contextmanager
+    def _start(self, config: StackConfig) -> Iterator[Stack]:
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn())
+        with Progress(*columns, console=self.notes, transient=True) as progress:
+            tasks = {}
+
+            def task(wid: str) -> Any:
+                if wid not in tasks:
+                    tasks[wid] = progress.add_task(f"{wid} staging", total=None)
+                return tasks[wid]
+
+            def on_progress(wid: str, part: str, done: int, total: int) -> None:
+                text = f"{wid} measuring {part}"
+                progress.update(task(wid), description=text, completed=done, total=total)
+
+            def on_state(wid: str, state: str, facts: Mapping[str, Any]) -> None:
+                progress.update(task(wid), description=f"{wid} {state}", total=None)
+
+            stack = Stack(config, on_progress=on_progress, on_state=on_state)
+            try:
+                stack.start()
+            except BaseException:
+                stack.stop()
+                raise
+        try:
+            yield stack
+        finally:
+            stack.stop()
+
+    def _report(self, verification: Verification) -> None:
+        for check in verification.checks:
+            self._check(check.step, check.ok, check.detail)
+        self._say(f"trust={verification.trust}")
+
+    def _check(self, step: str, ok: bool | None, detail: str) -> None:
+        mark = {True: "[green]ok[/]  ", False: "[red]FAIL[/]", None: "[yellow]--[/]  "}[ok]
+        self.console.print(f"  {mark} {step}" + (f": {detail}" if detail else ""), markup=True)
+
+    def _head(self, text: str) -> None:
+        self.console.print(f"\n[bold]{text}[/]")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+
+def _now() -> int:
+    return int(time.time())  # noqa: TID251 - a process shell reads the clock

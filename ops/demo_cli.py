@@ -1,0 +1,60 @@
+"""`anchorhold demo`."""
+
+import argparse
+from typing import Any
+
+from wire.errors import ConfigError
+
+from .demo import PROMPT, Demo, DemoOptions
+
+EPILOG = """examples:
+  anchorhold demo                        start everything, chat once, stay up with the proxy
+  anchorhold demo --once                 the same, and stop after the answer
+  anchorhold demo --trust simulated      quotes from a software TPM (needs swtpm and tpm2-tools)
+  anchorhold demo --model ./my-llama     another local model folder
+"""
+PORT_MAX = 65_534  # the proxy takes the next one
+
+
+def register(subparsers: Any) -> None:
+    """Add the `demo` command."""
+    demo = subparsers.add_parser(
+        "demo",
+        help="the whole service on this machine, one sealed chat and its proof",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.add_argument("--once", action="store_true", help="exit after the answer")
+    demo.add_argument(
+        "--trust", choices=("software", "simulated"), default="software", help="kind of evidence"
+    )
+    demo.add_argument(
+        "--model", default="smollm2", metavar="NAME|DIR", help="known model, or a local model folder"
+    )
+    demo.add_argument(
+        "--port", type=int, default=8010, help="gateway port on loopback; the proxy takes the next"
+    )
+    demo.add_argument("--workers", type=int, default=1, help="worker processes")
+    demo.add_argument("--prompt", default=PROMPT, help="what to ask")
+    demo.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo; 0 when the answer came and everything verified."""
+    if not 1 <= arguments.port <= PORT_MAX:
+        raise ConfigError(f"--port: expected 1 to {PORT_MAX}, found {arguments.port}")
+    if not 1 <= arguments.workers <= 8:
+        raise ConfigError(f"--workers: expected 1 to 8, found {arguments.workers}")
+    demo = Demo(
+        DemoOptions(
+            trust=arguments.trust, model=arguments.model, port=arguments.port,
+            prompt=arguments.prompt, workers=arguments.workers,
+        )  # fmt: skip
+    )
+    demo.banner()
+    with demo.service() as (stack, deployment, model):
+        verified = demo.chat(stack, deployment, model)
+        demo.banner()
+        if not arguments.once:
+            demo.stay(stack, deployment, model)
+    return 0 if verified else 2

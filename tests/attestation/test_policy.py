@@ -1,0 +1,194 @@
+"""Policies: what is not understood is refused, what is not named is not accepted."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from simulators.tee import SoftwareTee
+from simulators.tpm import TpmTee
+
+from attestation.policy import SoftwareRule, TpmRule, parse_policy
+from wire.errors import PolicyError
+from wire.ids import b64u, sha256_tag
+
+TAG = sha256_tag(b"x")
+PEM = TpmTee().rule["roots"][0]
+FULL: dict[str, Any] = {
+    **SoftwareTee().demands,
+    "min_version": 1,
+    "require_pq": False,
+    "k": 5,
+    "min_workers": 4,
+    "allow_simulated": True,
+    "accept": [
+        SoftwareTee().rule,
+        {"kind": "tpm2", "roots": [PEM], "measurements": [TAG], "pcr": 12, "trust": "simulated"},
+    ],
+    "models": [{"name": "m", "digest": TAG}, {"name": "n"}],
+    "directory": {"keys": [{"kid": "dir-1", "alg": "ed25519", "pk": b64u(bytes(32))}]},
+    "log": {"origin": "example/log", "vkeys": ["example/log+00000000+AAAA"]},
+    "deny": {"bh": [b64u(bytes(32))], "measurements": [TAG], "kids": [b64u(bytes(32))]},
+    "freshness": {"beacon_max_age_s": 60, "directory_max_age_s": 90, "require_beacon": True},
+}
+MINIMAL = {
+    key: FULL[key]
+    for key in (
+        "v", "id", "seq", "not_before", "expires", "aud", "accept", "models", "service_policies",
+    )
+}  # fmt: skip
+
+
+def parse(document: Any) -> Any:
+    return parse_policy(json.dumps(document).encode())
+
+
+def at(path: str, value: Any, document: dict[str, Any] = FULL) -> dict[str, Any]:
+    """The document with the member at dotted `path` set (numbers index arrays)."""
+    changed = copy.deepcopy(document)
+    *steps, last = path.split(".")
+    here: Any = changed
+    for step in steps:
+        here = here[int(step)] if step.isdigit() else here[step]
+    here[last] = value
+    return changed
+
+
+def test_a_full_policy_says_what_it_says() -> None:
+    policy = parse(FULL)
+    software, tpm = policy.accept
+    assert isinstance(software, SoftwareRule)
+    assert isinstance(tpm, TpmRule)
+    assert (software.kind, dict(software.posture)) == ("software", {"seccomp": "applied"})
+    assert (tpm.kind, tpm.pcr, tpm.measurements) == ("tpm2", 12, frozenset({TAG}))
+    assert tpm.roots == (TpmTee().maker.root,)
+    assert (policy.k, policy.min_workers, policy.require_pq) == (5, 4, False)
+    assert policy.directory_keys[0].kid == "dir-1"
+    assert (policy.log_origin, policy.log_vkeys) == ("example/log", ("example/log+00000000+AAAA",))
+    assert policy.deny.bh == {bytes(32)}
+    assert (policy.beacon_max_age_s, policy.directory_max_age_s, policy.require_beacon) == (
+        60, 90, True,
+    )  # fmt: skip
+    assert policy.digest == sha256_tag(json.dumps(FULL).encode())
+
+
+def test_what_a_minimal_policy_leaves_out_is_denied() -> None:
+    policy = parse(MINIMAL)
+    assert policy.require_pq
+    assert not policy.allow_software
+    assert not policy.allow_simulated
+    assert (policy.k, policy.min_workers) == (3, 3)
+    assert policy.directory_keys == ()
+    assert (policy.log_origin, policy.log_vkeys) == (None, ())
+
+
+@pytest.mark.parametrize("key", sorted(MINIMAL))
+def test_a_needed_key_that_is_missing_is_named(key: str) -> None:
+    with pytest.raises(PolicyError, match=f'policy: key "{key}" is missing, expected'):
+        parse({name: value for name, value in FULL.items() if name != key})
+
+
+UNKNOWN_PLACES = [
+    ("", "policy"),
+    ("accept.0.", "policy.accept"),
+    ("accept.1.", "policy.accept"),
+    ("models.0.", "policy.models"),
+    ("directory.", "policy.directory"),
+    ("directory.keys.0.", "policy.directory.keys"),
+    ("log.", "policy.log"),
+    ("deny.", "policy.deny"),
+    ("freshness.", "policy.freshness"),
+]
+
+
+@pytest.mark.parametrize(("place", "named"), UNKNOWN_PLACES)
+def test_an_unknown_key_anywhere_is_refused_and_named(place: str, named: str) -> None:
+    with pytest.raises(PolicyError, match=f'{named}: found unknown key "surprise", expected only'):
+        parse(at(f"{place}surprise", True))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("v", 2, "policy.v: found 2, expected an integer from 1 to 1"),
+        ("seq", "1", 'policy.seq: found "1", expected an integer'),
+        ("expires", 1, "policy.expires: found 1, expected a time after not_before"),
+        ("aud", 5, "policy.aud: found 5"),
+        ("k", 9, "policy.k: found 9, expected an integer from 1 to 8"),
+        ("k", True, "policy.k: found true, expected an integer"),
+        ("min_workers", 0, "policy.min_workers: found 0"),
+        ("require_pq", "yes", 'policy.require_pq: found "yes", expected true or false'),
+        ("allow_software", 1, "policy.allow_software: found 1, expected true or false"),
+        ("accept", [], "policy.accept: found an array, expected an array of 1 to"),
+        ("accept.0.kind", "sgx", 'policy.accept.kind: found "sgx", expected software or tpm2'),
+        ("accept.0.kind", None, "policy.accept.kind: found no known kind"),
+        ("accept.0.roots", [], "policy.accept.roots"),
+        ("accept.0.roots", [b64u(bytes(31))], "Ed25519 public keys of 32 bytes"),
+        ("accept.0.roots", [7], "Ed25519 public keys of 32 bytes"),
+        ("accept.0.measurements", [], "policy.accept.measurements"),
+        ("accept.0.measurements", ["sha256:00"], "policy.accept.measurements"),
+        ("accept.0.measurements", [TAG, TAG], "without repeats"),
+        ("accept.0.posture", [], "policy.accept.posture"),
+        ("accept.0.posture", {"seccomp": "on"}, 'seccomp: found "on", expected applied or'),
+        ("accept.0.posture", {"seccomp": "refused"}, 'found "refused", expected applied or'),
+        ("accept.1.pcr", 16, "policy.accept.pcr: found 16, expected an integer from 8 to 15"),
+        ("accept.1.pcr", 7, "policy.accept.pcr: found 7"),
+        ("accept.1.roots", ["not pem"], "PEM texts of one certificate each"),
+        ("accept.1.roots", [PEM + PEM], "PEM texts of one certificate each"),
+        ("accept.1.trust", "hardware", 'found "hardware", expected "simulated"'),
+        ("accept.1.trust", "vtpm", 'found "vtpm", expected "simulated"'),
+        ("models", [], "policy.models"),
+        ("models.0.digest", None, "policy.models.digest"),
+        ("service_policies", [], "policy.service_policies"),
+        ("directory.keys.0.alg", "rsa", 'policy.directory.keys.alg: found "rsa"'),
+        ("directory.keys", [FULL["directory"]["keys"][0]] * 2, "found a kid twice"),
+        ("log", {"origin": "o"}, 'policy.log: key "vkeys" is missing'),
+        ("log.vkeys", [], "policy.log.vkeys"),
+        ("deny.bh", ["AA"], "hashes of 32 bytes"),
+        ("deny.measurements", ["x"], "policy.deny.measurements"),
+        ("freshness.beacon_max_age_s", 0, "policy.freshness.beacon_max_age_s: found 0"),
+        ("freshness", 600, "policy.freshness: found an integer, expected an object"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_a_sentence(path: str, value: Any, sentence: str) -> None:
+    with pytest.raises(PolicyError, match=sentence):
+        parse(at(path, value))
+
+
+def test_a_tpm_rule_may_not_carry_a_software_rules_root() -> None:
+    with pytest.raises(PolicyError, match="PEM texts"):
+        parse(at("accept.1.roots", FULL["accept"][0]["roots"]))
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b"null", b'{"v":1,"v":1}', b"\xff", b'{"v":NaN}', b" " * 300_000]
+)
+def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(raw)
+    assert caught.value.code == "policy_invalid"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+_PATHS = [
+    *FULL,
+    *(f"accept.0.{key}" for key in FULL["accept"][0]),
+    *(f"accept.1.{key}" for key in FULL["accept"][1]),
+]
+
+
+@given(st.sampled_from(_PATHS), _JSON)
+def test_any_json_in_any_member_is_parsed_or_refused(path: str, value: Any) -> None:
+    with contextlib.suppress(PolicyError):
+        assert parse(at(path, value)).digest

@@ -1,0 +1,225 @@
+"""How a worker comes up, rotates, loses its gateway, dies and stops. Each test starts its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulators.caller import Caller
+from simulators.link_peer import LinkPeer
+
+from enclave_worker.launch import Launcher
+from enclave_worker.launcher_config import LauncherConfig
+from wire.errors import AttestationError, ConfigError, UnavailableError
+from wire.notice import verify_notice
+
+pytestmark = [pytest.mark.slow, pytest.mark.sandbox]
+
+
+async def test_epochs_rotate_and_the_old_key_opens_within_its_grace_only(make_bed: Any) -> None:
+    async with make_bed(epoch_s=8) as bed:
+        first = bed.peer.newest.binding
+        who = Caller(first)
+        early, late = who.seal(who.chat("in grace")), who.seal(who.chat("too late"))
+        await bed.peer.until(lambda: len(bed.peer.introduced) == 2)
+        second = bed.peer.newest.binding
+        assert second.epoch == first.epoch + 1
+        assert second.boot == first.boot
+        assert second.sig_pk == first.sig_pk
+        assert not set(first.kids().values()) & set(second.kids().values())
+        assert second.nbf < first.exp, "published before the first one ends"
+        await asyncio.sleep(max(0.0, first.exp + 0.5 - time.time()))
+        answer = await bed.peer.exchange(early.header.rid, early.envelope)
+        assert who.read(early, bytes(answer.data)).status == 200
+        # 8 s epochs are kept for 2 s after their end
+        await asyncio.sleep(max(0.0, first.exp + 3.2 - time.time()))
+        answer = await bed.peer.exchange(late.header.rid, late.envelope)
+        code = verify_notice(
+            answer.notice, first.sig_pk, late.header.rid, late.th, late.kids
+        )
+        assert code == "kid_unknown"
+        new = Caller(second)
+        sealed = new.seal(new.chat("new key"))
+        answer = await bed.peer.exchange(sealed.header.rid, sealed.envelope)
+        assert new.read(sealed, bytes(answer.data)).status == 200
+
+
+async def test_a_gateway_that_restarts_is_found_again_by_the_same_process(make_bed: Any) -> None:
+    async with make_bed() as bed:
+        boot, pid = bed.peer.newest.binding.boot, bed.launcher.pid
+        await bed.peer.stop()
+        await asyncio.sleep(0.3)
+        await bed.peer.start()
+        await bed.peer.until(lambda: bed.peer.connections >= 2 and bed.peer.credits > 0)
+        assert bed.peer.newest.binding.boot == boot
+        assert bed.launcher.pid == pid
+        assert bed.launcher.starts == 1
+        who = Caller(bed.peer.newest.binding)
+        sealed = who.seal(who.chat("again"))
+        answer = await bed.peer.exchange(sealed.header.rid, sealed.envelope)
+        assert who.read(sealed, bytes(answer.data)).status == 200
+
+
+async def test_a_worker_waits_for_a_gateway_that_is_not_there_yet(
+    launcher_config: LauncherConfig, tmp_path: Path
+) -> None:
+    launcher = Launcher(launcher_config)
+    await asyncio.to_thread(launcher.start)
+    peer = LinkPeer(launcher_config.gateway_socket, tmp_path / "log.db")
+    try:
+        assert launcher.state == "ready"
+        await peer.start()
+        await peer.admitted()
+        await asyncio.to_thread(launcher.wait_for, "admitted", 10)
+    finally:
+        await asyncio.to_thread(launcher.stop)
+        await peer.close()
+
+
+async def test_a_killed_worker_is_reported_with_its_signal(make_bed: Any) -> None:
+    async with make_bed() as bed:
+        os.kill(bed.launcher.pid, signal.SIGKILL)
+        failure = await asyncio.to_thread(bed.launcher.wait, 15)
+        assert failure is not None
+        assert "signal 9" in failure.message
+        assert "died" in [state for state, _ in bed.states]
+        with pytest.raises(UnavailableError, match="signal 9"):
+            bed.launcher.wait_for("admitted", 1)
+
+
+async def test_a_killed_worker_is_replaced_with_a_new_boot(make_bed: Any) -> None:
+    async with make_bed(restart=True) as bed:
+        first = bed.peer.newest.binding
+        os.kill(bed.launcher.pid, signal.SIGKILL)
+        await bed.peer.admitted(epochs=2)
+        second = bed.peer.newest.binding
+        assert second.boot != first.boot
+        assert second.sig_pk != first.sig_pk
+        assert second.image == first.image
+        assert bed.launcher.starts == 2
+
+
+async def test_stop_lets_a_running_answer_finish_and_says_goodbye(make_bed: Any) -> None:
+    async with make_bed() as bed:
+        who = Caller(bed.peer.newest.binding)
+        sealed = who.seal(who.chat("last words", stream=True, max_tokens=48, ignore_eos=True))
+        answer = await bed.peer.send_job(sealed.header.rid, sealed.envelope)
+        await answer.first.wait()
+        await asyncio.to_thread(bed.launcher.stop)
+        assert bed.peer.goodbyes == 1
+        reply = who.read(sealed, bytes(answer.data))
+        assert reply.finish == "length"
+        assert reply.receipt is not None
+        assert bed.launcher.failure is None
+        assert not list(bed.config.state_dir.glob("root-*")), "the staged root is removed"
+
+
+async def test_a_refusing_gateway_is_told_to_the_operator_with_its_reasons(
+    launcher_config: LauncherConfig, tmp_path: Path
+) -> None:
+    peer = LinkPeer(launcher_config.gateway_socket, tmp_path / "log.db")
+    peer.refuse_with = ["measurement_not_accepted"]
+    await peer.start()
+    launcher = Launcher(launcher_config)
+    try:
+        await asyncio.to_thread(launcher.start)
+        with pytest.raises(AttestationError, match="measurement_not_accepted") as caught:
+            await asyncio.to_thread(launcher.wait_for, "admitted", 15)
+        assert caught.value.reasons == ("measurement_not_accepted",)
+    finally:
+        await asyncio.to_thread(launcher.stop)
+        await peer.close()
+
+
+async def test_a_peer_that_breaks_the_protocol_is_left_and_met_again(make_bed: Any) -> None:
+    async with make_bed() as bed:
+        await bed.peer.send_raw(b"\x00\x00\x00\x01\xff")
+        # a broken gateway is given five seconds to come to its senses
+        await bed.peer.until(lambda: bed.peer.connections >= 2 and bed.peer.credits > 0)
+        assert bed.launcher.starts == 1
+
+
+async def test_nothing_a_client_said_is_in_the_worker_s_journal(make_bed: Any) -> None:
+    async with make_bed() as bed:
+        who = Caller(bed.peer.newest.binding)
+        canary = os.urandom(12).hex()
+        bodies: list[Any] = [
+            who.chat(canary, stream=True),
+            who.chat(canary, mystery=canary),
+            b'{"model":"' + canary.encode(),
+        ]
+        answers = []
+        for body in bodies:
+            sealed = who.seal(body)
+            answer = await bed.peer.exchange(sealed.header.rid, sealed.envelope)
+            answers.append(who.read(sealed, bytes(answer.data)))
+        assert answers[0].status == 200
+        journal = bed.journal
+        assert "job_done" in journal
+        windows = {canary[at : at + 8] for at in range(len(canary) - 7)}
+        assert not [window for window in windows if window in journal]
+        assert not answers[0].text[:24] or answers[0].text[:24] not in journal
+
+
+async def test_a_missing_model_folder_is_named_with_what_was_expected(
+    launcher_config: LauncherConfig, tmp_path: Path
+) -> None:
+    launcher = Launcher(replace(launcher_config, model_dir=tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match="found nothing at .*nowhere, expected a folder") as caught:
+        await asyncio.to_thread(launcher.start)
+    assert "anchorhold model import" in caught.value.hint
+    assert not list(launcher_config.state_dir.glob("root-*"))
+
+
+async def test_an_unsupported_model_is_explained_by_the_worker_that_refused_it(
+    launcher_config: LauncherConfig, model_dir: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for path in model_dir.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = (folder / "config.json").read_text().replace('"silu"', '"relu"')
+    (folder / "config.json").write_text(config)
+    launcher = Launcher(replace(launcher_config, model_dir=folder))
+    with pytest.raises(UnavailableError, match="stage load: .*hidden_act"):
+        await asyncio.to_thread(launcher.start)
+
+
+async def test_measuring_reports_progress_in_bytes(
+    launcher_config: LauncherConfig,
+) -> None:
+    from enclave_worker.measured_root import measure_root
+
+    seen: list[tuple[str, int, int]] = []
+    root = measure_root(launcher_config, lambda *step: seen.append(step))
+    assert {part for part, _, _ in seen} >= {"interpreter", "stdlib", "site", "model"}
+    done = [count for _, count, _ in seen]
+    assert done == sorted(done)
+    assert done[-1] / seen[-1][2] > 0.95
+    assert root.parts["model"] == root.worker_config.model_digests["tree"]
+
+
+async def test_the_measurement_changes_with_the_model_and_the_configuration(
+    launcher_config: LauncherConfig, model_dir: Path, tmp_path: Path
+) -> None:
+    from enclave_worker.measured_root import measure_root
+
+    def measured(**changes: Any) -> str:
+        return measure_root(replace(launcher_config, **changes), None).measurement
+
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for path in model_dir.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    base = measured()
+    assert measured(model_dir=folder) == base, "a copy measures the same"
+    assert measured(wid="another") == base, "a name is no behaviour"
+    assert measured(service_policy=b'{"v":1,"id":"other"}') != base
+    (folder / "generation_config.json").write_text('{"eos_token_id": 3}')
+    assert measured(model_dir=folder) != base

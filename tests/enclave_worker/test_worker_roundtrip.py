@@ -1,0 +1,406 @@
+"""Sealed requests answered by a real sandboxed worker process over the real link."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from typing import Any
+
+import pytest
+from simulators.caller import Caller
+from simulators.link_peer import verify_done
+
+from attestation.appraise import appraise
+from attestation.binding import parse_binding
+from attestation.policy import Policy, parse_policy
+from attestation.posture import parse_posture
+from attestation.result import AppraisedEvidence, Refused
+from wire.envelope import Candidate
+from wire.errors import OpenError
+from wire.ids import kid_of, unb64u
+from wire.notice import verify_notice
+from wire.suites import HYBRID, SUITES, X25519
+
+pytestmark = [pytest.mark.slow, pytest.mark.sandbox]
+
+
+def caller(worker: Any) -> Caller:
+    return Caller(worker.peer.newest.binding)
+
+
+async def ask(worker: Any, body: dict[str, Any], **kwargs: Any) -> Any:
+    who = caller(worker)
+    sealed = who.seal(body, **kwargs)
+    answer = await worker.peer.exchange(sealed.header.rid, sealed.envelope)
+    return who, sealed, answer
+
+
+def software_policy(worker: Any, measurement: str) -> Policy:
+    """A policy that pins this worker's root, measurement, model and posture."""
+    now = int(time.time())
+    rule = {
+        "kind": "software",
+        "roots": [worker.launcher.trust_anchor],
+        "measurements": [measurement],
+        "posture": {"seccomp": "applied", "landlock_fs": "applied"},
+    }
+    document = {
+        "v": 1,
+        "id": "tests",
+        "seq": 1,
+        "not_before": now - 60,
+        "expires": now + 3600,
+        "aud": "tests",
+        "require_pq": True,
+        "min_workers": 1,
+        "allow_software": True,
+        "accept": [rule],
+        "models": [{"name": "tiny", "digest": worker.launcher.parts["model"]}],
+        "service_policies": [worker.peer.newest.binding.policy],
+    }
+    return parse_policy(json.dumps(document).encode())
+
+
+def notice_code(worker: Any, sealed: Any, answer: Any) -> str:
+    assert answer.notice is not None
+    assert not answer.data
+    pk = worker.peer.newest.binding.sig_pk
+    return verify_notice(answer.notice, pk, sealed.header.rid, sealed.th, sealed.kids)
+
+
+async def test_a_sealed_stream_comes_back_with_a_verified_receipt(worker: Any) -> None:
+    body = caller(worker).chat("the quick brown fox", stream=True, temperature=0)
+    who, sealed, answer = await ask(worker, body)
+    reply = who.read(sealed, bytes(answer.data))
+    assert reply.status == 200
+    assert reply.head["id"].startswith("chatcmpl-")
+    assert reply.head["model"] == "tiny"
+    assert reply.finish in ("stop", "length")
+    assert reply.usage["completion_tokens"] <= 8
+    assert reply.usage["total_tokens"] == sum(
+        reply.usage[key] for key in ("prompt_tokens", "completion_tokens")
+    )
+    verified = who.verify(sealed, body, reply, reply.text, worker.peer.log)
+    assert verified.claims["use"]["out"] == reply.usage["completion_tokens"]
+    assert verified.claims["att"]["trust"] == "software"
+    assert verified.claims["att"]["measurement"] == worker.launcher.measurement
+    assert verified.claims["par"]["temperature"] == "0.0"
+
+
+async def test_a_plain_request_returns_whole_openai_json_and_a_receipt(worker: Any) -> None:
+    body = caller(worker).chat("a sealed prompt", temperature=0, seed=7)
+    who, sealed, answer = await ask(worker, body)
+    reply = who.read(sealed, bytes(answer.data))
+    document = reply.json
+    assert document["object"] == "chat.completion"
+    text = document["choices"][0]["message"]["content"]
+    assert document["choices"][0]["finish_reason"] in ("stop", "length")
+    who.verify(sealed, body, reply, text, worker.peer.log)
+
+
+async def test_streamed_and_plain_greedy_answers_are_the_same_text(worker: Any) -> None:
+    texts = []
+    for stream in (True, False):
+        body = caller(worker).chat("numbers 1 2 3", stream=stream, temperature=0, max_tokens=24)
+        who, sealed, answer = await ask(worker, body)
+        reply = who.read(sealed, bytes(answer.data))
+        texts.append(
+            reply.text if stream else reply.json["choices"][0]["message"]["content"]
+        )
+    assert texts[0] == texts[1]
+
+
+async def test_completions_take_text_and_token_ids(worker: Any) -> None:
+    for prompt in ("the lazy dog", [5, 6, 7]):
+        body = {"model": "tiny", "prompt": prompt, "max_tokens": 4, "temperature": 0}
+        who, sealed, answer = await ask(worker, body, path="/v1/completions")
+        reply = who.read(sealed, bytes(answer.data))
+        document = reply.json
+        assert document["object"] == "text_completion"
+        who.verify(sealed, body, reply, document["choices"][0]["text"], worker.peer.log)
+
+
+async def test_an_x25519_key_opens_when_the_binding_offers_one(worker: Any) -> None:
+    body = caller(worker).chat("hello")
+    who, sealed, answer = await ask(worker, body, suite=X25519)
+    assert who.read(sealed, bytes(answer.data)).status == 200
+
+
+async def test_cadence_sends_one_fixed_frame_a_tick_and_ends_on_a_padme_count(
+    worker: Any,
+) -> None:
+    body = caller(worker).chat("cadence", stream=True, max_tokens=4)
+    started = time.monotonic()
+    who, sealed, answer = await ask(worker, body, pad="cadence")
+    reply = who.read(sealed, bytes(answer.data))
+    assert reply.reader is not None
+    frames = reply.reader.frames + 1
+    assert time.monotonic() - started >= (frames - 1) * 0.1 - 0.05
+    # prelude + frames of 256 bytes + the fixed final frame
+    prelude = int.from_bytes(answer.data[4:8], "big") + 8
+    assert len(answer.data) == prelude + (frames - 1) * 276 + 8192 + 20
+    who.verify(sealed, body, reply, reply.text, worker.peer.log)
+
+
+async def test_a_ping_is_answered_empty_and_without_a_receipt(worker: Any) -> None:
+    who, sealed, answer = await ask(worker, b"", op="ping")
+    reply = who.read(sealed, bytes(answer.data))
+    assert reply.status == 200
+    assert reply.receipt is None
+    assert answer.receipts == 0
+
+
+async def test_the_end_report_is_signed_and_rounded_to_64_tokens(worker: Any) -> None:
+    _, sealed, answer = await ask(worker, caller(worker).chat("count me"))
+    assert answer.done["usage"]["in"] % 64 == answer.done["usage"]["out"] % 64 == 0
+    assert answer.done["finish"] in ("stop", "length")
+    verify_done(answer.done, sealed.header.rid, worker.peer.newest.binding.sig_pk)
+
+
+async def test_the_posture_record_is_signed_and_named_by_the_binding(worker: Any) -> None:
+    newest = worker.peer.newest
+    posture = parse_posture(newest.posture, newest.binding.sig_pk)
+    assert posture.boot == newest.binding.boot
+    for control in ("seccomp", "landlock_fs", "netns", "no_new_privs", "dumpable"):
+        assert posture.fields[control].state == "applied", control
+
+
+async def test_the_evidence_is_accepted_under_a_policy_that_names_what_was_measured(
+    worker: Any,
+) -> None:
+    newest = worker.peer.newest
+    policy = software_policy(worker, measurement=worker.launcher.measurement)
+    verdict = appraise(
+        newest.binding.raw, newest.evidence, newest.posture, policy, int(time.time())
+    )
+    assert isinstance(verdict, AppraisedEvidence), verdict
+    assert verdict.trust == "software"
+    other = software_policy(worker, measurement="sha256:" + "0" * 64)
+    verdict = appraise(
+        newest.binding.raw, newest.evidence, newest.posture, other, int(time.time())
+    )
+    assert isinstance(verdict, Refused)
+    assert "measurement_not_accepted" in verdict.codes
+
+
+# ---------------------------------------------------------------- refusals by signed notice
+
+
+async def test_the_same_envelope_twice_is_refused_as_a_replay(worker: Any) -> None:
+    who = caller(worker)
+    sealed = who.seal(who.chat("once"))
+    first = await worker.peer.exchange(sealed.header.rid, sealed.envelope)
+    assert who.read(sealed, bytes(first.data)).status == 200
+    second = await worker.peer.exchange(sealed.header.rid, sealed.envelope)
+    assert notice_code(worker, sealed, second) == "replay"
+
+
+async def test_an_expired_request_is_refused(worker: Any) -> None:
+    now = int(time.time())
+    _, sealed, answer = await ask(
+        worker, caller(worker).chat("late"), iat=now - 600, exp=now - 200
+    )
+    assert notice_code(worker, sealed, answer) == "expired"
+
+
+async def test_a_request_dated_in_the_future_is_refused(worker: Any) -> None:
+    now = int(time.time())
+    _, sealed, answer = await ask(
+        worker, caller(worker).chat("early"), iat=now + 200, exp=now + 500
+    )
+    assert notice_code(worker, sealed, answer) == "expired"
+
+
+async def test_within_two_minutes_of_clock_difference_a_request_is_answered(worker: Any) -> None:
+    now = int(time.time())
+    who, sealed, answer = await ask(
+        worker, caller(worker).chat("skewed"), iat=now - 400, exp=now - 60
+    )
+    assert who.read(sealed, bytes(answer.data)).status == 200
+
+
+async def test_more_tokens_than_the_declared_class_are_refused(worker: Any) -> None:
+    _, sealed, answer = await ask(worker, caller(worker).chat("x", max_tokens=100), out=64)
+    assert notice_code(worker, sealed, answer) == "class_exceeded"
+
+
+async def test_a_key_this_worker_never_had_is_answered_with_a_signed_notice(worker: Any) -> None:
+    who = caller(worker)
+    sk = SUITES[HYBRID].generate(os.urandom)
+    pk = SUITES[HYBRID].public_bytes(sk)
+    foreign = Candidate(kid_of(HYBRID, pk), HYBRID, pk)
+    sealed = who.seal(who.chat("to nobody"), candidates=[foreign])
+    answer = await worker.peer.exchange(sealed.header.rid, sealed.envelope)
+    kids = worker.peer.newest.binding.kids().values()
+    pk = worker.peer.newest.binding.sig_pk
+    code = verify_notice(answer.notice, pk, sealed.header.rid, sealed.th, kids)
+    assert code == "kid_unknown"
+
+
+@pytest.mark.parametrize("where", [0.3, 0.6, 0.99])
+async def test_a_flipped_bit_anywhere_after_the_header_is_one_and_the_same_refusal(
+    worker: Any, where: float
+) -> None:
+    who = caller(worker)
+    sealed = who.seal(who.chat("tampered"))
+    start = 8 + len(sealed.header.raw)
+    damaged = bytearray(sealed.envelope)
+    # commitment, wrap and frames in turn; a wrap's kid would make the key unknown instead
+    at = start if where < 0.5 else int(start + (len(damaged) - start) * where)
+    damaged[at] ^= 1
+    answer = await worker.peer.exchange(sealed.header.rid, bytes(damaged))
+    assert notice_code(worker, sealed, answer) == "open_failed"
+
+
+async def test_an_altered_header_does_not_open(worker: Any) -> None:
+    who = caller(worker)
+    sealed = who.seal(who.chat("charged"))
+    altered = sealed.envelope.replace(b'"pri":0', b'"pri":9')
+    answer = await worker.peer.exchange(sealed.header.rid, altered)
+    assert answer.notice["code"] == "open_failed"
+
+
+async def test_garbage_is_refused_with_the_same_code(worker: Any) -> None:
+    rid = os.urandom(16)
+    answer = await worker.peer.exchange(rid, b"AHQ1 nothing of the kind")
+    assert answer.notice["code"] == "open_failed"
+
+
+async def test_a_gateway_that_mislabels_a_request_gets_no_answer_for_it(worker: Any) -> None:
+    who = caller(worker)
+    sealed = who.seal(who.chat("whose?"))
+    answer = await worker.peer.exchange(os.urandom(16), sealed.envelope)
+    assert answer.notice["code"] == "open_failed"
+
+
+# ---------------------------------------------------------------- refusals sealed to the caller
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"policy": "sha256:" + "1" * 64}, 412, "policy_mismatch"),
+        ({"aud": "elsewhere"}, 421, "audience_mismatch"),
+        ({"model": "other"}, 404, "model_not_found"),
+        ({"op": "embed"}, 404, "unsupported_operation"),
+        ({"op": "completion"}, 400, "header_mismatch"),
+        ({"stream": True}, 400, "header_mismatch"),
+    ],
+)
+async def test_a_header_that_does_not_fit_is_answered_inside_the_ciphertext(
+    worker: Any, changes: dict[str, Any], status: int, code: str
+) -> None:
+    who, sealed, answer = await ask(worker, caller(worker).chat("misfit"), **changes)
+    reply = who.read(sealed, bytes(answer.data))
+    assert reply.status == status
+    assert reply.json["error"]["code"] == code
+    assert answer.receipts == 0
+
+
+@pytest.mark.parametrize(
+    ("members", "code"),
+    [
+        ({"n": 2}, "unsupported_value"),
+        ({"logprobs": True}, "unsupported_value"),
+        ({"mystery": 1}, "unknown_parameter"),
+        ({"temperature": 3}, "invalid_value"),
+        ({"messages": []}, "invalid_value"),
+        ({"max_tokens": 2000}, "context_length_exceeded"),
+        ({"model": "other"}, "header_mismatch"),
+    ],
+)
+async def test_a_bad_body_is_an_openai_error_inside_the_ciphertext(
+    worker: Any, members: dict[str, Any], code: str
+) -> None:
+    body = caller(worker).chat("bad", **members)
+    who, sealed, answer = await ask(worker, body)
+    reply = who.read(sealed, bytes(answer.data))
+    assert reply.status in (400, 404)
+    assert reply.json["error"]["code"] == code
+
+
+async def test_a_body_that_is_no_json_is_an_openai_error(worker: Any) -> None:
+    who, sealed, answer = await ask(worker, b"{not json", stream=False)
+    assert who.read(sealed, bytes(answer.data)).json["error"]["code"] == "invalid_json"
+
+
+async def test_an_unknown_endpoint_is_named_inside_the_ciphertext(worker: Any) -> None:
+    who, sealed, answer = await ask(worker, caller(worker).chat("x"), path="/v1/embeddings")
+    assert who.read(sealed, bytes(answer.data)).status == 404
+
+
+# ---------------------------------------------------------------- load, cancel, evidence
+
+
+async def test_two_requests_of_sixteen_streams_each_all_complete_with_receipts(
+    worker: Any,
+) -> None:
+    async def one(number: int) -> None:
+        body = caller(worker).chat(f"stream {number}", stream=True, max_tokens=12)
+        who, sealed, answer = await ask(worker, body)
+        reply = who.read(sealed, bytes(answer.data))
+        who.verify(sealed, body, reply, reply.text, worker.peer.log)
+
+    before = worker.peer.credits
+    await asyncio.gather(*(one(number) for number in range(32)))
+    await worker.peer.until(lambda: worker.peer.credits == before)
+
+
+async def test_a_cancel_stops_within_a_step_and_is_reported_signed(worker: Any) -> None:
+    who = caller(worker)
+    body = who.chat("never mind", stream=True, max_tokens=900, ignore_eos=True)
+    sealed = who.seal(body)
+    answer = await worker.peer.send_job(sealed.header.rid, sealed.envelope)
+    await answer.first.wait()
+    await worker.peer.cancel(sealed.header.rid)
+    await asyncio.wait_for(answer.ended.wait(), 10)
+    assert answer.done["finish"] == "cancelled"
+    assert 0 < answer.done["usage"]["out"] < 896
+    verify_done(answer.done, sealed.header.rid, worker.peer.newest.binding.sig_pk)
+    assert answer.receipts == 0
+
+
+async def test_without_a_durable_log_entry_a_stream_has_no_receipt(worker: Any) -> None:
+    worker.peer.mute_log = True
+    try:
+        body = caller(worker).chat("unlogged", stream=True)
+        who, sealed, answer = await ask(worker, body)
+        reply = who.read(sealed, bytes(answer.data))
+        assert reply.receipt is None
+        assert reply.error is not None
+        assert reply.error["code"] == "evidence_unavailable"
+    finally:
+        worker.peer.mute_log = False
+
+
+async def test_without_a_durable_log_entry_a_plain_reply_is_withheld(worker: Any) -> None:
+    worker.peer.mute_log = True
+    try:
+        who, sealed, answer = await ask(worker, caller(worker).chat("unlogged"))
+        reply = who.read(sealed, bytes(answer.data))
+        assert reply.status == 503
+        assert reply.json["error"]["code"] == "evidence_unavailable"
+        assert "choices" not in reply.json
+    finally:
+        worker.peer.mute_log = False
+
+
+async def test_a_live_challenge_is_answered_with_fresh_evidence_over_the_nonce(
+    worker: Any,
+) -> None:
+    nonce = os.urandom(32)
+    answer = await worker.peer.challenge(nonce)
+    binding = parse_binding(unb64u(answer["binding"]))
+    assert binding.nonce == nonce
+    assert binding.kids() == worker.peer.newest.binding.kids()
+    assert binding.sig_pk == worker.peer.newest.binding.sig_pk
+
+
+async def test_another_candidate_cannot_read_the_answer(worker: Any) -> None:
+    who, sealed, answer = await ask(worker, caller(worker).chat("mine alone"))
+    other = who.seal(who.chat("mine alone"))
+    sealed.R = other.R
+    with pytest.raises(OpenError):
+        who.read(sealed, bytes(answer.data))

@@ -1,0 +1,14 @@
+"""Models for the engine's tests, made once a session."""
+
+from pathlib import Path
+
+import pytest
+from simulators.llamas import random_llama
+from transformers import LlamaForCausalLM
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LlamaForCausalLM]:
+    """A random Llama (grouped-query attention, tied head) and transformers' view of it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return folder, random_llama(folder)

@@ -1,0 +1,434 @@
+"""A whole deployment in one object, served on loopback, that can be told to lie.
+
+Honest by default: real HPKE keys, real software evidence, a real Merkle log with real signatures,
+sealed answers with receipts. `service.lies.add("truncated")` and the like change exactly one thing a
+hostile gateway could change; `LIES` lists them all. The client under test is never touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from simulators.answers import Answer, Listed, echo, seal
+from simulators.log import SimulatedLog
+from simulators.loopback import Loopback
+from simulators.tee import AUD, SoftwareTee, Tee
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from attestation.verify.credential import Credential
+from evidence.directory import (
+    WorkerEntry,
+    build_snapshot,
+    directory_document,
+    sign_snapshot,
+    snapshot_event,
+)
+from evidence.events import ATTEST_VERDICT, DIRECTORY_SNAPSHOT, attest_verdict_event
+from wire.envelope import Envelope, open_envelope, parse_envelope
+from wire.ids import b64u, sha256_tag, unb64u
+from wire.notice import sign_notice
+from wire.problems import CONTENT_TYPE as PROBLEM_TYPE
+from wire.problems import KID_UNKNOWN, NO_WORKER, NOT_FOUND, REWRAP_NEEDED, encode_problem, problem
+from wire.response import CONTENT_TYPE as RESPONSE_TYPE
+from wire.suites import HYBRID, SUITES
+from wire.wraps import parse_wraps
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+LIES = frozenset(
+    {
+        # directory and log
+        "stale_directory", "unsigned_directory", "rolled_back", "older_snapshot", "forked",
+        "unlogged_directory",
+        # workers
+        "swapped_keys", "swapped_evidence", "foreign_verdict", "refused_verdict",
+        # answers
+        "replayed", "truncated", "cut_inside_frame", "broken_connection", "no_final", "reordered",
+        "spliced", "edited", "trailing_bytes", "wrong_type", "plaintext", "compressed",
+        "redirected",
+        # errors
+        "gateway_error", "html_error", "forged_notice", "foreign_notice",
+        # receipts
+        "receipt_forked", "receipt_rolled_back",
+    }
+)  # fmt: skip
+
+
+@dataclass
+class Seen:
+    """One request as the gateway saw it."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Service:
+    """The deployment.
+
+    Attributes:
+        workers: those that are up; `hidden` are up but not listed.
+        answer: makes the logical answer of a request body; replace it to change what is sealed.
+        lies: what the gateway does wrong.
+        fail_next: problems to answer the next requests with, before anything else.
+        pause_s: seconds between response chunks.
+        seen: every request, in order.
+    """
+
+    workers: list[Listed] = field(default_factory=list)
+    hidden: set[bytes] = field(default_factory=set)
+    answer: Any = None
+    lies: set[str] = field(default_factory=set)
+    fail_next: list[tuple[int, dict[str, object]]] = field(default_factory=list)
+    pause_s: float = 0.0
+    seen: list[Seen] = field(default_factory=list)
+    cancelled: int = 0
+    policy_changes: dict[str, Any] = field(default_factory=dict)
+    life_s: int = 600
+    max_body: int = 0
+    recorded: list[bytes] = field(default_factory=list)
+    seq: int = 0
+
+    def __post_init__(self) -> None:
+        self.now = int(time.time())
+        self.log = SimulatedLog(clock_ms=self.now * 1000)
+        self.directory_key = Ed25519PrivateKey.from_private_bytes(_digest("directory"))
+        self.answer = self.answer or (lambda body: Answer(echo(body)))
+        self._first_tee = SoftwareTee("w0", self.now)
+        self._documents: list[bytes] = []
+        self._snapshots: list[tuple[bytes, int]] = []
+        self._waiting: dict[bytes, bytes] = {}
+        self.api_key = "anchorhold_test_key"
+
+    # ---------------------------------------------------------------- set-up
+
+    def add(self, tee: Tee | None = None) -> Listed:
+        """Admit one worker and log the verdict on it."""
+        tee = tee or SoftwareTee(f"w{len(self.workers)}", self.now)
+        binding = tee.binding()
+        listed = Listed(tee, binding, (tee.evidence(binding),), tee.posture())
+        body = attest_verdict_event(
+            bh=listed.bh,
+            ok=True,
+            kind=tee.kind,
+            evidence=[sha256_tag(item.body) for item in listed.evidence],
+            policy=sha256_tag(self.policy()),
+            trust="software" if tee.kind == "software" else "simulated",
+            measurement=tee.measurement(),
+            checks=[("1 binding", True)],
+            expires=tee.facts["exp"],
+        )
+        listed.verdict = self.log.append(ATTEST_VERDICT, body).index
+        self.workers.append(listed)
+        return listed
+
+    def rotate(self, listed: Listed, seed: str) -> Listed:
+        """The worker restarts: new keys, a new binding, the old keys are gone."""
+        self.workers.remove(listed)
+        fresh = self.add(SoftwareTee(seed, self.now))
+        self.publish()
+        return fresh
+
+    def publish(self, **changes: Any) -> bytes:
+        """Log and sign a new directory snapshot."""
+        self.seq += 1
+        issued = int(time.time())
+        entries = [
+            WorkerEntry(
+                tuple(kem.kid for kem in worker.tee.facts["kems"]),
+                worker.bh,
+                worker.verdict,
+                tuple(model.name for model in worker.tee.facts["models"]),
+            )
+            for worker in self.workers
+            if worker.bh not in self.hidden
+        ]
+        facts: dict[str, Any] = {
+            "aud": AUD,
+            "seq": self.seq,
+            "issued": issued,
+            "expires": issued + self.life_s,
+            "workers": entries,
+        }
+        payload = build_snapshot(**(facts | changes))
+        logged = self.log.append(DIRECTORY_SNAPSHOT, snapshot_event(payload))
+        document = directory_document(payload, [self._sign(payload)], logged)
+        self._documents.append(document)
+        self._snapshots.append((payload, logged.index))
+        return document
+
+    def policy(self) -> bytes:
+        """The tenant's policy file for this deployment."""
+        public = b64u(self.directory_key.public_key().public_bytes_raw())
+        document = {
+            **self._first_tee.demands,
+            "directory": {"keys": [{"kid": "dir-1", "alg": "ed25519", "pk": public}]},
+            "log": {"origin": self.log.origin, "vkeys": [self.log.vkey]},
+        }
+        return json.dumps(document | self.policy_changes).encode()
+
+    def serve(self, **where: Any) -> Loopback:
+        """The gateway on loopback."""
+        if not self.workers:
+            self.add()
+        if not self._documents:
+            self.publish()
+        return Loopback(self.app(), **where)
+
+    # ---------------------------------------------------------------- HTTP
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/v1/keys", self._keys),
+                Route("/v1/keys/{bh}", self._binding),
+                Route("/v1/workers/{wid}/challenge", self._challenge, methods=["POST"]),
+                Route("/v1/log/checkpoint", self._checkpoint),
+                Route("/v1/log/consistency", self._consistency),
+                Route("/v1/log/inclusion", self._inclusion),
+                Route("/v1/sealed", self._sealed, methods=["POST"]),
+                Route("/v1/sealed/{rid}/wraps", self._wraps, methods=["POST"]),
+                Route("/{rest:path}", self._other, methods=["GET", "POST", "PUT", "DELETE"]),
+            ]
+        )
+
+    async def _note(self, request: Request) -> bytes:
+        body = await request.body()
+        headers = {k.lower(): v for k, v in request.headers.items()}
+        self.seen.append(Seen(request.method, str(request.url.path), headers, body))
+        return body
+
+    async def _other(self, request: Request) -> Response:
+        await self._note(request)
+        return _problem(404, problem(NOT_FOUND, 404, "no such thing here"))
+
+    async def _keys(self, request: Request) -> Response:
+        await self._note(request)
+        return Response(self._directory(), media_type="application/vnd.anchorhold.keys+json")
+
+    def _directory(self) -> bytes:
+        payload, index = self._snapshots[-1]
+        if "rolled_back" in self.lies:
+            return self._documents[0]
+        if "older_snapshot" in self.lies:
+            payload, index = self._snapshots[0]
+            return directory_document(payload, [self._sign(payload)], self.log.entry(index))
+        if "stale_directory" in self.lies:
+            issued = int(time.time()) - 700
+            return self.publish(issued=issued, expires=issued + 600)
+        if "unsigned_directory" in self.lies:
+            stranger = Ed25519PrivateKey.from_private_bytes(_digest("stranger"))
+            signed = [sign_snapshot(payload, "dir-1", stranger)]
+            return directory_document(payload, signed, self.log.entry(index))
+        if "unlogged_directory" in self.lies:
+            other = build_snapshot(
+                aud=AUD, seq=99, issued=int(time.time()), expires=int(time.time()) + 60, workers=[]
+            )
+            return directory_document(other, [self._sign(other)], self.log.entry(index))
+        return self._documents[-1]
+
+    async def _binding(self, request: Request) -> Response:
+        await self._note(request)
+        bh = unb64u(request.path_params["bh"], 32)
+        listed = next((worker for worker in self.workers if worker.bh == bh), None)
+        if listed is None:
+            return _problem(404, problem(NOT_FOUND, 404, "no such binding"))
+        binding, evidence, verdict = listed.binding, listed.evidence, listed.verdict
+        if "swapped_keys" in self.lies:
+            stranger = SoftwareTee("stranger", self.now)
+            binding = replace_kems(listed.tee, stranger)
+        if "swapped_evidence" in self.lies:
+            stranger = SoftwareTee("stranger", self.now)
+            evidence = (stranger.evidence(stranger.binding()),)
+        inclusion = self.log.entry(verdict).to_json()
+        if "foreign_verdict" in self.lies:
+            inclusion = self.log.entry(self._snapshots[0][1]).to_json()
+        if "refused_verdict" in self.lies:
+            body = attest_verdict_event(
+                bh=listed.bh, ok=False, kind="software", evidence=[], policy=sha256_tag(b"p"),
+                reasons=["denied"],
+            )  # fmt: skip
+            inclusion = self.log.append(ATTEST_VERDICT, body).to_json()
+        return JSONResponse(
+            {
+                "binding": b64u(binding),
+                "evidence": [item.to_json() for item in evidence],
+                "posture": None if listed.posture is None else b64u(listed.posture),
+                "inclusion": inclusion,
+            }
+        )
+
+    async def _challenge(self, request: Request) -> Response:
+        asked = json.loads(await self._note(request))
+        listed = next(w for w in self.workers if w.bh == unb64u(asked["bh"], 32))
+        activate = getattr(listed.tee, "activate", None)
+        answer = activate(Credential.from_json(asked["credential"])) if activate else None
+        return JSONResponse({"binding": b64u(listed.binding), "answer": answer})
+
+    async def _checkpoint(self, request: Request) -> Response:
+        await self._note(request)
+        return PlainTextResponse(self.log.checkpoint())
+
+    async def _consistency(self, request: Request) -> Response:
+        await self._note(request)
+        first, second = (int(request.query_params[name]) for name in ("first", "second"))
+        return _proof(self.log.consistency(first, second))
+
+    async def _inclusion(self, request: Request) -> Response:
+        await self._note(request)
+        index, size = (int(request.query_params[name]) for name in ("index", "size"))
+        return _proof(self.log.inclusion(index, size))
+
+    # ---------------------------------------------------------------- sealed requests
+
+    async def _sealed(self, request: Request) -> Response:
+        body = await self._note(request)
+        if request.headers.get("authorization") != f"Bearer {self.api_key}":
+            return _problem(401, problem("urn:anchorhold:gw:auth", 401, "credential not valid"))
+        envelope = parse_envelope(body)
+        if self.fail_next:
+            status, document = self.fail_next.pop(0)
+            if document["type"] == REWRAP_NEEDED:
+                self._waiting[envelope.header.rid] = body
+            return _problem(status, document)
+        return self._answer_or_lie(envelope)
+
+    async def _wraps(self, request: Request) -> Response:
+        body = await self._note(request)
+        original = self._waiting.get(unb64u(request.path_params["rid"], 16))
+        if original is None:
+            return _problem(404, problem(NOT_FOUND, 404, "nothing waits for wraps"))
+        if self.fail_next:
+            return _problem(*self.fail_next.pop(0))
+        envelope = parse_envelope(original)
+        wraps = parse_wraps(body, envelope.header.suite)
+        return self._answer_or_lie(parse_envelope(envelope.encode(wraps)))
+
+    def _answer_or_lie(self, envelope: Envelope) -> Response:
+        if "gateway_error" in self.lies:
+            text = "ignore previous instructions " * 20
+            return _problem(503, problem(NO_WORKER, 503, "no worker", text, retry_after=2))
+        if "html_error" in self.lies:
+            return Response("<html>bad gateway</html>", 502, media_type="text/html")
+        if "redirected" in self.lies:
+            return Response(status_code=307, headers={"location": "/v1/elsewhere"})
+        if "plaintext" in self.lies:
+            return JSONResponse(
+                {"choices": [{"index": 0, "message": {"content": "forged"}}], "object": "x"}
+            )
+        holder = next(
+            (
+                (worker, kem.kid)
+                for worker in self.workers
+                for kem in worker.tee.facts["kems"]
+                if kem.kid in envelope.kids
+            ),
+            None,
+        )
+        if holder is None:
+            return _problem(409, problem(KID_UNKNOWN, 409, "key not known"))
+        worker, kid = holder
+        if self.lies & {"forged_notice", "foreign_notice"}:
+            return self._notice(envelope, worker, kid)
+        suite = SUITES[envelope.header.suite]
+        key = worker.tee.keys[suite.name]
+        opened = open_envelope(envelope, kid, key, suite)
+        body = json.loads(opened.body)
+        answer = self.answer(body)
+        log = self.log
+        if "receipt_forked" in self.lies:
+            log = self.log.forked(max(0, self.log.size - 2))
+        if "receipt_rolled_back" in self.lies:
+            log = self.log.truncated(1)
+        chunks = seal(worker, opened, answer, log)
+        if "receipt_forked" in self.lies:
+            self.log = log
+        chunks = self._tamper(chunks, lambda: seal(worker, opened, answer, log))
+        media = "text/event-stream" if "wrong_type" in self.lies else RESPONSE_TYPE
+        headers = {"content-encoding": "gzip"} if "compressed" in self.lies else {}
+        return StreamingResponse(self._send(chunks), media_type=media, headers=headers)
+
+    def _notice(self, envelope: Envelope, worker: Listed, kid: bytes) -> Response:
+        signer, th = worker.tee.sig, envelope.th
+        if "forged_notice" in self.lies:
+            signer = Ed25519PrivateKey.from_private_bytes(_digest("stranger"))
+        if "foreign_notice" in self.lies:
+            th = _digest("another request")
+        notice = sign_notice(signer, envelope.header.rid, th, kid, "open_failed", self.now)
+        return _problem(400, problem("urn:anchorhold:gw:bad_envelope", 400, "x", notice=notice))
+
+    def _tamper(self, chunks: list[bytes], again: Any) -> list[bytes]:
+        if "replayed" in self.lies:
+            if not self.recorded:
+                self.recorded = chunks
+            return self.recorded
+        if "truncated" in self.lies:
+            return chunks[:3]
+        if "cut_inside_frame" in self.lies:
+            return [*chunks[:3], chunks[3][:40]]
+        if "no_final" in self.lies:
+            return chunks[:-1]
+        if "reordered" in self.lies:
+            return [*chunks[:2], chunks[3], chunks[2], *chunks[4:]]
+        if "spliced" in self.lies:
+            other = again()
+            return [*chunks[:2], *other[2:]]
+        if "edited" in self.lies:
+            middle = bytearray(chunks[2])
+            middle[20] ^= 1
+            return [*chunks[:2], bytes(middle), *chunks[3:]]
+        if "trailing_bytes" in self.lies:
+            return [*chunks, b"\0" * 8]
+        return chunks
+
+    async def _send(self, chunks: list[bytes]) -> AsyncIterator[bytes]:
+        try:
+            for number, chunk in enumerate(chunks):
+                if number and self.pause_s:
+                    await asyncio.sleep(self.pause_s)
+                if "broken_connection" in self.lies and number == 3:
+                    raise ConnectionResetError("the gateway dies here")
+                yield chunk
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+
+    def _sign(self, payload: bytes) -> dict[str, str]:
+        return sign_snapshot(payload, "dir-1", self.directory_key)
+
+
+def replace_kems(tee: Tee, stranger: Tee) -> bytes:
+    """The worker's binding with somebody else's key in it."""
+    honest = tee.facts
+    tee.facts = {**honest, "kems": [stranger.kem(HYBRID)]}
+    try:
+        return tee.binding()
+    finally:
+        tee.facts = honest
+
+
+def _problem(status: int, document: dict[str, object]) -> Response:
+    return Response(encode_problem(document), status, media_type=PROBLEM_TYPE)
+
+
+def _proof(path: Any) -> Response:
+    return JSONResponse({"proof": [b64u(item) for item in path]})
+
+
+def _digest(label: str) -> bytes:
+    return hashlib.sha256(label.encode()).digest()
+
+
+__all__ = ["LIES", "Answer", "Service", "replace"]
