@@ -8,13 +8,24 @@ from .calls import Call, make_call, parse_call
 from .driver import Driver
 from .exchange import exchange
 from .results import ChatResult, SealedResponse, chat_result
-from .session import Options, PolicySource, Session, model_list, open_session, verification
+from .session import (
+    Options,
+    PolicySource,
+    Session,
+    in_state_dir,
+    model_list,
+    open_session,
+    verification,
+)
 from .stream import ChatStream, SealedStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     import httpx2
+
+    from attestation.policy import Policy
 
     from .receipts import Receipt
     from .report import Verification
@@ -32,6 +43,7 @@ class Client:
         base_url: the gateway, with or without `/v1`.
         api_key: tenant credential for the gateway.
         policy: the tenant's policy: a file, its bytes, or a parsed `Policy`.
+        state_dir: where log heads are remembered; shorthand for the option of that name.
         options: see `Options`.
         transport: httpx2 transport to the gateway, for a proxy, own certificates or a Unix socket.
     """
@@ -42,12 +54,20 @@ class Client:
         api_key: str | None = None,
         *,
         policy: PolicySource,
+        state_dir: Path | None = None,
         options: Options | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        self._session: Session = open_session(base_url, api_key, policy, options or Options())
+        self._session: Session = open_session(
+            base_url, api_key, policy, in_state_dir(options or Options(), state_dir)
+        )
         self._driver = Driver(self._session.where, self._session.state, transport)
         self.last_receipt: Receipt | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """The policy every worker and receipt is judged by."""
+        return self._session.verifier.policy
 
     def report(self, model: str | None = None) -> Verification:
         """Verify the deployment afresh: every check, and the error if there is one."""

@@ -62,7 +62,7 @@ class AsyncSealedTransport(httpx2.AsyncBaseTransport):
         self._clients: dict[tuple[str, str | None], AsyncClient] = {}
         self.last_receipt: Receipt | None = None
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:  # type: ignore[explicit-override]  # typing.override needs 3.12
         """Answer one request; refusals are OpenAI error responses, never exceptions."""
         try:
             path = sealed_path(request.url.path)
@@ -75,7 +75,7 @@ class AsyncSealedTransport(httpx2.AsyncBaseTransport):
         except AnchorholdError as error:
             return response(*error_response(error))
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> None:  # type: ignore[explicit-override]  # typing.override needs 3.12
         """Close every client."""
         for client in self._clients.values():
             await client.close()
@@ -118,7 +118,7 @@ class _SseBody(httpx2.AsyncByteStream):
     ) -> None:
         self._renderer, self._stream, self._transport = renderer, stream, transport
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncIterator[bytes]:  # type: ignore[explicit-override]  # typing.override needs 3.12
         try:
             async for item in self._stream:
                 yield self._renderer.delta(item)
@@ -128,5 +128,5 @@ class _SseBody(httpx2.AsyncByteStream):
         self._transport.last_receipt = self._stream.receipt
         yield self._renderer.end(self._stream.receipt)
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> None:  # type: ignore[explicit-override]  # typing.override needs 3.12
         await self._stream.close()

@@ -6,6 +6,7 @@ no compression (it would mix secrets with sizes).
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
@@ -84,7 +85,12 @@ def client_options(where: Endpoint) -> dict[str, Any]:
     headers = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
     if where.api_key is not None:
         headers["authorization"] = f"Bearer {where.api_key}"
-    return {
+    options: dict[str, Any] = {}
+    if where.url.startswith("http://"):
+        # No TLS, so no roots to load (that takes a tenth of a second); a context without any would
+        # refuse every certificate, should something try to use it after all.
+        options["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return options | {
         "base_url": where.url,
         "headers": headers,
         "timeout": httpx2.Timeout(where.life_s + MARGIN_S, connect=CONNECT_S),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from wire.errors import AnchorholdError, ConfigError, UnavailableError
 
 from .clock import wall_clock
 from .exchange import LIFE_DEFAULT_S, Terms
+from .files import read_file
 from .http import Endpoint, endpoint
 from .report import Report, Verification, weakest
 from .state import TrustState, default_state_dir
@@ -93,6 +94,11 @@ def open_session(
     )
 
 
+def in_state_dir(options: Options, state_dir: Path | None) -> Options:
+    """The options, remembering in another folder where one is given."""
+    return options if state_dir is None else replace(options, state_dir=state_dir)
+
+
 def load_policy(source: PolicySource) -> Policy:
     """A policy from a file, from its bytes, or as it is.
 
@@ -102,19 +108,8 @@ def load_policy(source: PolicySource) -> Policy:
     """
     if isinstance(source, Policy):
         return source
-    return parse_policy(source if isinstance(source, bytes) else read_policy(Path(source)))
-
-
-def read_policy(path: Path) -> bytes:
-    """Bytes of a policy file."""
-    try:
-        with path.open("rb") as file:
-            return file.read(POLICY_MAX + 1)
-    except OSError as cause:
-        raise ConfigError(
-            f"policy file {path}: {cause.strerror}",
-            hint="name the tenant's policy file with --policy",
-        ) from cause
+    raw = source if isinstance(source, bytes) else read_file(Path(source), POLICY_MAX, "policy")
+    return parse_policy(raw)
 
 
 def verification(session: Session, model: str | None) -> Steps[Verification]:

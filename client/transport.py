@@ -4,7 +4,8 @@
            http_client=httpx2.Client(transport=SealedTransport("policy.json")))
 
 Chat completions, completions (whole or streamed) and the model list have a sealed form. Any other
-request is answered with a 404 made here and never sent: a pass-through would be a plaintext fallback.
+request is answered with a 404 made here and never sent: a pass-through would be a plaintext
+fallback.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class SealedTransport(httpx2.BaseTransport):
         self._clients: dict[tuple[str, str | None], Client] = {}
         self.last_receipt: Receipt | None = None
 
-    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:  # type: ignore[explicit-override]  # typing.override needs 3.12
         """Answer one request; refusals are OpenAI error responses, never exceptions."""
         try:
             path = sealed_path(request.url.path)
@@ -78,7 +79,7 @@ class SealedTransport(httpx2.BaseTransport):
         except AnchorholdError as error:
             return response(*error_response(error))
 
-    def close(self) -> None:
+    def close(self) -> None:  # type: ignore[explicit-override]  # typing.override needs 3.12
         """Close every client."""
         for client in self._clients.values():
             client.close()
@@ -120,7 +121,7 @@ class _SseBody(httpx2.SyncByteStream):
     ) -> None:
         self._renderer, self._stream, self._transport = renderer, stream, transport
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytes]:  # type: ignore[explicit-override]  # typing.override needs 3.12
         try:
             for item in self._stream:
                 yield self._renderer.delta(item)
@@ -130,7 +131,7 @@ class _SseBody(httpx2.SyncByteStream):
         self._transport.last_receipt = self._stream.receipt
         yield self._renderer.end(self._stream.receipt)
 
-    def close(self) -> None:
+    def close(self) -> None:  # type: ignore[explicit-override]  # typing.override needs 3.12
         self._stream.close()
 
 

@@ -22,6 +22,8 @@ from .worker_config import WorkerConfig
 
 CONNECT_FIRST_S = 0.05
 CONNECT_MAX_S = 2.0
+# A ready worker drains for a few seconds when told to stop; longer means that it hangs.
+DRAIN_WAIT_S = 10.0
 # Wakes up now and then although nothing happened: notices a worker that died without closing.
 IDLE_S = 5.0
 
@@ -52,6 +54,7 @@ class Attendant:
         self._enter = enter
         self._wake_out, self._wake_in = socket.socketpair()
         self._connect_at: float | None = None
+        self._stop_by: float | None = None
         self._pause = CONNECT_FIRST_S
         self.was_ready = False
         self.failure: tuple[str, str] | None = None
@@ -72,21 +75,30 @@ class Attendant:
             self._wake_in.send(b"s")
 
     def attend(self) -> None:
-        """Serve until the worker closes its channel."""
+        """Serve until the worker closes its channel, or does not end when it should."""
         control = self._worker.control
         with selectors.DefaultSelector() as selector:
             selector.register(control, selectors.EVENT_READ)
             selector.register(self._wake_out, selectors.EVENT_READ)
-            while not control.closed:
+            while not control.closed and not self._overdue():
                 for key, _ in selector.select(self._timeout()):
                     if key.fileobj is self._wake_out:
                         self._wake_out.recv(64)
-                        self._send({"type": "STOP"})
+                        self._stop()
                     else:
                         for message in control.receive_ready():
                             self._handle(message)
                 if self._connect_at is not None and time.monotonic() >= self._connect_at:
                     self._connect()
+
+    def _stop(self) -> None:
+        """Pass the wish to stop on; a worker that is still loading does not listen yet."""
+        self._send({"type": "STOP"})
+        wait = DRAIN_WAIT_S if self.was_ready else 0.0
+        self._stop_by = time.monotonic() + wait
+
+    def _overdue(self) -> bool:
+        return self._stop_by is not None and time.monotonic() >= self._stop_by
 
     def close(self) -> None:
         """Release the wake-up pipe."""
@@ -94,9 +106,8 @@ class Attendant:
         self._wake_out.close()
 
     def _timeout(self) -> float:
-        if self._connect_at is None:
-            return IDLE_S
-        return max(0.0, self._connect_at - time.monotonic())
+        moments = [at for at in (self._connect_at, self._stop_by) if at is not None]
+        return max(0.0, min(moments) - time.monotonic()) if moments else IDLE_S
 
     def _handle(self, message: Message) -> None:
         kind = message["type"]
@@ -121,6 +132,8 @@ class Attendant:
             sock.connect(str(self._gateway))
         except OSError:
             sock.close()
+            if self._pause == CONNECT_FIRST_S:
+                self._enter("waiting", {"socket": str(self._gateway)})
             self._connect_at = time.monotonic() + self._pause
             self._pause = min(self._pause * 2, CONNECT_MAX_S)
             return

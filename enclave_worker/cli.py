@@ -1,8 +1,8 @@
 """Command line of the worker: `anchorhold worker --config FILE`.
 
-`register` adds it to a parser of sub-commands and sets `run`, a function from the parsed arguments
-to an exit code: 0 after a clean stop, 4 for a configuration that cannot be used, 1 when the worker
-failed, 3 when the gateway refuses its evidence at first sight.
+`register` adds it to a parser of sub-commands and sets `run`, a function from the parsed
+arguments to an exit code: 0 after a clean stop, 4 for a configuration that cannot be used, 1 when
+the worker failed. A refusing gateway is said and asked again: its policy may be about to change.
 """
 
 import argparse
@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from wire.errors import AnchorholdError, AttestationError, ConfigError
+from wire.errors import AnchorholdError, ConfigError
 
 from .launch import Launcher
 from .launcher_config import read_config
 
 EXIT_OK = 0
 EXIT_FAILED = 1
-EXIT_REFUSED = 3
 EXIT_CONFIG = 4
 # A bar is drawn again when this much more is done; finer steps only cost system calls.
 STEPS = 50
@@ -55,9 +54,6 @@ def run(args: argparse.Namespace, say: Say) -> int:
     except ConfigError as error:
         say(f"anchorhold worker: {error.diagnostics()}")
         return EXIT_CONFIG
-    except AttestationError as error:
-        say(f"anchorhold worker: {error.diagnostics()}")
-        return EXIT_REFUSED
     except AnchorholdError as error:
         say(f"anchorhold worker: {error.diagnostics()}")
         return EXIT_FAILED

@@ -13,8 +13,9 @@ from itertools import count
 from typing import Any
 
 from wire.canonical import encode as encode_json
-from wire.errors import AnchorholdError, MalformedError, ProtocolFailure, ReceiptError
+from wire.errors import MalformedError, ProtocolFailure, ReceiptError
 from wire.ids import b64u, unb64u
+from wire.limits import ENVELOPE_MAX
 from wire.link import (
     ACTIVATED,
     BYTES,
@@ -37,19 +38,21 @@ from wire.link import (
     raw_message,
 )
 
+from .answering import NO_USAGE
+from .bench import Bench
+from .challenges import NONCE_LEN, Challenges
 from .epochs import Epoch
 from .journal import Event, emit, report
 from .port import LauncherPort
-from .session import NO_USAGE, Bench, Session
+from .session import Session
 
 READ_SIZE = 262_144
+# The largest message for a worker is a JOB: one envelope and its request id.
+INBOUND_MAX = ENVELOPE_MAX + 64
 # A gateway that accepts and then says nothing holds up a worker that another could use.
 HANDSHAKE_TIMEOUT_S = 30.0
 HEARTBEAT_PART = 3  # heartbeats in one lease: two may be lost
 LEASE_MIN_S, LEASE_MAX_S = 1, 300
-# Challenges relayed for clients cost one attestation each; more at once are refused as busy.
-CHALLENGES_MAX = 4
-NONCE_LEN = 32
 
 
 class Refused(Exception):  # noqa: N818 - states what happened, not what went wrong
@@ -66,7 +69,7 @@ class Refused(Exception):  # noqa: N818 - states what happened, not what went wr
 
 
 class GatewayLink:
-    """Speaks on one connection. Implements session.Outlet."""
+    """Speaks on one connection. Implements bench.Outlet."""
 
     def __init__(
         self, sock: socket.socket, bench: Bench, port: LauncherPort, posture: bytes
@@ -75,15 +78,14 @@ class GatewayLink:
         self._sock = sock
         self._bench = bench
         self._port = port
-        self._posture = posture
-        self._decoder = Decoder()
+        self._challenges = Challenges(bench, port, posture)
+        self._decoder = Decoder(INBOUND_MAX)
         self._incoming = self._messages()
         self._nonce = b""
         self._numbers = count(1)
         self._sessions: dict[bytes, Session] = {}
         self._logging: dict[bytes, asyncio.Future[dict[str, Any]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._challenges = 0
         self._draining = False
         self._admitted = False
         self._idle = asyncio.Event()
@@ -126,7 +128,7 @@ class GatewayLink:
             await self._send(json_message(GOODBYE, {}))
         await self._idle.wait()
 
-    # ------------------------------------------------------------ session.Outlet
+    # ------------------------------------------------------------ bench.Outlet
 
     async def send_bytes(self, rid: bytes, data: bytes) -> None:
         """Send response bytes; waits while the gateway is slow."""
@@ -176,15 +178,7 @@ class GatewayLink:
         raise ConnectionError("gateway: closed during the handshake")
 
     def _introduction(self, epoch: Epoch) -> dict[str, Any]:
-        keyring = self._bench.keyring
-        return {
-            "wid": self._bench.config.wid,
-            "binding": b64u(epoch.binding),
-            "evidence": [epoch.evidence.to_json()],
-            "posture": b64u(self._posture),
-            "sig": b64u(keyring.sig.sign(hello_bytes(self._nonce, epoch.bh))),
-            "activation": None,
-        }
+        return self._challenges.introduction(epoch, hello_bytes(self._nonce, epoch.bh))
 
     # ------------------------------------------------------------ messages in
 
@@ -207,7 +201,7 @@ class GatewayLink:
         elif kind == MessageType.ACTIVATE:
             self._tasks.add(self._task(self._activate(message.json())))
         elif kind == MessageType.CHALLENGE_JOB:
-            self._tasks.add(self._task(self._challenge(message.json())))
+            self._tasks.add(self._task(self._live(message.json())))
         elif kind == MessageType.REFUSED:
             # A later epoch was refused: the ones admitted go on, and the launcher says why.
             emit(Event.REFUSED)
@@ -256,42 +250,10 @@ class GatewayLink:
             future.set_result(document)
 
     async def _activate(self, question: dict[str, Any]) -> None:
-        """Relay a credential challenge to the launcher's attester and answer it."""
-        try:
-            answer: dict[str, Any] | None = await self._port.activate(question["credential"])
-        except AnchorholdError:
-            answer = None
-        await self._send(json_message(ACTIVATED, {"id": question["id"], "answer": answer}))
+        await self._send(json_message(ACTIVATED, await self._challenges.activate(question)))
 
-    async def _challenge(self, question: dict[str, Any]) -> None:
-        """Answer a client's live challenge: a binding with its nonce, freshly attested."""
-        answer: dict[str, Any] = {"id": question["id"]}
-        self._challenges += 1
-        try:
-            if self._challenges > CHALLENGES_MAX:
-                answer["error"] = "busy"
-            else:
-                answer |= await self._live(question)
-        except (AnchorholdError, KeyError, IndexError):
-            answer["error"] = "unavailable"
-        finally:
-            self._challenges -= 1
-        await self._send(json_message(CHALLENGE_ANSWER, answer))
-
-    async def _live(self, question: dict[str, Any]) -> dict[str, Any]:
-        bench = self._bench
-        nonce = unb64u(question["nonce"], NONCE_LEN)
-        epoch = bench.keyring.offered(bench.clock.s())[-1]
-        binding = bench.keyring.challenged(epoch, nonce)
-        evidence = await self._port.attest(binding)
-        answer: dict[str, Any] = {
-            "binding": b64u(binding),
-            "evidence": [evidence.to_json()],
-            "posture": b64u(self._posture),
-        }
-        if question.get("credential") is not None:
-            answer["answer"] = await self._port.activate(question["credential"])
-        return answer
+    async def _live(self, question: dict[str, Any]) -> None:
+        await self._send(json_message(CHALLENGE_ANSWER, await self._challenges.live(question)))
 
     # ------------------------------------------------------------ messages out
 

@@ -33,8 +33,8 @@ READY_TIMEOUT_S = 600.0
 # A worker that dies at once must not be started in a tight loop.
 RESTART_FIRST_S = 0.5
 RESTART_MAX_S = 30.0
-# The worker drains for a few seconds when asked to stop; then it is killed.
-STOP_WAIT_S = 10.0
+# Between the closing of its channel and the end of the process; then it is killed.
+EXIT_WAIT_S = 2.0
 
 OnState = Callable[[str, Mapping[str, Any]], None]
 
@@ -69,8 +69,8 @@ class Launcher:
         Args:
             config: checked settings.
             progress: told (part, bytes done, bytes in all) while measuring.
-            on_state: told every state change from the launcher's thread: loading, warming,
-                confined, ready, connected, admitted, refused, disconnected, died, stopped.
+            on_state: told every state change (the names in `RANK`, and died) with its facts,
+                from the launcher's thread.
         """
         self.config = config
         self._progress = progress
@@ -160,20 +160,16 @@ class Launcher:
     def wait_for(self, state: str, timeout: float) -> Mapping[str, Any]:
         """Wait until `state` is reported and return what came with it.
 
-        A later state of the same life counts as having passed an earlier one.
+        A later state of the same life counts as having passed an earlier one (`RANK`).
 
         Raises:
             AttestationError: "admitted" was awaited and the gateway refused the evidence.
             UnavailableError: the worker failed for good, or the time is over.
         """
-        rank = {name: index for index, name in enumerate(ORDER)}
 
         def reached() -> bool:
-            return (
-                self._over()
-                or rank.get(self._state, -1) >= rank[state]
-                or (state == "admitted" and self._state == "refused")
-            )
+            refused = state == "admitted" and self._state == "refused"
+            return self._over() or refused or RANK.get(self._state, -1) >= RANK[state]
 
         with self._changed:
             done = self._changed.wait_for(reached, timeout)
@@ -230,6 +226,15 @@ class Launcher:
 
     def _run(self) -> None:
         """Start workers until one stops cleanly, or dies and must not be replaced."""
+        try:
+            self._lives()
+        except Exception as error:
+            self._fail("launcher", f"{type(error).__name__}: {error}")
+        with self._changed:
+            self._state = "stopped" if self._failure is None else "failed"
+            self._changed.notify_all()
+
+    def _lives(self) -> None:
         pause = RESTART_FIRST_S
         while not self._stopping.is_set():
             reached_ready = self._one_life()
@@ -238,9 +243,6 @@ class Launcher:
                 break
             self._stopping.wait(pause)
             pause = min(pause * 2, RESTART_MAX_S)
-        with self._changed:
-            self._state = "stopped" if self._failure is None else "failed"
-            self._changed.notify_all()
 
     def _one_life(self) -> bool:
         """Start one worker and attend to it until it ends; whether it ever got ready."""
@@ -261,7 +263,7 @@ class Launcher:
             attendant.ask_to_stop()
         attendant.configure(self._worker_config(root, wrapped), root.staged.read_paths)
         attendant.attend()
-        status = worker.end(STOP_WAIT_S)
+        status = worker.end(EXIT_WAIT_S)
         self._attendant = None
         attendant.close()
         if not self._stopping.is_set():
@@ -304,8 +306,20 @@ class Launcher:
         )
 
 
-# States in the order a healthy worker passes them.
-ORDER = ("new", "loading", "warming", "confined", "ready", "connected", "admitted")
+# How far a worker is in each state it reports.
+RANK = {
+    "new": 0,
+    "loading": 1,
+    "warming": 2,
+    "confined": 3,
+    "ready": 4,
+    "waiting": 4,
+    "disconnected": 4,
+    "connected": 5,
+    "refused": 5,
+    "admitted": 6,
+    "epoch_refused": 6,
+}
 
 
 def _threads(config: LauncherConfig) -> int:

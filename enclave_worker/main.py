@@ -72,11 +72,11 @@ class _Worker:
         emit(Event.CONFINED_EARLY, applied=_applied(early))
         # 3: torch starts threads when imported, and Landlock binds only threads made after it
         self._enter("load", "loading")
+        from .bench import Bench
         from .engine.config import EngineConfig
         from .engine.engine import Engine
         from .rehearsal import rehearse
         from .serve import Server
-        from .session import Bench
         from .statement import Notary
 
         settings = EngineConfig.from_dict(config.engine)

@@ -1,9 +1,9 @@
 """One whole request answered to ourselves, before the system-call filter closes.
 
-Libraries open files when first used: the crypto library its configuration, Python an encoding, the
-tokenizer its thread pool. After the filter such a first use fails in the middle of somebody's
-answer; so everything is used once before, with throwaway keys, on the real engine. It is a self-test
-as well: a worker that cannot open, answer and sign for itself does not ask for keys.
+Libraries open files when first used: the crypto library its configuration, Python an encoding,
+the tokenizer its thread pool. After the filter such a first use fails in the middle of somebody's
+answer; so everything is used once before, with throwaway keys, on the real engine. It is a
+self-test as well: a worker that cannot open, answer and sign for itself asks for no evidence.
 """
 
 import asyncio
@@ -23,8 +23,9 @@ from wire.header import RequestHeader
 from wire.records import HEAD, RECEIPT, Record
 from wire.response import ResponseReader
 
+from .bench import Bench
 from .epochs import Keyring
-from .session import Bench, Session
+from .session import Session
 from .statement import Notary
 from .worker_config import WorkerConfig
 

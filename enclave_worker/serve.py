@@ -9,11 +9,11 @@ import contextlib
 
 from wire.errors import AnchorholdError, UnavailableError
 
+from .bench import Bench
 from .epochs import Epoch
 from .gateway_link import GatewayLink, Refused
 from .journal import Event, emit, report
 from .port import LauncherPort
-from .session import Bench
 
 # Between connections: long enough not to spin, short enough for a gateway that restarts.
 RECONNECT_S = 0.2

@@ -117,6 +117,7 @@ class Notary:
             finish=answered.finish,
             trunc=answered.finish == "length",
             model=config.model_name,
+            model_digest=digests["tree"],
             weights=digests["weights"],
             tokenizer=digests.get("tokenizer"),
             template=digests.get("template"),

@@ -188,9 +188,9 @@ class _Audit:
                 raise ReceiptError(f"statement names another {what} than the binding")
         if said["kid"] not in {b64u(kid) for kid in binding.kids().values()}:
             raise ReceiptError("statement names a key that is not in the binding")
-        if (said["model"]["name"], said["model"]["weights"]) not in served:
+        if (said["model"]["name"], said["model"]["digest"]) not in served:
             raise ReceiptError("statement names a model that is not in the binding")
-        return f"model {said['model']['name']}, {said['model']['weights']}"
+        return f"model {said['model']['name']}, {said['model']['digest']}"
 
     def _signature(self) -> str:
         self._needs_statement()

@@ -70,6 +70,7 @@ _MEMBERS: Final = {
     "model": shape.shaped(
         {
             "name": shape.text(),
+            "digest": shape.digest,
             "weights": shape.digest,
             "tokenizer": _OPTIONAL_DIGEST,
             "template": _OPTIONAL_DIGEST,
@@ -143,6 +144,7 @@ class ReceiptClaims:
     finish: str
     trunc: bool
     model: str
+    model_digest: str
     weights: str
     tokenizer: str | None
     template: str | None
@@ -186,6 +188,7 @@ class ReceiptClaims:
             "trunc": self.trunc,
             "model": {
                 "name": self.model,
+                "digest": self.model_digest,
                 "weights": self.weights,
                 "tokenizer": self.tokenizer,
                 "template": self.template,

@@ -34,6 +34,7 @@ class JsonLines:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600, exist_ok=True)
+            path.open("a", encoding="ascii").close()
         except OSError as error:
             raise ConfigError(f"telemetry_file: cannot write it: {error.strerror}") from error
         self._path = path

@@ -4,6 +4,7 @@ Nothing here is special to the demo but its brevity: the processes, the policy, 
 checks are the ones a deployment uses.
 """
 
+import asyncio
 import shutil
 import sys
 import tempfile
@@ -19,7 +20,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from client.api import Client
 from client.report import Verification
-from client.session import Options
+from client.async_transport import AsyncSealedTransport
+from client.proxy import listen_tcp, new_key, serve
+from client.session import Options, load_policy
 from enclave_worker.launcher_config import Trust
 from evidence.bundle import verify_bundle
 
@@ -32,6 +35,17 @@ from .stack import Stack, StackConfig, check_port
 PROMPT = "In two sentences: why should a hospital verify a server before it sends a prompt?"
 MAX_TOKENS = 120
 AUD = "anchorhold-demo"
+
+SNIPPETS = """
+curl {url}/chat/completions -H 'Authorization: Bearer {key}' \\
+  -H 'Content-Type: application/json' \\
+  -d '{{"model":"{model}","messages":[{{"role":"user","content":"Hello"}}],"stream":true}}'
+
+from openai import OpenAI
+client = OpenAI(base_url="{url}", api_key="{key}")
+messages = [{{"role": "user", "content": "Hello"}}]
+print(client.chat.completions.create(model="{model}", messages=messages))
+"""
 
 BANNERS = {
     "software": "trust=software: a development key signs the measurement. This shows the whole path; it "
@@ -123,11 +137,27 @@ class Demo:
             )
             self._say(f"trust={receipt.trust}")
             saved = receipt.save(deployment.root / "receipt.json")
-        offline = verify_bundle(saved.read_bytes(), client.policy, _now())
+        policy = load_policy(deployment.tenant_policy)
+        offline = verify_bundle(saved.read_bytes(), policy, _now())
         word = {0: "valid", 3: "below policy (a live TPM activation cannot be repeated offline)"}
         self._say(f"offline check of the saved receipt: {word.get(offline.exit_code, 'INVALID')}")
         expected = 0 if self.options.trust == "software" else 3
         return bool(stream.text.strip()) and offline.exit_code == expected
+
+    def stay(self, stack: Stack, deployment: Deployment, model: str) -> None:
+        """Serve the local proxy until interrupted."""
+        listener, key = listen_tcp("127.0.0.1", self.options.port + 1), new_key()
+        self._head("6  yours now: a local OpenAI-compatible proxy; Ctrl-C stops everything")
+        self._say(SNIPPETS.format(url=listener.url, key=key, model=model))
+        self._say(
+            f"check it yourself:\n  anchorhold verify {stack.url} --policy {deployment.tenant_policy} "
+            f"--key-file {deployment.key_file}"
+        )
+        transport = AsyncSealedTransport(
+            deployment.tenant_policy, base_url=stack.url, api_key=deployment.api_key,
+            options=Options(state_dir=deployment.root / "client"),
+        )  # fmt: skip
+        asyncio.run(serve(transport, listener, key))
 
     def banner(self) -> None:
         """Say what this trust level is, loudly."""

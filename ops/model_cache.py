@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,9 @@ def ensure(
     except OSError as error:
         raise ConfigError(f"model cache: cannot be created: {error.strerror}") from None
     with _locked(cache / f".{target.name}.lock"):
+        # Left by a process that was killed; only the holder of the lock writes here.
+        for stale in (*cache.glob(f".{target.name}.*.tmp"), *cache.glob(f".{target.name}.*.old")):
+            shutil.rmtree(stale, ignore_errors=True)
         if (target / MANIFEST).is_file():
             try:
                 verify(target)

@@ -26,6 +26,8 @@ from .deployment import Deployment
 #: PCR the worker's measurement is extended into; 8 to 15 cannot be reset by software.
 MEASUREMENT_PCR = 11
 GATEWAY_TIMEOUT_S = 30.0
+#: The same interpreter and packages as this process, whatever is on PATH.
+RUN = "import sys; from ops.cli import main; sys.exit(main())"
 ADMISSION_TIMEOUT_S = 60.0
 
 OnState = Callable[[str, str, Mapping[str, Any]], None]
@@ -120,7 +122,7 @@ class Stack:
     def start_gateway(self) -> None:
         """Start (or start again) the gateway and wait until it answers."""
         log = (self.config.deployment.root / "gateway.log").open("ab")
-        command = [sys.executable, "-P", "-m", "ops.cli", "gateway", "--config"]
+        command = [sys.executable, "-P", "-c", RUN, "gateway", "--config"]
         self.gateway = subprocess.Popen(
             [*command, str(self.config.deployment.gateway_config)], stdout=log, stderr=log
         )

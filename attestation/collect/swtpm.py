@@ -1,6 +1,6 @@
 """A simulated TPM of our own: swtpm on a Unix socket in a state folder, used through tpm2-tools.
 
-No root, no /dev/tpm, nothing written outside the state folder (and the CA folder, if another one is
+No root, no /dev/tpm, nothing kept outside the state folder (and the CA folder, if another one is
 named). A real TPM 2.0 command set and real quotes, but no hardware: trust is `simulated`.
 """
 

@@ -14,7 +14,7 @@ import torch
 
 from .config import PAGE_SIZE, EngineConfig
 from .errors import EngineBusy, EngineStopped, RequestInvalid, RequestTooLong
-from .events import TokenEvent
+from .events import Finish, TokenEvent
 from .folder import ModelFolder
 from .runner import Runner
 from .scheduler import Scheduler
@@ -193,11 +193,21 @@ class Engine:
                 return
             finally:
                 self._loaded.set()
-            while self._take_in(scheduler):
-                self._step(runner, scheduler)
+            try:
+                while self._take_in(scheduler):
+                    self._step(runner, scheduler)
+            finally:
+                self._end_all()
+
+    def _end_all(self) -> None:
+        """End what is still held: cancelled when stopping was asked for, failed otherwise."""
+        with self._wake:
+            finish: Finish = "cancelled" if self._stopping else "error"
+            self._stopping = True
             self._inbox.clear()
-            for stream in list(self._streams.values()):
-                self._deliver(stream, stream.end("cancelled"))
+            streams = list(self._streams.values())
+        for stream in streams:
+            self._deliver(stream, stream.end(finish))
 
     def _take_in(self, scheduler: Scheduler) -> bool:
         """Sleep until there is work; let requests join and leave. False when stopping."""
@@ -231,13 +241,19 @@ class Engine:
             return
         self._computed += sum(item.count for item in work)
         for sequence, token in results:
-            stream = self._streams[sequence.id]
             if token is None:
                 _log.error("engine: found logits that are not finite")
                 self._fail(sequence)
-            else:
-                self._sampled += 1
-                self._deliver(stream, stream.accept(token))
+                continue
+            stream = self._streams[sequence.id]
+            try:
+                event = stream.accept(token)
+            except Exception as error:  # noqa: BLE001 - one answer's text fails that answer only
+                _log.error("engine text failed: %s", type(error).__name__)  # noqa: TRY400
+                self._fail(sequence)
+                continue
+            self._sampled += 1
+            self._deliver(stream, event)
 
     def _fail(self, sequence: Sequence) -> None:
         """End one request with an error that carries nothing."""

@@ -6,15 +6,17 @@ request needs.
 """
 
 import threading
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from .config import EngineConfig
 from .errors import EngineError, TemplateError
 from .events import TokenEvent
+from .folder import ModelFolder
 from .params import SamplingParams
 from .sequence import GenerationRequest
-
-if TYPE_CHECKING:
-    from .engine import Engine
+from .stream import OnEvent
+from .templates import ChatTemplate
+from .tokenizer import Tokenizer
 
 # Generous: the slowest start seen takes two seconds. Beyond it something is stuck.
 WARM_UP_MAX_S = 300.0
@@ -30,7 +32,20 @@ _KINDS = (
 )
 
 
-def warm_up(engine: "Engine") -> None:
+class Warmable(Protocol):
+    """What is needed of the engine."""
+
+    config: EngineConfig
+    folder: ModelFolder
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    max_len: int
+
+    def submit(self, request: GenerationRequest, on_event: OnEvent) -> None:
+        """Queue a request."""
+
+
+def warm_up(engine: Warmable) -> None:
     """Run one request alone, then a full batch of every kind with a longer prompt among them.
 
     Raises:
@@ -49,7 +64,7 @@ def warm_up(engine: "Engine") -> None:
     _run(engine, batch)
 
 
-def _run(engine: "Engine", requests: list[tuple[list[int], SamplingParams]]) -> None:
+def _run(engine: Warmable, requests: list[tuple[list[int], SamplingParams]]) -> None:
     """Run requests together and wait for all."""
     done = threading.Semaphore(0)
     failed: list[str] = []
@@ -69,7 +84,7 @@ def _run(engine: "Engine", requests: list[tuple[list[int], SamplingParams]]) -> 
         raise EngineError(f"engine warm-up: found a request that ended with {failed[0]!r}")
 
 
-def _render(engine: "Engine") -> None:
+def _render(engine: Warmable) -> None:
     """Render the template once; one that refuses these messages has run, which is enough."""
     message = {"role": "user", "content": "Warm-up"}
     try:

@@ -58,6 +58,7 @@ class Weights:
         for name in names:
             if not _SHARD.fullmatch(name):
                 raise ModelError(f"model file {INDEX}: found shard name {name!r}, expected a file")
+        for name in names:
             try:
                 file = self._stack.enter_context(safe_open(folder / name, framework="pt"))
                 keys = list(file.keys())

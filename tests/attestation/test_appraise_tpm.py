@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding
 from simulators.tee import NOW
 from simulators.tpm import DAY, TpmMaker, TpmTee, ecdsa_signature, public_area, rsa_key
 
@@ -143,6 +144,25 @@ def test_step_12_refuses_a_certificate_that_is_no_endorsement(
     tee: TpmTee, facts: dict[str, object]
 ) -> None:
     tee.endorsement = dict(facts)
+    refused(tee.appraise(), "chain_invalid")
+
+
+def test_step_12_refuses_a_link_signed_with_sha1(tee: TpmTee) -> None:
+    """The library makes none, so one is cut: same certificate, SHA-1 named, signed again."""
+    maker = tee.maker
+    weak_key = rsa_key("weak issuer")
+    weak = maker.certificate("weak issuer", "maker root", weak_key, maker.root_key)
+    made = maker.certificate("", "weak issuer", tee.ek_key, weak_key, ca=False, eku=EK_USAGE)
+    sha256_rsa, sha1_rsa = (bytes.fromhex("2a864886f70d0101" + last) for last in ("0b", "05"))
+    loaded = x509.load_der_x509_certificate(made)
+    assert made.count(sha256_rsa) == 2
+    body = loaded.tbs_certificate_bytes.replace(sha256_rsa, sha1_rsa)
+    signature = weak_key.sign(body, padding.PKCS1v15(), hashes.SHA1())
+    forged = made.replace(sha256_rsa, sha1_rsa).replace(loaded.signature, signature)
+    tee.chain = [weak]
+    tee.body["ek_cert"] = made
+    assert isinstance(tee.appraise(), AppraisedEvidence)
+    tee.body["ek_cert"] = forged
     refused(tee.appraise(), "chain_invalid")
 
 

@@ -5,6 +5,7 @@ The samples come from $ANCHORHOLD_VECTORS (index.json, kind `tpm2-quote`).
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +154,9 @@ def test_coco_quote_gives_the_expected_claims_and_verifies(coco: Sample) -> None
     assert isinstance(key, rsa.RSAPublicKey)
     assert verify_signature(quote, signature, key)
     assert check_extra_data(quote, bytes.fromhex(claims["extra_data"]), "nonce_mismatch")
+    listed = json.loads(coco.read("evidence"))["tpm_quote"]["pcrs"]
+    registers = {number: bytes.fromhex(value) for number, value in enumerate(listed)}
+    assert check_registers(quote, signature, {"sha256": registers})
 
 
 def test_coco_quote_with_any_flipped_bit_is_refused(coco: Sample) -> None:

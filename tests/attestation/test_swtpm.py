@@ -21,7 +21,7 @@ from attestation.formats.tpm import encode_body, parse_body
 from attestation.formats.tpm_structures import ALG_NULL, RESTRICTED, parse_public
 from attestation.result import AppraisedEvidence, Refused
 from attestation.verify.credential import challenge_for, make_credential
-from wire.errors import AttestationError, MalformedError, UnavailableError
+from wire.errors import AttestationError, ConfigError, MalformedError, UnavailableError
 from wire.ids import b64u, unb64u
 
 if TYPE_CHECKING:
@@ -272,6 +272,37 @@ def test_a_restarted_tpm_keeps_its_endorsement_and_forgets_its_registers(
     assert after.ak.raw != before.ak.raw
     assert after.pcrs[11] == before.pcrs[11]
     assert {path.name for path in tmp_path.iterdir()} == {"d" * 100, "ca"}
+
+
+def test_missing_programs_are_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="found no swtpm, swtpm_setup") as caught:
+        TpmAttester(tmp_path / "tpm")
+    assert "apt-get install" in caught.value.hint
+    assert not (tmp_path / "tpm").exists()
+
+
+def test_a_tpm_whose_state_is_damaged_does_not_start(tmp_path: Path, attester: TpmAttester) -> None:
+    assert attester.kind == "tpm2"
+    (tmp_path / "tpm").mkdir()
+    (tmp_path / "tpm" / "tpm2-00.permall").write_bytes(b"damaged")
+    (tmp_path / "ca").mkdir()
+    with pytest.raises(UnavailableError, match=r"swtpm|tpm2"):
+        TpmAttester(tmp_path, tmp_path / "ca")
+
+
+def test_a_tpm_that_cannot_be_certified_is_not_half_made(
+    tmp_path: Path, attester: TpmAttester
+) -> None:
+    assert attester.kind == "tpm2"
+    (tmp_path / "ca").mkdir()
+    for name in ("signkey.pem", "issuercert.pem", "swtpm-localca-rootca-cert.pem"):
+        (tmp_path / "ca" / name).write_text("damaged")
+    with pytest.raises(UnavailableError, match="swtpm_setup: found exit 1, expected 0"):
+        TpmAttester(tmp_path, tmp_path / "ca")
+    assert not (tmp_path / "tpm").exists()
 
 
 _OWNER = """

@@ -14,6 +14,7 @@ from pathlib import Path
 from simulators.capture import Wiretap, process_memory
 
 from client.api import Client
+from client.session import Options
 from ops.deployment import create
 from ops.stack import Stack, StackConfig, free_port
 
@@ -45,8 +46,8 @@ def main() -> None:
     )  # fmt: skip
     with Stack(config) as stack:
         client = Client(
-            f"http://127.0.0.1:{http.port}",
-            api_key=deployment.api_key, policy=deployment.tenant_policy, state_dir=out / "client",
+            f"http://127.0.0.1:{http.port}", deployment.api_key,
+            policy=deployment.tenant_policy, options=Options(state_dir=out / "client"),
         )  # fmt: skip
         pieces = []
         for number, piece in enumerate(

@@ -1,7 +1,5 @@
 """A real sandboxed worker, started once per module, and a peer that plays the gateway."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator

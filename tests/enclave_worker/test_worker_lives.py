@@ -1,11 +1,9 @@
 """How a worker comes up, rotates, loses its gateway, dies and stops. Each test starts its own."""
 
-from __future__ import annotations
-
 import asyncio
+import json
 import os
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,11 @@ import pytest
 from simulators.caller import Caller
 from simulators.link_peer import LinkPeer
 
+from attestation.appraise import appraise
+from attestation.binding import Binding
+from attestation.policy import parse_policy
+from attestation.result import AppraisedEvidence
+from enclave_worker.clock import Clock
 from enclave_worker.launch import Launcher
 from enclave_worker.launcher_config import LauncherConfig
 from wire.errors import AttestationError, ConfigError, UnavailableError
@@ -34,15 +37,13 @@ async def test_epochs_rotate_and_the_old_key_opens_within_its_grace_only(make_be
         assert second.sig_pk == first.sig_pk
         assert not set(first.kids().values()) & set(second.kids().values())
         assert second.nbf < first.exp, "published before the first one ends"
-        await asyncio.sleep(max(0.0, first.exp + 0.5 - time.time()))
+        await asyncio.sleep(max(0.0, first.exp + 0.5 - Clock().ms() / 1000))
         answer = await bed.peer.exchange(early.header.rid, early.envelope)
         assert who.read(early, bytes(answer.data)).status == 200
         # 8 s epochs are kept for 2 s after their end
-        await asyncio.sleep(max(0.0, first.exp + 3.2 - time.time()))
+        await asyncio.sleep(max(0.0, first.exp + 3.2 - Clock().ms() / 1000))
         answer = await bed.peer.exchange(late.header.rid, late.envelope)
-        code = verify_notice(
-            answer.notice, first.sig_pk, late.header.rid, late.th, late.kids
-        )
+        code = verify_notice(answer.notice, first.sig_pk, late.header.rid, late.th, late.kids)
         assert code == "kid_unknown"
         new = Caller(second)
         sealed = new.seal(new.chat("new key"))
@@ -171,7 +172,9 @@ async def test_a_missing_model_folder_is_named_with_what_was_expected(
     launcher_config: LauncherConfig, tmp_path: Path
 ) -> None:
     launcher = Launcher(replace(launcher_config, model_dir=tmp_path / "nowhere"))
-    with pytest.raises(ConfigError, match="found nothing at .*nowhere, expected a folder") as caught:
+    with pytest.raises(
+        ConfigError, match=r"found nothing at .*nowhere, expected a folder"
+    ) as caught:
         await asyncio.to_thread(launcher.start)
     assert "anchorhold model import" in caught.value.hint
     assert not list(launcher_config.state_dir.glob("root-*"))
@@ -187,7 +190,7 @@ async def test_an_unsupported_model_is_explained_by_the_worker_that_refused_it(
     config = (folder / "config.json").read_text().replace('"silu"', '"relu"')
     (folder / "config.json").write_text(config)
     launcher = Launcher(replace(launcher_config, model_dir=folder))
-    with pytest.raises(UnavailableError, match="stage load: .*hidden_act"):
+    with pytest.raises(UnavailableError, match=r"stage load: .*hidden_act"):
         await asyncio.to_thread(launcher.start)
 
 
@@ -223,3 +226,66 @@ async def test_the_measurement_changes_with_the_model_and_the_configuration(
     assert measured(service_policy=b'{"v":1,"id":"other"}') != base
     (folder / "generation_config.json").write_text('{"eos_token_id": 3}')
     assert measured(model_dir=folder) != base
+
+
+@pytest.mark.tpm
+async def test_a_worker_under_a_software_tpm_is_activated_and_accepted_as_simulated(
+    launcher_config: LauncherConfig, tmp_path: Path
+) -> None:
+    config = replace(launcher_config, trust="simulated")
+    peer = LinkPeer(config.gateway_socket, tmp_path / "log.db")
+    peer.activate = True
+    await peer.start()
+    launcher = Launcher(config)
+    try:
+        await asyncio.to_thread(launcher.start)
+        new = await peer.admitted()
+        assert peer.activation is not None
+        policy = parse_policy(json.dumps(tpm_policy(launcher, new.binding)).encode())
+        verdict = appraise(
+            new.binding.raw,
+            new.evidence,
+            new.posture,
+            policy,
+            Clock().s(),
+            activation=peer.activation,
+        )
+        assert isinstance(verdict, AppraisedEvidence), verdict
+        assert verdict.trust == "simulated"
+        who = Caller(new.binding)
+        body = who.chat("quoted")
+        sealed = who.seal(body)
+        answer = await peer.exchange(sealed.header.rid, sealed.envelope)
+        reply = who.read(sealed, bytes(answer.data))
+        text = reply.json["choices"][0]["message"]["content"]
+        claims = who.verify(sealed, body, reply, text, peer.log).claims
+        assert claims["att"]["trust"] == "simulated"
+        live = await peer.challenge(os.urandom(32))
+        assert live["evidence"][0]["kind"] == "tpm2"
+    finally:
+        await asyncio.to_thread(launcher.stop)
+        await peer.close()
+
+
+def tpm_policy(launcher: Launcher, binding: Binding) -> dict[str, Any]:
+    now = Clock().s()
+    rule = {
+        "kind": "tpm2",
+        "roots": [launcher.trust_anchor],
+        "measurements": [launcher.measurement],
+        "pcr": 11,
+        "posture": {},
+    }
+    return {
+        "v": 1,
+        "id": "tests",
+        "seq": 1,
+        "not_before": now - 60,
+        "expires": now + 3600,
+        "aud": "tests",
+        "min_workers": 1,
+        "allow_simulated": True,
+        "accept": [rule],
+        "models": [{"name": "tiny"}],
+        "service_policies": [binding.policy],
+    }

@@ -1,7 +1,5 @@
 """Sealed requests answered by a real sandboxed worker process over the real link."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -17,6 +15,7 @@ from attestation.binding import parse_binding
 from attestation.policy import Policy, parse_policy
 from attestation.posture import parse_posture
 from attestation.result import AppraisedEvidence, Refused
+from enclave_worker.clock import Clock
 from wire.envelope import Candidate
 from wire.errors import OpenError
 from wire.ids import kid_of, unb64u
@@ -39,7 +38,7 @@ async def ask(worker: Any, body: dict[str, Any], **kwargs: Any) -> Any:
 
 def software_policy(worker: Any, measurement: str) -> Policy:
     """A policy that pins this worker's root, measurement, model and posture."""
-    now = int(time.time())
+    now = Clock().s()
     rule = {
         "kind": "software",
         "roots": [worker.launcher.trust_anchor],
@@ -106,9 +105,7 @@ async def test_streamed_and_plain_greedy_answers_are_the_same_text(worker: Any) 
         body = caller(worker).chat("numbers 1 2 3", stream=stream, temperature=0, max_tokens=24)
         who, sealed, answer = await ask(worker, body)
         reply = who.read(sealed, bytes(answer.data))
-        texts.append(
-            reply.text if stream else reply.json["choices"][0]["message"]["content"]
-        )
+        texts.append(reply.text if stream else reply.json["choices"][0]["message"]["content"])
     assert texts[0] == texts[1]
 
 
@@ -172,15 +169,11 @@ async def test_the_evidence_is_accepted_under_a_policy_that_names_what_was_measu
 ) -> None:
     newest = worker.peer.newest
     policy = software_policy(worker, measurement=worker.launcher.measurement)
-    verdict = appraise(
-        newest.binding.raw, newest.evidence, newest.posture, policy, int(time.time())
-    )
+    verdict = appraise(newest.binding.raw, newest.evidence, newest.posture, policy, Clock().s())
     assert isinstance(verdict, AppraisedEvidence), verdict
     assert verdict.trust == "software"
     other = software_policy(worker, measurement="sha256:" + "0" * 64)
-    verdict = appraise(
-        newest.binding.raw, newest.evidence, newest.posture, other, int(time.time())
-    )
+    verdict = appraise(newest.binding.raw, newest.evidence, newest.posture, other, Clock().s())
     assert isinstance(verdict, Refused)
     assert "measurement_not_accepted" in verdict.codes
 
@@ -198,15 +191,13 @@ async def test_the_same_envelope_twice_is_refused_as_a_replay(worker: Any) -> No
 
 
 async def test_an_expired_request_is_refused(worker: Any) -> None:
-    now = int(time.time())
-    _, sealed, answer = await ask(
-        worker, caller(worker).chat("late"), iat=now - 600, exp=now - 200
-    )
+    now = Clock().s()
+    _, sealed, answer = await ask(worker, caller(worker).chat("late"), iat=now - 600, exp=now - 200)
     assert notice_code(worker, sealed, answer) == "expired"
 
 
 async def test_a_request_dated_in_the_future_is_refused(worker: Any) -> None:
-    now = int(time.time())
+    now = Clock().s()
     _, sealed, answer = await ask(
         worker, caller(worker).chat("early"), iat=now + 200, exp=now + 500
     )
@@ -214,7 +205,7 @@ async def test_a_request_dated_in_the_future_is_refused(worker: Any) -> None:
 
 
 async def test_within_two_minutes_of_clock_difference_a_request_is_answered(worker: Any) -> None:
-    now = int(time.time())
+    now = Clock().s()
     who, sealed, answer = await ask(
         worker, caller(worker).chat("skewed"), iat=now - 400, exp=now - 60
     )
@@ -331,7 +322,44 @@ async def test_an_unknown_endpoint_is_named_inside_the_ciphertext(worker: Any) -
     assert who.read(sealed, bytes(answer.data)).status == 404
 
 
+async def test_a_long_body_is_read_beside_the_loop_with_the_same_result(worker: Any) -> None:
+    body = caller(worker).chat("short prompt", metadata={"note": "x" * 50_000})
+    who, sealed, answer = await ask(worker, body)
+    reply = who.read(sealed, bytes(answer.data))
+    text = reply.json["choices"][0]["message"]["content"]
+    who.verify(sealed, body, reply, text, worker.peer.log)
+    body = caller(worker).chat("long prompt " * 5000)
+    who, sealed, answer = await ask(worker, body)
+    reply = who.read(sealed, bytes(answer.data))
+    assert reply.json["error"]["code"] == "context_length_exceeded"
+
+
+async def test_stop_strings_end_the_answer_before_they_appear(worker: Any) -> None:
+    body = caller(worker).chat("stop", temperature=0, max_tokens=48, ignore_eos=True)
+    who, sealed, answer = await ask(worker, body)
+    text = who.read(sealed, bytes(answer.data)).json["choices"][0]["message"]["content"]
+    mark = text[len(text) // 2 : len(text) // 2 + 3]
+    who, sealed, answer = await ask(worker, {**body, "stop": [mark]})
+    choice = who.read(sealed, bytes(answer.data)).json["choices"][0]
+    assert choice["finish_reason"] == "stop"
+    assert choice["message"]["content"] == text[: text.index(mark)]
+
+
 # ---------------------------------------------------------------- load, cancel, evidence
+
+
+async def test_a_gateway_that_sends_more_than_the_credits_is_told_busy(worker: Any) -> None:
+    who = caller(worker)
+    body = who.chat("flood", stream=True, max_tokens=900, ignore_eos=True)
+    sealed = [who.seal(body) for _ in range(worker.config.slots + 1)]
+    answers = [await worker.peer.send_job(s.header.rid, s.envelope) for s in sealed]
+    last = answers[-1]
+    await asyncio.wait_for(last.ended.wait(), 30)
+    assert notice_code(worker, sealed[-1], last) == "busy"
+    for request in sealed[:-1]:
+        await worker.peer.cancel(request.header.rid)
+    for answer in answers:
+        await asyncio.wait_for(answer.ended.wait(), 30)
 
 
 async def test_two_requests_of_sixteen_streams_each_all_complete_with_receipts(
@@ -343,9 +371,8 @@ async def test_two_requests_of_sixteen_streams_each_all_complete_with_receipts(
         reply = who.read(sealed, bytes(answer.data))
         who.verify(sealed, body, reply, reply.text, worker.peer.log)
 
-    before = worker.peer.credits
     await asyncio.gather(*(one(number) for number in range(32)))
-    await worker.peer.until(lambda: worker.peer.credits == before)
+    await worker.peer.until(lambda: worker.peer.credits == worker.config.slots)
 
 
 async def test_a_cancel_stops_within_a_step_and_is_reported_signed(worker: Any) -> None:

@@ -57,9 +57,7 @@ def test_logits_equal_transformers(shape: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 3, 16, 31])
-def test_chunking_does_not_change_logits(
-    step: int, tiny: tuple[Path, object]
-) -> None:
+def test_chunking_does_not_change_logits(step: int, tiny: tuple[Path, object]) -> None:
     folder, oracle = tiny
     runner = make_runner(folder)
     tokens = random_tokens(83, runner.model.config.vocab_size)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from simulators.generation import Answer, generate, running
+from simulators.llamas import shared_folder
 from transformers import AutoModelForCausalLM
 
 from enclave_worker.engine.params import SamplingParams
@@ -41,7 +42,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_grou
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo model in float32, imported from its package."""
-    return ensure("smollm2", tmp_path_factory.getbasetemp().parent / "models", dtype="float32")
+    return ensure("smollm2", shared_folder(tmp_path_factory) / "models", dtype="float32")
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,7 @@ ESCAPES = [
     "{{ self.__init__.__globals__ }}",
     "{{ self._TemplateReference__context }}",
     "{% macro m() %}{% endmacro %}{{ m.__call__.__globals__ }}",
-    "{{ messages | map(attribute='__class__') | list }}",
+    "{{ messages | map(attribute='__class__') | join }}",
     "{{ messages | selectattr('__class__.__mro__') | list }}",
     "{{ messages | map('attr', '__class__') | list }}",
     "{{ messages | attr('__class__') }}",

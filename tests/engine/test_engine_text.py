@@ -1,6 +1,7 @@
 """Text comes out whole: no broken characters, no part of a stop string, whatever the tokens."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from enclave_worker.engine.tokenizer import Detokenizer, Tokenizer
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 TEXTS = (
     "plain words, and some more.",
-    "caf\u00e9 na\u00efve \u4e2d\u6587\u5b57 \u0440\u0443\u0441\u0441\u043a\u0438\u0439",
+    "na\u00efve \u4e2d\u6587\u5b57 \u0440\u0443\u0441\u0441\u043a\u0438\u0439",
     f"emoji \U0001f600 and {FAMILY} and flags \U0001f1eb\U0001f1f7!",
     "  leading and  double spaces\n\n\tand tabs ",
     "\ufffd a real replacement character \ufffd",
@@ -133,7 +134,7 @@ def test_stop_filter_does_not_depend_on_how_text_is_cut(
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=8)) | {0, len(text)})
     watched = StopFilter(stops)
     shown = ""
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in pairwise(cuts):
         shown += watched.push(text[start:end])
         assert expected.startswith(shown)  # nothing of a stop string is ever out
     assert watched.hit == bool(ends)
@@ -142,15 +143,15 @@ def test_stop_filter_does_not_depend_on_how_text_is_cut(
 
 def test_a_stop_string_across_pieces_does_not_leak() -> None:
     watched = StopFilter(["</answer>"])
-    assert [watched.push(p) for p in ("yes</", "ans", "wer", "> no")] == ["yes", "", "", ""]
+    assert [watched.push(p) for p in ("yes</", "answ", "er", "> no")] == ["yes", "", "", ""]
     assert watched.hit
     assert watched.push("more") == ""
 
 
 def test_what_only_looked_like_a_stop_string_comes_out() -> None:
     watched = StopFilter(["</answer>"])
-    assert watched.push("a </ans") == "a "
-    assert watched.push("elm") == "</anselm"
+    assert watched.push("a </answ") == "a "
+    assert watched.push("ung") == "</answung"
     assert watched.push(" <") == " "
     assert watched.flush() == "<"
     assert not watched.hit

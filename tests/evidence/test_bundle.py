@@ -237,7 +237,7 @@ def test_evidence_for_another_binding_is_invalid() -> None:
         ({"boot": bytes(16)}, "names"),
         ({"kid": bytes(32)}, "names"),
         ({"service_policy": sha256_tag(b"other")}, "names"),
-        ({"weights": sha256_tag(b"other")}, "names"),
+        ({"model_digest": sha256_tag(b"other")}, "names"),
         ({"model": "other"}, "names"),
         ({"bh": bytes(32)}, "names"),
         ({"t0": (NOW - 900) * 1000}, "time"),

@@ -53,6 +53,7 @@ class Answered:
             wid=facts["wid"],
             boot=facts["boot"],
             model=facts["models"][0].name,
+            model_digest=facts["models"][0].digest,
             weights=facts["models"][0].digest,
             bh=bh,
             att_evidence=digest,

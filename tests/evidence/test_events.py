@@ -26,6 +26,7 @@ from evidence.events import (
     worker_session_event,
 )
 from evidence.leaf import EVENT_MAX, HEAD_LEN, open_leaf, parse_leaf, public_leaf, read_public_leaf
+from evidence.merkle import leaf_hash
 from wire.canonical import encode, parse_evj1
 from wire.errors import MalformedError, ReceiptError
 
@@ -153,7 +154,10 @@ def test_a_leaf_opens_to_its_event_only() -> None:
             open_leaf(LEAF, event, blind)
 
 
-@given(st.integers(0, 8 * len(LEAF) - 1))
+SEALED_BIT = 32  # the algorithm: flipped, it is a sealed leaf, whose body nobody here can read
+
+
+@given(st.integers(0, 8 * len(LEAF) - 1).filter(lambda bit: bit != SEALED_BIT))
 def test_any_flipped_bit_of_a_public_leaf_is_refused(bit: int) -> None:
     with pytest.raises(ReceiptError):
         open_leaf(flip(LEAF, bit), EVENT, BLIND)
@@ -166,6 +170,14 @@ def test_leaf_sizes_come_in_steps(event: bytes) -> None:
     leaf = public_leaf(event, BLIND)
     assert (len(leaf) - HEAD_LEN) % 256 == 0
     assert read_public_leaf(leaf) == (event, BLIND)
+
+
+def test_a_public_leaf_turned_into_a_sealed_one_is_another_leaf_of_the_tree() -> None:
+    turned = flip(LEAF, SEALED_BIT)
+    assert parse_leaf(turned).alg == 1
+    assert leaf_hash(turned) != leaf_hash(LEAF)
+    with pytest.raises(ReceiptError):
+        read_public_leaf(turned)
 
 
 def test_a_sealed_leaf_is_carried_and_checked_by_its_commitment_only() -> None:

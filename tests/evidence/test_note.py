@@ -78,6 +78,34 @@ def test_text_without_a_final_newline_is_not_signed() -> None:
         SIGNER.sign("no newline")
 
 
+@pytest.mark.parametrize("vkey", ["", "name", "name+00000000", "two words+00000000+AAAA"])
+def test_a_malformed_vkey_is_refused(vkey: str) -> None:
+    with pytest.raises(MalformedError):
+        parse_vkey(vkey)
+
+
+def test_a_signature_twice_counts_once() -> None:
+    note = SIGNER.sign(TEXT)
+    again = note + note.split("\n\n")[1]
+    assert len(open_note(again, [SIGNER.key]).verified) == 1
+
+
+def test_a_second_spelling_of_the_same_signature_is_refused() -> None:
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    note = SIGNER.sign(TEXT)
+    assert note.endswith("=\n")  # 68 bytes leave two spare bits in the last character
+    last = alphabet.index(note[-3])
+    respelled = note[:-3] + alphabet[last | 1] + note[-2:]
+    with pytest.raises(MalformedError, match="canonical"):
+        open_note(respelled, [SIGNER.key])
+
+
+def test_a_signature_no_longer_than_its_key_id_is_refused() -> None:
+    line = base64.b64encode(SIGNER.key.key_id).decode()
+    with pytest.raises(MalformedError, match="longer than its key id"):
+        split_note(f"{TEXT}\n\u2014 log.test/a {line}\n")
+
+
 def test_a_note_larger_than_the_limit_is_refused() -> None:
     with pytest.raises(MalformedError, match="at most"):
         split_note("x" * 70_000 + "\n\n")
@@ -121,6 +149,7 @@ ROOT = base64.b64encode(bytes(32)).decode()
         f"origin\n0x1\n{ROOT}\n",
         f"origin\n{2**63}\n{ROOT}\n",
         f"origin\n1\n{ROOT[:-4]}\n",
+        "origin\n1\nnot base64!\n",
         "origin\n1\n" + "A" * 43 + "B=\n",
         f"origin\n1\n{ROOT}\n\n",
         f"origin\n\u0661\n{ROOT}\n",

@@ -192,6 +192,12 @@ def test_a_flipped_bit_of_the_leaf_is_refused(bit: int) -> None:
         verify(replace(HONEST.record, logged=flip_leaf(HONEST.logged, bit)))
 
 
+def test_every_flipped_bit_of_the_leaf_head_is_refused() -> None:
+    for bit in range(8 * 53):
+        with pytest.raises(ReceiptError):
+            verify(replace(HONEST.record, logged=flip_leaf(HONEST.logged, bit)))
+
+
 def test_a_flipped_bit_of_the_path_is_refused() -> None:
     with pytest.raises(ReceiptError) as caught:
         verify(replace(HONEST.record, logged=flip_proof(HONEST.logged)))

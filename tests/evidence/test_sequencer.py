@@ -227,6 +227,19 @@ async def test_reads_from_other_threads_see_only_durable_heads(opened: Callable[
     assert wrong == []
 
 
+def test_an_event_loop_that_is_gone_does_not_stop_the_log(opened: Callable[..., Log]) -> None:
+    log = opened()
+
+    async def leave() -> None:
+        await asyncio.wait_for(asyncio.shield(log.append("test.event", {})), 0)
+
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            asyncio.run(leave())
+    assert asyncio.run(filled(log, 2))
+    assert log.stopped is None
+
+
 def test_two_event_loops_can_share_a_log(opened: Callable[..., Log]) -> None:
     log = opened()
     indices: list[int] = []
@@ -418,9 +431,15 @@ async def test_an_anchor_that_cannot_be_written_stops_the_log(
     folder.mkdir()
     log = opened(anchor=folder / "anchor")
     shutil.rmtree(folder)
-    await log.append("test.event", {})  # durable already when the anchor's turn comes
-    while log.stopped is None:
-        await asyncio.sleep(0.001)
+    pending = [log.append("test.event", {"n": n}) for n in range(600)]
+    results = await asyncio.gather(*pending, return_exceptions=True)
+    kept = [item for item in results if isinstance(item, Logged)]
+    # the first commit was durable when the anchor's turn came; nothing after it was tried
+    assert [item.index for item in kept] == list(range(log.size))
+    assert 0 < len(kept) <= 256
+    lost = [item for item in results if not isinstance(item, Logged)]
+    assert all(isinstance(item, UnavailableError) for item in lost)
+    assert len(kept) + len(lost) == 600
     with pytest.raises(UnavailableError, match="stopped"):
         await log.append("test.event", {})
 

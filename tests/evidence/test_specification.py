@@ -1,4 +1,4 @@
-"""The worked examples of docs/spec/receipts.md are what the code computes, from first principles."""
+"""The worked examples of docs/spec/receipts.md hold, computed from first principles."""
 
 from __future__ import annotations
 

@@ -164,6 +164,7 @@ def _receipt(
         finish=answer.finish,
         trunc=answer.finish == "length",
         model="m",
+        model_digest=sha256_tag(b"weights"),
         weights=sha256_tag(b"weights"),
         tokenizer=None,
         template=None,

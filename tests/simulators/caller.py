@@ -1,14 +1,12 @@
 """A tenant's end of sealed exchanges with one worker: seals requests, reads and checks answers."""
 
-from __future__ import annotations
-
 import json
 import os
-import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from attestation.binding import Binding
+from enclave_worker.clock import Clock
 from evidence.commit import commit_segments, request_segments, response_segments
 from evidence.record import VerifiedReceipt, parse_record, verify_record
 from wire.envelope import Candidate, SealedRequest, seal_request
@@ -68,7 +66,7 @@ class Caller:
         """Seal a body; `changes` go into the clear header."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         members = body if isinstance(body, dict) else {}
-        now = int(time.time())
+        now = Clock().s()
         header = RequestHeader(
             rid=os.urandom(16),
             aud=self.binding.aud,
@@ -85,15 +83,11 @@ class Caller:
         keys = [Candidate(kem.kid, kem.suite, kem.pk) for kem in self.binding.kems]
         first = {"m": "POST", "p": path, "h": {}} | (head or {})
         wanted = [key for key in keys if key.suite == header.suite]
-        return seal_request(
-            header, candidates or wanted, first, raw, os.urandom, allow_x25519=True
-        )
+        return seal_request(header, candidates or wanted, first, raw, os.urandom, allow_x25519=True)
 
     def read(self, sealed: SealedRequest, data: bytes) -> Reply:
         """Read a complete answer; raises what ResponseReader raises."""
-        reader = ResponseReader(
-            sealed.th, sealed.header.rid, sealed.keys, sealed.R, sealed.kids
-        )
+        reader = ResponseReader(sealed.th, sealed.header.rid, sealed.keys, sealed.R, sealed.kids)
         reply = Reply(reader=reader)
         for record in reader.feed(data):
             if record.type == HEAD:

@@ -70,11 +70,14 @@ class Deployment:
         self.keys: dict[str, str] = {}
         policy = self.folder / "admission.json"
         policy.write_text(json.dumps(self.tee.demands))
+        deny = self.folder / "deny.txt"
+        deny.write_text("")
         self.config = GatewayConfig(
             **{
                 "aud": AUD,
                 "state_dir": self.folder / "state",
                 "admission_policy_file": policy,
+                "deny_file": deny,
                 "port": 0,
                 "settle_s": 0.0,
                 "lease_s": 2,

@@ -192,6 +192,7 @@ class Exchange:
             finish="stop",
             trunc=False,
             model="tiny",
+            model_digest=WEIGHTS,
             weights=WEIGHTS,
             tokenizer=sha256_tag(b"tokenizer"),
             template=None,

@@ -82,7 +82,9 @@ def submit(
 
 
 def generate(
-    engine: Engine, prompts: Sequence[Sequence[int]], params: SamplingParams | Sequence[SamplingParams]
+    engine: Engine,
+    prompts: Sequence[Sequence[int]],
+    params: SamplingParams | Sequence[SamplingParams],
 ) -> list[Answer]:
     """Run prompts together and wait for all."""
     each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)

@@ -3,8 +3,6 @@
 Honest unless told otherwise: `refuse_with` refuses admission, `mute_log` never answers RECEIPT.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os
@@ -16,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from attestation.binding import Binding, parse_binding
 from attestation.evidence import Evidence, evidence_list
-from attestation.verify.credential import challenge_for
+from attestation.verify.credential import Activation, Challenge, challenge_for
 from evidence.events import INFER_RECEIPT
 from evidence.sequencer import Log
 from wire.canonical import encode as encode_json
@@ -76,7 +74,7 @@ class LinkPeer:
         self.refuse_with: list[str] | None = None
         self.mute_log = False
         self.activate = False
-        self.activations: list[dict[str, Any]] = []
+        self.activation: Activation | None = None
         self.introduced: list[Introduced] = []
         self.credits = 0
         self.heartbeats = 0
@@ -86,6 +84,7 @@ class LinkPeer:
         self.challenges: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.changed = asyncio.Condition()
         self.failures: list[BaseException] = []
+        self._challenge: Challenge | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._server: asyncio.Server | None = None
         self._nonce = b""
@@ -143,7 +142,9 @@ class LinkPeer:
     async def cancel(self, rid: bytes) -> None:
         await self._send(raw_message(CANCEL, rid))
 
-    async def challenge(self, nonce: bytes, credential: dict[str, Any] | None = None) -> dict[str, Any]:
+    async def challenge(
+        self, nonce: bytes, credential: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         number = len(self.challenges) + 1
         future = self.challenges[number] = asyncio.get_running_loop().create_future()
         wid = self.newest.binding.wid
@@ -176,7 +177,7 @@ class LinkPeer:
                         self.changed.notify_all()
         except (ConnectionError, asyncio.CancelledError):
             pass
-        except BaseException as error:  # noqa: BLE001 - a test looks at it
+        except BaseException as error:
             self.failures.append(error)
             raise
         finally:
@@ -190,7 +191,8 @@ class LinkPeer:
         if kind in (MessageType.HELLO, MessageType.KEYS):
             await self._introduce(message.json())
         elif kind == MessageType.ACTIVATED:
-            self.activations.append(message.json())
+            assert self._challenge is not None
+            self.activation = self._challenge.activation(message.json()["answer"])
             await self._admit(self.newest)
         elif kind == MessageType.PULL:
             self._pull(message.json())
@@ -215,9 +217,9 @@ class LinkPeer:
         evidence = evidence_list(document["evidence"])
         new = Introduced(binding, evidence, unb64u(document["posture"]))
         self.introduced.append(new)
-        challenge = challenge_for(evidence[0], os.urandom) if self.activate else None
-        if challenge is not None:
-            question = {"id": 1, "credential": challenge.credential.to_json()}
+        self._challenge = challenge_for(evidence[0], os.urandom) if self.activate else None
+        if self._challenge is not None:
+            question = {"id": 1, "credential": self._challenge.credential.to_json()}
             await self._send(json_message(ACTIVATE, question))
         else:
             await self._admit(new)
@@ -229,9 +231,7 @@ class LinkPeer:
     def _pull(self, document: dict[str, Any]) -> None:
         seq, count = document["seq"], document["n"]
         assert seq > self._seq
-        self._verify(
-            self.newest.binding, document["sig"], pull_bytes(self._nonce, seq, count)
-        )
+        self._verify(self.newest.binding, document["sig"], pull_bytes(self._nonce, seq, count))
         self._seq = seq
         self.credits += count
 

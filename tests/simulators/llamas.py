@@ -7,10 +7,10 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
 from simulators.models import tiny_llama
+from transformers import LlamaConfig, LlamaForCausalLM
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -57,6 +57,12 @@ def random_llama(folder: Path, shape: str = "gqa-tied", seed: int = 11) -> Llama
                 value.data.add_(torch.randn_like(value) * 0.2)
     model.save_pretrained(folder)
     return model
+
+
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """A folder all processes of one test run share: the demo model is imported once."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 def oracle_logits(model: LlamaForCausalLM, tokens: list[int]) -> torch.Tensor:

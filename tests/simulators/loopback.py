@@ -22,7 +22,8 @@ class Loopback:
 
     def __init__(self, app: Any, *, port: int = 0, uds: Path | None = None) -> None:
         if uds is None:
-            self._socket = socket.socket()
+            # proto is named: asyncio turns Nagle off only on sockets that say they are TCP
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.bind(("127.0.0.1", port))
             self.port = self._socket.getsockname()[1]
@@ -48,6 +49,6 @@ class Loopback:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
+        self._server.should_exit = self._server.force_exit = True
         self._thread.join(10)
         self._socket.close()

@@ -286,6 +286,7 @@ class WorkerPeer:
             finish="stop",
             trunc=False,
             model=model.name,
+            model_digest=model.digest,
             weights=model.digest,
             tokenizer=None,
             template=None,
@@ -346,6 +347,6 @@ class WorkerPeer:
         self._closed.set()
 
     async def _beat(self, every_s: float) -> None:
-        while True:
+        while not self._closed.is_set():
             await asyncio.sleep(every_s)
             self.send(json_message(HEARTBEAT, {}))

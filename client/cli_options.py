@@ -1,0 +1,121 @@
+"""Arguments and output that several commands share. Secrets come by file or environment only."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from wire.errors import ConfigError
+
+if TYPE_CHECKING:
+    from attestation.result import Trust
+
+KEY_ENV: Final = "ANCHORHOLD_API_KEY"
+POLICY_ENV: Final = "ANCHORHOLD_POLICY"
+KEY_FILE_MAX: Final = 4096
+MARKS: Final = {True: "ok  ", False: "FAIL", None: "----"}
+# What each level is worth, said wherever it is shown.
+MEANING: Final[dict[str, str]] = {
+    "hardware": "a vendor's hardware vouches for the worker",
+    "vtpm": "a virtual TPM tied to a hardware report vouches for the worker",
+    "simulated": "SIMULATED: a software TPM vouches; its operator could have read everything",
+    "software": "SOFTWARE: no hardware vouches; the worker's operator could have read everything",
+}
+
+
+def add_command(commands: Any, name: str, text: str, examples: str) -> argparse.ArgumentParser:
+    """A sub-command whose help ends with examples."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog="examples:\n" + "".join(f"  {line}\n" for line in examples.splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def add_policy(parser: argparse.ArgumentParser) -> None:
+    """`--policy FILE`."""
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        default=os.environ.get(POLICY_ENV),
+        help=f"the tenant's policy (default: ${POLICY_ENV})",
+    )
+
+
+def add_gateway(parser: argparse.ArgumentParser) -> None:
+    """What every command that talks to a gateway takes."""
+    add_policy(parser)
+    parser.add_argument(
+        "--key-file",
+        type=Path,
+        metavar="FILE",
+        help=f"file with the API key (default: ${KEY_ENV}); never given as an argument",
+    )
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="where log heads are remembered (default: ~/.local/state/anchorhold)",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def policy_path(args: argparse.Namespace) -> Path:
+    """The policy named by option or environment.
+
+    Raises:
+        ConfigError: neither is given.
+    """
+    if args.policy is None:
+        raise ConfigError(
+            "policy: found none",
+            hint=f"name the tenant's policy file with --policy or ${POLICY_ENV}",
+        )
+    return Path(args.policy)
+
+
+def api_key(args: argparse.Namespace) -> str | None:
+    """The tenant credential, from the file or the environment.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    path: Path | None = args.key_file
+    if path is None:
+        return os.environ.get(KEY_ENV) or None
+    try:
+        with path.open(encoding="ascii") as file:
+            return file.read(KEY_FILE_MAX).strip()
+    except (OSError, UnicodeDecodeError) as cause:
+        reason = getattr(cause, "strerror", None) or "not a text file"
+        raise ConfigError(f"key file {path}: {reason}", hint="name it with --key-file") from cause
+
+
+def trust_line(trust: Trust | str | None) -> str:
+    """The line that names the trust level and what it is worth."""
+    if trust is None:
+        return "trust=none: nothing was accepted"
+    return f"trust={trust}: {MEANING[trust]}"
+
+
+def printable(text: str) -> str:
+    """`text` without control characters: a terminal obeys them, and it is a stranger's text."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
+def note(text: str) -> None:
+    """One line for people, beside the output."""
+    print(printable(text), file=sys.stderr)

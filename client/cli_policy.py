@@ -1,0 +1,102 @@
+"""`anchorhold policy check FILE`: is it a policy, is it in force, and what does it let through?"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attestation.policy import POLICY_MAX, Policy, parse_policy
+from wire.errors import PolicyError
+
+from .cli_options import add_command, add_json, note, printable
+from .clock import wall_clock
+from .files import read_file
+from .report import EXIT_BELOW_POLICY, EXIT_INVALID, EXIT_OK
+
+if TYPE_CHECKING:
+    import argparse
+
+EXAMPLES = """\
+anchorhold policy check policy.json
+anchorhold policy check policy.json --json"""
+SOON_S = 7 * 86_400
+
+
+def register(commands: Any) -> None:
+    """Add the command."""
+    policy = commands.add_parser("policy", help="work with tenant policies")
+    actions = policy.add_subparsers(dest="action", required=True, metavar="ACTION")
+    parser = add_command(actions, "check", "check a policy file and say what it accepts", EXAMPLES)
+    parser.add_argument("file", type=Path, metavar="FILE", help="policy file")
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 valid and in force, 2 not a valid policy, 3 valid but not in force, 4 unreadable."""
+    raw = read_file(args.file, POLICY_MAX, "policy")
+    try:
+        policy = parse_policy(raw)
+    except PolicyError as error:
+        note(f"INVALID ({error.code}): {error.message}")
+        if args.json:
+            print(json.dumps({"ok": False, "error": error.message}, indent=2))
+        return EXIT_INVALID
+    now = wall_clock()
+    in_force = policy.not_before <= now < policy.expires
+    found, warned = facts(policy), warnings(policy, now)
+    if args.json:
+        print(json.dumps({"ok": in_force, **found, "warnings": warned}, indent=2))
+    else:
+        width = max(map(len, found))
+        for name, value in found.items():
+            print(printable(f"{name:<{width}}  {value}"))
+        for warning in warned:
+            print(printable(f"warning: {warning}"))
+    return EXIT_OK if in_force else EXIT_BELOW_POLICY
+
+
+def facts(policy: Policy) -> dict[str, Any]:
+    """What the policy says, in words."""
+    return {
+        "id": f"{policy.id} seq {policy.seq}",
+        "digest": policy.digest,
+        "valid": f"{_date(policy.not_before)} to {_date(policy.expires)}",
+        "audience": policy.aud,
+        "evidence": ", ".join(rule.kind for rule in policy.accept),
+        "models": ", ".join(rule.name for rule in policy.models),
+        "candidates": f"{policy.k} of at least {policy.min_workers}",
+        "log": policy.log_origin or "none",
+        "directory keys": ", ".join(key.kid for key in policy.directory_keys) or "none",
+    }
+
+
+def warnings(policy: Policy, now: int) -> list[str]:
+    """What weakens the policy, or will soon end it."""
+    found = []
+    if now >= policy.expires:
+        found.append("it has expired: clients refuse it")
+    elif now < policy.not_before:
+        found.append("it is not in force yet: clients refuse it")
+    elif policy.expires - now < SOON_S:
+        found.append(f"it expires in {(policy.expires - now) // 3600} hours")
+    if policy.allow_software:
+        found.append("allow_software: workers without any hardware evidence are accepted")
+    if policy.allow_simulated:
+        found.append("allow_simulated: workers behind a software TPM are accepted")
+    if not policy.require_pq:
+        found.append("require_pq is false: recorded traffic may be opened by a quantum computer")
+    if policy.min_workers == 1:
+        found.append("min_workers is 1: the directory's server can steer every request")
+    if policy.log_origin is None or not policy.directory_keys:
+        found.append("no log or no directory key is pinned: no directory will be accepted")
+    return found
+
+
+def _date(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (OverflowError, ValueError):
+        return str(seconds)

@@ -1,0 +1,45 @@
+"""`anchorhold receipt verify FILE`: check a saved receipt without any network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evidence.archive import BUNDLE_MAX
+from evidence.bundle import verify_bundle
+
+from .cli_options import add_command, add_json, add_policy, policy_path, printable, trust_line
+from .clock import wall_clock
+from .files import read_file
+from .session import load_policy
+
+if TYPE_CHECKING:
+    import argparse
+
+EXAMPLES = """\
+anchorhold receipt verify receipt.json --policy policy.json
+anchorhold receipt verify receipt.json --policy policy.json --json"""
+
+
+def register(commands: Any) -> None:
+    """Add the command."""
+    receipt = commands.add_parser("receipt", help="work with saved receipts")
+    actions = receipt.add_subparsers(dest="action", required=True, metavar="ACTION")
+    text = "verify a receipt file offline"
+    parser = add_command(actions, "verify", text, EXAMPLES)
+    parser.add_argument("file", type=Path, metavar="FILE", help="receipt bundle")
+    add_policy(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 ok, 2 invalid, 3 genuine but below policy or not all checked, 4 unreadable."""
+    raw = read_file(args.file, BUNDLE_MAX, "receipt")
+    report = verify_bundle(raw, load_policy(policy_path(args)), wall_clock())
+    if args.json:
+        print(json.dumps(report.to_json(), indent=2))
+    else:
+        print(printable("\n".join([*report.lines(), trust_line(report.trust)])))
+    return int(report.exit_code)

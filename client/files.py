@@ -1,0 +1,26 @@
+"""Reading files a user names: bounded, with an error that says which and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wire.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read_file(path: Path, limit: int, what: str) -> bytes:
+    """The bytes of a file of at most `limit` bytes.
+
+    Raises:
+        ConfigError: missing, unreadable or longer.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(limit + 1)
+    except OSError as cause:
+        raise ConfigError(f"{what} file {path}: {cause.strerror}") from cause
+    if len(raw) > limit:
+        raise ConfigError(f"{what} file {path}: at most {limit} bytes expected, found more")
+    return raw

@@ -1,0 +1,215 @@
+"""A local OpenAI-compatible proxy: any OpenAI program on this machine, sealed beyond it.
+
+It listens on loopback or a Unix socket only, answers only requests whose `Host` names it (a web
+page that rebinds a name to 127.0.0.1 sends another), and only with its own random key: other users
+of the machine are not the tenant. What has no sealed form is refused; nothing is passed through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import httpx2
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from wire.errors import ConfigError, MalformedError
+from wire.ids import b64u
+from wire.limits import BODY_MAX
+
+from .openai_shape import error_response, unknown_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+    from pathlib import Path
+
+    from starlette.requests import Request
+
+    from .async_transport import AsyncSealedTransport
+
+KEY_BYTES: Final = 32
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+BACKLOG: Final = 128
+SHUTDOWN_S: Final = 2
+METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+# Nothing else of an answer is meant for the program behind the proxy.
+FORWARDED: Final = (
+    "content-type",
+    "cache-control",
+    "x-request-id",
+    "x-should-retry",
+    "retry-after",
+)
+OWN_PREFIX: Final = "x-anchorhold-"
+# httpx2 wants an absolute URL; this one is never resolved, the transport knows its own gateway.
+_INSIDE: Final = "http://sealed.invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A bound socket.
+
+    Attributes:
+        sock: listening socket, given to the server.
+        url: base URL for OpenAI programs; for a Unix socket, with a host name that only fills Host.
+        hosts: values of `Host` that are this proxy.
+        path: the Unix socket's path, removed at the end; None for TCP.
+    """
+
+    sock: socket.socket
+    url: str
+    hosts: frozenset[str]
+    path: Path | None = None
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.sock.close()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def new_key(rng: Callable[[int], bytes] = os.urandom) -> str:
+    """A fresh bearer key of the proxy; lives as long as the process."""
+    return "ahp_" + b64u(rng(KEY_BYTES))
+
+
+def listen_tcp(host: str, port: int) -> Listener:
+    """Bind a loopback port; 0 takes a free one.
+
+    Raises:
+        ConfigError: not a loopback address, or the port cannot be bound.
+    """
+    if host not in LOOPBACK:
+        raise ConfigError(
+            f"proxy address: found {host!r}, expected one of {', '.join(LOOPBACK)}",
+            hint="the proxy holds plaintext: it never listens on a network",
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named: asyncio turns Nagle's delay off only on sockets that say they are TCP.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except (OSError, OverflowError) as cause:
+        sock.close()
+        reason = getattr(cause, "strerror", None) or "not a port number"
+        raise ConfigError(
+            f"proxy address {host}:{port}: {reason}", hint="choose another port with --port"
+        ) from cause
+    found = sock.getsockname()[1]
+    names = ("127.0.0.1", "localhost", "[::1]")
+    shown = "[::1]" if family == socket.AF_INET6 else "127.0.0.1"
+    return Listener(sock, f"http://{shown}:{found}/v1", frozenset(f"{n}:{found}" for n in names))
+
+
+def listen_unix(path: Path) -> Listener:
+    """Bind a Unix socket that only its owner can open (mode 0600).
+
+    Raises:
+        ConfigError: the path exists or cannot be bound.
+    """
+    sock = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+        sock.listen(BACKLOG)
+    except OSError as cause:
+        sock.close()
+        raise ConfigError(
+            f"proxy socket {path}: {cause.strerror or cause}",
+            hint="remove a left-over socket file, or choose another path with --socket",
+        ) from cause
+    finally:
+        os.umask(before)
+    return Listener(sock, "http://localhost/v1", frozenset({"localhost"}), path)
+
+
+def create_app(transport: AsyncSealedTransport, key: str, hosts: Iterable[str]) -> Starlette:
+    """The proxy application.
+
+    Args:
+        transport: seals and sends; it knows the gateway and its credential.
+        key: bearer key callers must show.
+        hosts: accepted values of `Host`.
+    """
+    accepted = frozenset(hosts)
+
+    async def answer(request: Request) -> Response:
+        # 1: is it meant for us? A rebound name, or a page's own, is not.
+        if request.headers.get("host", "").lower() not in accepted:
+            return _refused(MalformedError("host: found another name", code="wrong_host"), 421)
+        # 2: is it allowed? Compared in constant time.
+        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(shown.encode(), key.encode()):
+            error = MalformedError("key: expected the key this proxy printed", code="wrong_key")
+            return _refused(error, 401)
+        # 3: only paths under /v1 have a sealed form; the transport refuses the rest by name
+        if not request.url.path.startswith("/v1/"):
+            return _refused(unknown_endpoint(request.method, request.url.path), 404)
+        body = await _body(request)
+        if body is None:
+            return _refused(MalformedError(f"body: at most {BODY_MAX} bytes expected"), 413)
+        inside = httpx2.Request(request.method, _INSIDE + request.url.path, content=body)
+        return _forward(await transport.handle_async_request(inside))
+
+    return Starlette(routes=[Route("/{path:path}", answer, methods=METHODS)])
+
+
+async def serve(transport: AsyncSealedTransport, listener: Listener, key: str) -> None:
+    """Serve until interrupted; closes the listener and the transport."""
+    app = create_app(transport, key, listener.hosts)
+    config = uvicorn.Config(
+        app,
+        log_level="critical",  # an access log would be a list of the tenant's requests
+        access_log=False,
+        ws="none",
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+    try:
+        await uvicorn.Server(config).serve(sockets=[listener.sock])
+    finally:
+        listener.close()
+        await transport.aclose()
+
+
+async def _body(request: Request) -> bytes | None:
+    """The whole body, or None if it is too long."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_MAX:
+            return None
+    return bytes(body)
+
+
+def _forward(response: httpx2.Response) -> Response:
+    headers = {
+        name: value
+        for name, value in response.headers.items()
+        if name in FORWARDED or name.startswith(OWN_PREFIX)
+    }
+    if response.is_stream_consumed or response.is_closed:
+        return Response(response.content, response.status_code, headers)
+    return StreamingResponse(_chunks(response), response.status_code, headers)
+
+
+async def _chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
+    """Pass on as it comes; when the program hangs up, so do we, and the worker stops."""
+    async with contextlib.aclosing(response):
+        async for chunk in response.aiter_raw():
+            yield chunk
+
+
+def _refused(error: MalformedError, status: int) -> Response:
+    _, headers, body = error_response(error)
+    return Response(body, status, headers)

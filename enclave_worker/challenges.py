@@ -1,0 +1,77 @@
+"""Answers to whoever wants to see the attestation at work: credentials, live evidence."""
+
+from typing import Any
+
+from wire.errors import AnchorholdError
+from wire.ids import b64u, unb64u
+
+from .bench import Bench
+from .epochs import Epoch
+from .port import LauncherPort
+
+# Each live challenge costs an attestation (a second on a TPM); more at once are refused as busy.
+LIVE_MAX = 4
+NONCE_LEN = 32
+
+
+class Challenges:
+    """The worker's answers to challenges of gateways and, relayed by them, of clients."""
+
+    def __init__(self, bench: Bench, port: LauncherPort, posture: bytes) -> None:
+        """Answer with this worker's keys, this launcher's attester, this signed posture."""
+        self._bench = bench
+        self._port = port
+        self._posture = posture
+        self._live = 0
+
+    def introduction(self, epoch: Epoch, proof: bytes) -> dict[str, Any]:
+        """Return HELLO or KEYS for an epoch.
+
+        Args:
+            epoch: an attested one.
+            proof: what this connection wants signed (wire.link.hello_bytes).
+        """
+        return {
+            "wid": self._bench.config.wid,
+            "binding": b64u(epoch.binding),
+            "evidence": [epoch.evidence.to_json()],
+            "posture": b64u(self._posture),
+            "sig": b64u(self._bench.keyring.sig.sign(proof)),
+            "activation": None,
+        }
+
+    async def activate(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Answer ACTIVATE: the attester shows that its two keys live in one TPM."""
+        answer: dict[str, Any] | None
+        try:
+            answer = await self._port.activate(question["credential"])
+        except AnchorholdError:
+            answer = None
+        return {"id": question["id"], "answer": answer}
+
+    async def live(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Answer CHALLENGE_JOB: a binding with the asker's nonce, attested now."""
+        self._live += 1
+        try:
+            if self._live > LIVE_MAX:
+                return {"id": question["id"], "error": "busy"}
+            return {"id": question["id"], **await self._fresh(question)}
+        except (AnchorholdError, KeyError, IndexError):
+            return {"id": question["id"], "error": "unavailable"}
+        finally:
+            self._live -= 1
+
+    async def _fresh(self, question: dict[str, Any]) -> dict[str, Any]:
+        bench = self._bench
+        nonce = unb64u(question["nonce"], NONCE_LEN)
+        epoch = bench.keyring.offered(bench.clock.s())[-1]
+        binding = bench.keyring.challenged(epoch, nonce)
+        evidence = await self._port.attest(binding)
+        answer: dict[str, Any] = {
+            "binding": b64u(binding),
+            "evidence": [evidence.to_json()],
+            "posture": b64u(self._posture),
+        }
+        if question.get("credential") is not None:
+            answer["answer"] = await self._port.activate(question["credential"])
+        return answer

@@ -1,0 +1,251 @@
+"""A hostile gateway changes one thing; the client refuses it by name, and never shows forged text.
+
+One table for every way in: `Client`, `AsyncClient`, and the unmodified `openai` package over the
+transports, which reports the same refusal as an OpenAI error whose `code` is the error's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import openai
+import pytest
+from simulators.service import LIES, Service
+
+from client.api import Client
+from client.async_api import AsyncClient
+from client.async_transport import AsyncSealedTransport
+from client.transport import SealedTransport
+from wire.errors import (
+    AnchorholdError,
+    AttestationError,
+    DirectoryError,
+    ForkError,
+    FrameError,
+    GatewayError,
+    OpenError,
+    ProtocolFailure,
+    RollbackError,
+    SpliceError,
+    StaleDirectoryError,
+    StreamTruncated,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from simulators.loopback import Loopback
+
+    from client.session import Options
+
+MESSAGES = [{"role": "user", "content": "a b c d e f"}]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One lie, the error it must end in, and whether the client has seen the honest log before."""
+
+    lie: str
+    error: type[AnchorholdError]
+    reason: str = ""
+    seen: bool = False
+
+
+CASES = [
+    Case("stale_directory", StaleDirectoryError),
+    Case("unsigned_directory", DirectoryError),
+    Case("unlogged_directory", DirectoryError),
+    Case("rolled_back", RollbackError, seen=True),
+    Case("older_snapshot", RollbackError, seen=True),
+    Case("forked", ForkError, seen=True),
+    Case("swapped_keys", AttestationError, "binding_hash_mismatch"),
+    Case("swapped_evidence", AttestationError, "report_data_mismatch"),
+    Case("foreign_verdict", AttestationError, "verdict_invalid"),
+    Case("refused_verdict", AttestationError, "verdict_invalid"),
+    Case("replayed", SpliceError, seen=True),
+    Case("truncated", StreamTruncated),
+    Case("cut_inside_frame", StreamTruncated),
+    Case("broken_connection", StreamTruncated),
+    Case("no_final", StreamTruncated),
+    Case("reordered", OpenError),
+    Case("spliced", OpenError),
+    Case("edited", OpenError),
+    Case("trailing_bytes", FrameError),
+    Case("wrong_type", ProtocolFailure),
+    Case("plaintext", ProtocolFailure),
+    Case("compressed", ProtocolFailure),
+    Case("redirected", GatewayError),
+    Case("gateway_error", GatewayError),
+    Case("html_error", GatewayError),
+    Case("forged_notice", ProtocolFailure),
+    Case("foreign_notice", ProtocolFailure),
+    Case("receipt_forked", ForkError, seen=True),
+    Case("receipt_rolled_back", RollbackError, seen=True),
+]
+EVERY = pytest.mark.parametrize("case", CASES, ids=lambda case: case.lie)
+
+
+def test_every_lie_of_the_service_has_a_case() -> None:
+    assert {case.lie for case in CASES} == LIES
+
+
+@pytest.fixture
+def lying(
+    service: Service, options: Callable[..., Options], case: Case
+) -> Iterator[tuple[Loopback, Callable[..., Options]]]:
+    """The deployment, after an honest first visit where the lie needs one."""
+    with service.serve() as server:
+        if case.seen:
+            service.lies &= {"replayed"}
+            if case.lie == "replayed":
+                service.lies.add("replayed")  # records the first answer, which is honest
+            with Client(
+                server.url, service.api_key, policy=service.policy(), options=options()
+            ) as honest:
+                honest.chat(MESSAGES, "m", stream=True, temperature=0).close()
+                list(honest.chat(MESSAGES, "m", stream=True)) if case.lie != "replayed" else None
+                service.publish()
+                honest.report()
+        if case.lie == "forked":
+            service.log = service.log.forked(2)
+            service.publish()
+        service.lies.add(case.lie)
+        yield server, options
+
+
+def expect(case: Case, error: AnchorholdError) -> None:
+    assert type(error) is case.error, error
+    if case.reason:
+        assert isinstance(error, AttestationError)
+        assert case.reason in error.reasons
+
+
+@EVERY
+def test_client_refuses(lying: Any, service: Service, case: Case) -> None:
+    server, options = lying
+    with (
+        Client(server.url, service.api_key, policy=service.policy(), options=options()) as client,
+        pytest.raises(AnchorholdError) as caught,
+    ):
+        list(client.chat(MESSAGES, "m", stream=True))
+    expect(case, caught.value)
+
+
+@EVERY
+async def test_async_client_refuses(lying: Any, service: Service, case: Case) -> None:
+    server, options = lying
+    async with AsyncClient(
+        server.url, service.api_key, policy=service.policy(), options=options()
+    ) as client:
+        with pytest.raises(AnchorholdError) as caught:
+            async for _ in await client.chat(MESSAGES, "m", stream=True):
+                pass
+    expect(case, caught.value)
+
+
+@EVERY
+def test_whole_answers_are_refused_before_any_text_is_shown(
+    lying: Any, service: Service, case: Case
+) -> None:
+    server, options = lying
+    with (
+        Client(server.url, service.api_key, policy=service.policy(), options=options()) as client,
+        pytest.raises(AnchorholdError) as caught,
+    ):
+        client.chat(MESSAGES, "m")
+    if case.lie not in ("reordered", "trailing_bytes"):  # a whole answer has fewer frames
+        expect(case, caught.value)
+
+
+def openai_code(error: openai.APIError) -> str | None:
+    return error.code
+
+
+@EVERY
+def test_openai_refuses(lying: Any, service: Service, case: Case) -> None:
+    server, options = lying
+    transport = SealedTransport(service.policy(), options=options())
+    with (
+        httpx2.Client(transport=transport) as http,
+        pytest.raises(openai.APIError) as caught,
+    ):
+        client = openai.OpenAI(
+            base_url=f"{server.url}/v1", api_key=service.api_key, http_client=http, max_retries=0
+        )
+        for chunk in client.chat.completions.create(model="m", messages=MESSAGES, stream=True):
+            assert "forged" not in chunk.model_dump_json()
+    assert openai_code(caught.value) == case.error.default_code
+
+
+@EVERY
+async def test_async_openai_refuses(lying: Any, service: Service, case: Case) -> None:
+    server, options = lying
+    transport = AsyncSealedTransport(service.policy(), options=options())
+    async with httpx2.AsyncClient(transport=transport) as http:
+        client = openai.AsyncOpenAI(
+            base_url=f"{server.url}/v1", api_key=service.api_key, http_client=http, max_retries=0
+        )
+        with pytest.raises(openai.APIError) as caught:
+            async for chunk in await client.chat.completions.create(
+                model="m", messages=MESSAGES, stream=True
+            ):
+                assert "forged" not in chunk.model_dump_json()
+    assert openai_code(caught.value) == case.error.default_code
+
+
+def test_hidden_workers_are_below_the_policys_minimum(
+    service: Service, options: Callable[..., Options]
+) -> None:
+    service.policy_changes["min_workers"] = 3
+    service.hidden = {service.workers[0].bh}
+    with (
+        service.serve() as server,
+        Client(server.url, service.api_key, policy=service.policy(), options=options()) as client,
+        pytest.raises(AnchorholdError, match="at least 3 workers") as caught,
+    ):
+        client.chat(MESSAGES, "m")
+    assert caught.value.code == "below_policy"
+
+
+@pytest.mark.parametrize("lie", ["truncated", "no_final", "broken_connection", "edited"])
+def test_a_broken_stream_never_ends_in_done(
+    service: Service, server: Loopback, options: Callable[..., Options], lie: str
+) -> None:
+    service.lies.add(lie)
+    transport = SealedTransport(service.policy(), options=options())
+    with httpx2.Client(transport=transport) as http:
+        reply = http.post(
+            f"{server.url}/v1/chat/completions",
+            json={"model": "m", "messages": MESSAGES, "stream": True},
+            headers={"authorization": f"Bearer {service.api_key}"},
+        )
+    assert reply.status_code == 200
+    assert b"[DONE]" not in reply.content
+    last = reply.content.strip().split(b"\n\n")[-1]
+    assert b'"error"' in last
+
+
+def test_a_redirect_is_not_followed(client: Client, service: Service) -> None:
+    service.lies.add("redirected")
+    with pytest.raises(GatewayError):
+        client.chat(MESSAGES, "m")
+    assert all(seen.path != "/v1/elsewhere" for seen in service.seen)
+
+
+def test_a_gateways_words_are_cut_and_labelled(client: Client, service: Service) -> None:
+    service.lies.add("gateway_error")
+    with pytest.raises(GatewayError) as caught:
+        client.chat(MESSAGES, "m")
+    assert len(caught.value.text) <= 256
+    assert str(caught.value).startswith("gateway answered 503")
+
+
+def test_nothing_leaves_in_the_clear(client: Client, service: Service) -> None:
+    secret = "the canary sings at dawn"
+    client.chat([{"role": "user", "content": secret}], "m", user="patient-4711")
+    for seen in service.seen:
+        flat = seen.body + repr(seen.headers).encode() + seen.path.encode()
+        assert b"canary" not in flat
+        assert b"patient" not in flat

@@ -1,0 +1,139 @@
+"""Settings of the launcher and the command line: each mistake is one sentence."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from enclave_worker.cli import EXIT_CONFIG, EXIT_OK, register
+from enclave_worker.launcher_config import LauncherConfig, read_config
+from enclave_worker.model_folder import check_model, model_digests
+from wire.errors import ConfigError
+
+TOML: dict[str, Any] = {
+    "model_dir": "model",
+    "model_name": "tiny",
+    "aud": "tests",
+    "gateway_socket": "worker.sock",
+    "state_dir": "state",
+    "service_policy": "policy.json",
+}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    (folder / "policy.json").write_bytes(b'{"v":1}')
+    values = {key: value for key, value in (TOML | changes).items() if value is not None}
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            inner = ", ".join(f"{name} = {json.dumps(item)}" for name, item in value.items())
+            lines.append(f"{key} = {{ {inner} }}")
+        else:
+            lines.append(f"{key} = {json.dumps(value)}")
+    path = folder / "worker.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser()
+    register(parser.add_subparsers(required=True))
+    args = parser.parse_args(arguments)
+    return int(args.run(args))
+
+
+def test_a_file_is_read_with_paths_relative_to_itself(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, engine={"threads": 2}, epoch_s=60, restart=False))
+    assert config.model_dir == tmp_path / "model"
+    assert config.gateway_socket == tmp_path / "worker.sock"
+    assert config.service_policy == b'{"v":1}'
+    assert config.engine == {"threads": 2}
+    assert (config.epoch_s, config.restart, config.trust) == (60, False, "software")
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"mystery": 1}, "unknown key 'mystery'"),
+        ({"aud": None}, "key 'aud' is missing"),
+        ({"aud": 5}, "aud is int, expected str"),
+        ({"epoch_s": True}, "epoch_s is bool, expected int"),
+        ({"engine": "fast"}, "engine is str, expected dict"),
+        ({"trust": "hardware"}, "found 'hardware', expected software or simulated"),
+        ({"wid": "w" * 65}, "wid: expected 1 to 64"),
+        ({"model_name": "né"}, "model_name: expected 1 to 96 printable ASCII"),
+        ({"service_policy": "nowhere.json"}, "nowhere.json: No such file"),
+        ({"gateway_socket": "s" * 200}, "gateway_socket: found .* bytes"),
+    ],
+)
+def test_each_wrong_key_is_named_with_what_was_expected(
+    tmp_path: Path, changes: dict[str, Any], match: str
+) -> None:
+    with pytest.raises(ConfigError, match=match):
+        read_config(write(tmp_path, **changes))
+
+
+def test_a_missing_or_broken_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="found no file"):
+        read_config(tmp_path / "nowhere.toml")
+    (tmp_path / "broken.toml").write_text("= =")
+    with pytest.raises(ConfigError, match=r"broken\.toml"):
+        read_config(tmp_path / "broken.toml")
+
+
+def test_a_folder_that_is_no_model_is_told_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "readme.txt").write_text("no model")
+    with pytest.raises(ConfigError, match=r"found readme.txt, expected config.json.*safetensors"):
+        check_model(tmp_path)
+    with pytest.raises(ConfigError, match="found a file"):
+        check_model(tmp_path / "readme.txt")
+
+
+def test_model_digests_name_weights_tokenizer_and_template(model_dir: Path, tmp_path: Path) -> None:
+    tree = "sha256:" + "0" * 64
+    digests = model_digests(model_dir, tree)
+    assert digests["tree"] == tree
+    assert set(digests) == {"tree", "weights", "tokenizer", "template"}
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (bare / name).write_bytes((model_dir / name).read_bytes())
+    other = model_digests(bare, tree)
+    assert "template" not in other
+    assert other["weights"] == digests["weights"]
+
+
+def test_the_command_line_prints_what_a_policy_must_name(
+    tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, model_dir=str(model_dir))
+    assert main(["worker", "--config", str(path), "--measure"]) == EXIT_OK
+    shown = capsys.readouterr().out
+    assert "measurement  sha256:" in shown
+    assert "first_party  sha256:" in shown
+    assert not list((tmp_path / "state").glob("root-*"))
+
+
+def test_the_command_line_turns_errors_into_sentences(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, model_dir="absent")
+    assert main(["worker", "--config", str(path)]) == EXIT_CONFIG
+    said = capsys.readouterr().err
+    assert "found nothing at" in said
+    assert "anchorhold model import" in said
+    assert "Traceback" not in said
+
+
+def test_wrong_engine_settings_are_refused_before_anything_is_measured(
+    launcher_config: LauncherConfig,
+) -> None:
+    from enclave_worker.launch import Launcher
+
+    launcher = Launcher(replace(launcher_config, engine={"warp": 9}))
+    with pytest.raises(ConfigError, match="unknown key 'warp'"):
+        launcher.start()
+    assert not launcher_config.state_dir.exists()

