@@ -59,6 +59,11 @@ def lines(found: Verification) -> list[str]:
     shown = [trust, f"policy  {found.policy}", f"log     {found.log or 'not reached'}"]
     shown += [_line(check) for check in found.checks]
     shown += [
+        f"passed over: {check.step}: {check.detail}"
+        for check in found.passed_over
+        if check.ok is not True
+    ]
+    shown += [
         f"worker  {worker.wid}  {worker.trust}  {worker.measurement}  key {worker.kid}"
         for worker in found.workers
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.result import Check
+from evidence.bundle import POLICY_REASONS
 from wire.errors import (
     AnchorholdError,
     AttestationError,
@@ -28,23 +29,6 @@ EXIT_INVALID: Final = 2
 EXIT_BELOW_POLICY: Final = 3
 EXIT_UNREADABLE: Final = 4
 
-# Genuine evidence the policy does not accept: nothing was forged, so nothing is "invalid".
-BELOW_POLICY_REASONS: Final = frozenset(
-    {
-        "below_policy",
-        "denied",
-        "kind_not_accepted",
-        "measurement_not_accepted",
-        "model_missing",
-        "policy_expired",
-        "posture_below_policy",
-        "posture_missing",
-        "service_policy_not_accepted",
-        "simulated_not_allowed",
-        "software_not_allowed",
-        "suite_not_accepted",
-    }
-)
 _STRENGTH: Final[tuple[Trust, ...]] = ("software", "simulated", "vtpm", "hardware")
 
 
@@ -57,9 +41,10 @@ class Detail:
 
 @dataclass(slots=True)
 class Report:
-    """Collects checks in the order they ran."""
+    """Collects checks in the order they ran; `aside` are those of workers passed over."""
 
     checks: list[Check] = field(default_factory=list)
+    aside: list[Check] = field(default_factory=list)
 
     @contextmanager
     def step(self, name: str) -> Iterator[Detail]:
@@ -75,6 +60,16 @@ class Report:
     def include(self, checks: Iterable[Check], prefix: str) -> None:
         """Take over checks made elsewhere, under a name of their own."""
         self.checks.extend(Check(f"{prefix}{c.step}", c.ok, c.detail) for c in checks)
+
+    def set_aside(self, start: int) -> None:
+        """The checks from `start` on are of a worker that is passed over, not relied on."""
+        self.aside += self.checks[start:]
+        del self.checks[start:]
+
+    def take_back(self) -> None:
+        """Nobody was accepted: the checks set aside are the answer."""
+        self.checks += self.aside
+        self.aside.clear()
 
     def not_run(self, names: Iterable[str]) -> None:
         """Record the steps that were never reached: never a pass."""
@@ -109,6 +104,7 @@ class Verification:
         log: origin, size and root of the verified head, when it was reached.
         error: why it was refused, or None.
         trust: the weakest level among the workers; None when nothing was accepted.
+        passed_over: checks of listed workers the policy does not accept; nothing is sent to them.
     """
 
     url: str
@@ -118,6 +114,7 @@ class Verification:
     log: str
     error: AnchorholdError | None
     trust: Trust | None
+    passed_over: tuple[Check, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -145,7 +142,8 @@ class Verification:
             "trust": self.trust,
             "policy": self.policy,
             "log": self.log,
-            "checks": [{"step": c.step, "ok": c.ok, "detail": c.detail} for c in self.checks],
+            "checks": _json(self.checks),
+            "passed_over": _json(self.passed_over),
             "workers": [
                 {name: getattr(worker, name) for name in WorkerSummary.__slots__}
                 for worker in self.workers
@@ -155,6 +153,10 @@ class Verification:
             else {"code": self.error.code, "message": self.error.message, "hint": self.error.hint},
             "exit_code": self.exit_code,
         }
+
+
+def _json(checks: Iterable[Check]) -> list[dict[str, Any]]:
+    return [{"step": check.step, "ok": check.ok, "detail": check.detail} for check in checks]
 
 
 def weakest(levels: Iterable[Trust]) -> Trust | None:
@@ -168,7 +170,7 @@ def exit_code(error: AnchorholdError) -> int:
     if isinstance(error, BelowPolicyError | PolicyExpiredError):
         return EXIT_BELOW_POLICY
     if isinstance(error, AttestationError):
-        below = bool(error.reasons) and set(error.reasons) <= BELOW_POLICY_REASONS
+        below = bool(error.reasons) and set(error.reasons) <= POLICY_REASONS
         return EXIT_BELOW_POLICY if below else EXIT_INVALID
     if isinstance(error, ConfigError | GatewayError | PolicyError | UnavailableError):
         return EXIT_UNREADABLE

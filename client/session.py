@@ -158,6 +158,7 @@ def _conclude(
         log="" if head is None else f"{head.checkpoint.origin} size {head.size}",
         error=error,
         trust=weakest(worker.trust for worker in found),
+        passed_over=tuple(report.aside),
     )
 
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attestation.appraise import appraise
 from attestation.result import AppraisedEvidence
 from attestation.verify.credential import Activation, challenge_for
+from evidence.bundle import POLICY_REASONS
 from evidence.entry import VerifiedEntry, verify_logged
 from evidence.events import ATTEST_VERDICT
 from evidence.merkle import leaf_hash, verify_inclusion
@@ -54,7 +55,7 @@ from .directory import (
     DirectoryView,
     check_policy_window,
 )
-from .report import BELOW_POLICY_REASONS, Report
+from .report import Report
 from .sampling import shuffled
 from .served import get, json_body, json_object, proof
 from .workers import (
@@ -164,12 +165,14 @@ class Verifier:
             if not want.exclude.isdisjoint(entry.kids):
                 continue
             tried += 1
+            before = len(report.checks)
             try:
                 worker = yield from self._worker(entry, report, fresh=fresh)
             except AttestationError as error:
-                if not set(error.reasons) <= BELOW_POLICY_REASONS:
+                if not set(error.reasons) <= POLICY_REASONS:
                     raise
                 refused.append(error)
+                report.set_aside(before)
                 continue
             if self._fits(worker, want, found):
                 found.append(worker)
@@ -356,6 +359,7 @@ class Verifier:
     ) -> None:
         with report.step(STEP_DRAW) as detail:
             if not found and refused:
+                report.take_back()
                 raise refused[0]
             enough = min(self.policy.min_workers, self.policy.k)
             if len(found) < enough and not want.exclude and want.count is None:

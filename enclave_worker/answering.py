@@ -147,7 +147,7 @@ class Answering:
         return finish
 
     def _withhold(self, code: str, message: str, status: int) -> None:
-        """End without a receipt: a stream has begun and gets an ERROR record, a reply is replaced."""
+        """End without a receipt: a begun stream gets an ERROR record, a reply is replaced."""
         if self._order.request.stream:
             self._delivery.fail(code, message)
         else:

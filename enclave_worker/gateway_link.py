@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any
 
 from wire.canonical import encode as encode_json
-from wire.errors import MalformedError, ProtocolFailure, ReceiptError
+from wire.errors import MalformedError, ProtocolFailure, ReceiptError, UnavailableError
 from wire.ids import b64u, unb64u
 from wire.limits import ENVELOPE_MAX
 from wire.link import (
@@ -161,15 +161,17 @@ class GatewayLink:
         if challenge is None or challenge.type != MessageType.CHALLENGE:
             raise ProtocolFailure("link: expected a CHALLENGE first")
         self._nonce = unb64u(challenge.json()["nonce"], NONCE_LEN)
-        first, *later = self._bench.keyring.offered(self._bench.clock.s())
-        await self._send(json_message(HELLO, self._introduction(first)))
+        offered = self._bench.keyring.offered(self._bench.clock.s())
+        if not offered:
+            raise UnavailableError("keys: found every epoch ended, expected a later one attested")
+        await self._send(json_message(HELLO, self._introduction(offered[0])))
         async for message in self._incoming:
             if message.type == MessageType.ADMITTED:
                 lease_s = _lease(message.json())
                 self._admitted = True
                 emit(Event.ADMITTED, lease_s=lease_s)
                 self._port.status("admitted", lease_s=lease_s)
-                for epoch in later:
+                for epoch in offered[1:]:
                     await self.announce(epoch)
                 return lease_s
             if message.type == MessageType.REFUSED:

@@ -12,6 +12,7 @@ for evidence and connections, and starts a new worker when one dies unasked.
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -33,6 +34,8 @@ READY_TIMEOUT_S = 600.0
 # A worker that dies at once must not be started in a tight loop.
 RESTART_FIRST_S = 0.5
 RESTART_MAX_S = 30.0
+# A worker that served this long did not die of how it was started.
+LONG_LIFE_S = 60.0
 # Between the closing of its channel and the end of the process; then it is killed.
 EXIT_WAIT_S = 2.0
 
@@ -237,10 +240,13 @@ class Launcher:
     def _lives(self) -> None:
         pause = RESTART_FIRST_S
         while not self._stopping.is_set():
+            begun = time.monotonic()
             reached_ready = self._one_life()
             if self._stopping.is_set() or not self.config.restart or not reached_ready:
                 # A worker that never got ready would fail the same way again: say so instead.
                 break
+            if time.monotonic() - begun > LONG_LIFE_S:
+                pause = RESTART_FIRST_S
             self._stopping.wait(pause)
             pause = min(pause * 2, RESTART_MAX_S)
 

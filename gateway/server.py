@@ -85,9 +85,14 @@ async def running(config: GatewayConfig, gateway: Gateway | None = None) -> Asyn
     try:
         if gateway is None:
             gateway = await asyncio.to_thread(Gateway.open, config)
+    except BaseException:
+        sock.close()
+        raise
+    try:
         await gateway.start()
     except BaseException:
         sock.close()
+        await gateway.stop()
         raise
     server = _Server(_options(config, gateway))
     serving = asyncio.get_running_loop().create_task(server.serve(sockets=[sock]))

@@ -41,8 +41,9 @@ class Workers:
 
     async def close(self) -> None:
         """Stop listening and end all connections."""
-        if self._server is not None:
-            self._server.close()
+        if self._server is None:
+            return  # never opened: the path is not ours to remove
+        self._server.close()
         self._roster.end_all()
         for link in list(self._links):
             link.end("stopped")

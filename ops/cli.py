@@ -15,20 +15,32 @@ from client import cli
 if TYPE_CHECKING:
     import argparse
 
-# Modules with a `register` that adds server-side commands.
-SERVER_MODULES: Final = ("ops.demo_cli", "gateway.cli", "enclave_worker.cli", "ops.model_cli")
+# Modules with a `register`, by the commands they add.
+SERVER_MODULES: Final = {
+    "demo": "ops.demo_cli",
+    "gateway": "gateway.cli",
+    "key": "gateway.cli",
+    "worker": "enclave_worker.cli",
+    "model": "ops.model_cli",
+}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with every command."""
-    return cli.build_parser([_register_of(name) for name in SERVER_MODULES])
+def build_parser(first: str = "") -> argparse.ArgumentParser:
+    """The parser with every command; where `first` names one, with only the modules it needs.
+
+    A gateway that has loaded torch because the demo needs it would hold the plaintext path in its
+    own process: what a command does not use is not imported.
+    """
+    if first in cli.COMMANDS:
+        return cli.build_parser()
+    wanted = [SERVER_MODULES[first]] if first in SERVER_MODULES else SERVER_MODULES.values()
+    return cli.build_parser([_register_of(name) for name in dict.fromkeys(wanted)])
 
 
 def main() -> None:
     """Console script of the server distribution."""
     first = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    parser = cli.build_parser() if first in cli.COMMANDS else build_parser()
-    sys.exit(cli.execute(parser))
+    sys.exit(cli.execute(build_parser(first)))
 
 
 def _register_of(name: str) -> cli.Register:

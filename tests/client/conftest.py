@@ -44,15 +44,15 @@ def options(tmp_path: Path) -> Callable[..., Options]:
     """Client options with a state folder of the test's own."""
 
     def make(**changes: Any) -> Options:
-        return Options(**{"state_dir": tmp_path / "state", "patient": False, "pad": "off"} | changes)
+        return Options(
+            **{"state_dir": tmp_path / "state", "patient": False, "pad": "off"} | changes
+        )
 
     return make
 
 
 @pytest.fixture
-def client(
-    service: Service, server: Loopback, options: Callable[..., Options]
-) -> Iterator[Client]:
+def client(service: Service, server: Loopback, options: Callable[..., Options]) -> Iterator[Client]:
     """A client of the deployment under its own policy."""
     with Client(server.url, service.api_key, policy=service.policy(), options=options()) as made:
         yield made

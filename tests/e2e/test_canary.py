@@ -1,6 +1,5 @@
 """Nothing outside the worker ever holds a byte of prompt or answer: memory, files, spans, wire."""
 
-import asyncio
 import secrets
 import shutil
 import subprocess
@@ -8,21 +7,24 @@ import sys
 from pathlib import Path
 
 import pytest
-from simulators.capture import Capture, Wiretap
+from simulators.capture import Capture
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT_WINDOW = 8
 ANSWER_WINDOW = 24
 
-#: One line of the product changed so that it leaks; the capture must see each of them.
-LEAKS = {
+#: One line of the product changed so that it leaks: (file, line as it is, line that leaks).
+LINES = {
     "worker-log": (
         "enclave_worker/intake.py",
-        "LEAK_WORKER",
+        "    return Accepted(opened, epoch)\n",
+        '    return (__import__("os").write(2, opened.body), Accepted(opened, epoch))[1]\n',
     ),
     "client-header": (
-        "client/exchange.py",
-        "LEAK_CLIENT",
+        "wire/sealing.py",
+        '    raw = replace(header, in_=sum(size for _, size in frames), raw=b"").encode()\n',
+        '    raw = replace(header, in_=sum(size for _, size in frames), raw=b"").encode()[:-1]'
+        """ + b',"note":"' + body.hex().encode() + b'"}'\n""",
     ),
 }
 
@@ -47,7 +49,7 @@ def run_capture(tree: Path, out: Path, model: Path, canary: str) -> tuple[Captur
 
 
 def canary() -> str:
-    return secrets.token_urlsafe(48)
+    return secrets.token_urlsafe(24)
 
 
 @pytest.mark.e2e

@@ -170,8 +170,7 @@ def spool(folder: Path, **changes: Any) -> Spool:
 
 
 async def test_a_spooled_entry_reads_back_what_was_written(tmp_path: Path) -> None:
-    held = spool(tmp_path / "s")
-    held.open()
+    held = spool(tmp_path)
     entry = held.entry("t")
     await entry.write(b"a" * 60)
     assert not entry.on_disk
@@ -183,7 +182,7 @@ async def test_a_spooled_entry_reads_back_what_was_written(tmp_path: Path) -> No
     await entry.remove()
     await entry.remove()
     assert held.held == 0
-    assert list((tmp_path / "s").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_the_spool_refuses_what_does_not_fit(tmp_path: Path) -> None:
@@ -212,7 +211,7 @@ async def test_the_spool_refuses_what_does_not_fit(tmp_path: Path) -> None:
     assert held.entry("t")
 
 
-async def test_files_left_by_an_earlier_process_are_swept(tmp_path: Path) -> None:
+def test_files_left_by_an_earlier_process_are_swept(tmp_path: Path) -> None:
     (tmp_path / "9-1.sealed").write_bytes(b"old")
     (tmp_path / "notes.txt").write_bytes(b"keep")
     assert spool(tmp_path).open() == 1

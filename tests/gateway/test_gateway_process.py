@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -74,15 +74,12 @@ def test_an_address_of_another_machine_is_refused() -> None:
         bind("192.0.2.1", 0)
 
 
-def test_a_taken_port_ends_the_command_with_a_sentence(
-    deployment: Deployment, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_taken_port_ends_the_command_with_a_sentence(deployment: Deployment) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         path = write_config(deployment, port=taken.getsockname()[1])
         assert serve_in_child(path) == (2, True)
-    assert capsys.readouterr().out == ""
 
 
 def serve_in_child(path: Path) -> tuple[int, bool]:
@@ -176,8 +173,6 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 
 async def test_tls_is_served_when_configured(deployment: Deployment, tmp_path: Path) -> None:
-    import dataclasses
-
     cert_file, key_file = certificate(tmp_path)
     config = dataclasses.replace(deployment.config, tls_cert_file=cert_file, tls_key_file=key_file)
     context = ssl.create_default_context(cafile=str(cert_file))
@@ -186,7 +181,6 @@ async def test_tls_is_served_when_configured(deployment: Deployment, tmp_path: P
         assert url.startswith("https://")
         async with httpx2.AsyncClient(verify=context) as http:
             assert (await http.get(f"{url}/healthz")).status_code == 200
-        await asyncio.sleep(0)
 
 
 # ------------------------------------------------------------------ keys
@@ -251,3 +245,18 @@ def test_listing_a_table_that_does_not_exist_says_how_to_make_one(
 ) -> None:
     assert command("key", "list", "--table", str(tmp_path / "none.json")) == 2
     assert "anchorhold key create" in capsys.readouterr().err
+
+
+async def test_a_taken_worker_socket_is_named_and_everything_is_released(
+    deployment: Deployment,
+) -> None:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(deployment.socket))
+    sock.listen()
+    with pytest.raises(ConfigError, match="worker_socket: another process listens"):
+        async with running(deployment.config):
+            raise AssertionError("two gateways listened on one socket")
+    assert deployment.socket.exists()
+    sock.close()
+    async with deployment.up() as up:
+        assert (await up.http.get("/healthz")).status_code == 200

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from client.clock import wall_clock
 from evidence.commit import commit_segments, request_segments, response_segments
 from evidence.events import INFER_RECEIPT, infer_receipt_event
 from evidence.receipt import ReceiptClaims, Side, sign_statement, statement_commitment
@@ -22,6 +22,8 @@ from wire.records import DATA, HEAD, RECEIPT, Record, TokenDelta, json_record
 from wire.response import ResponseWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from simulators.log import SimulatedLog
     from simulators.tee import Tee
 
@@ -56,6 +58,7 @@ class Answer:
         finish: why it ends.
         status, error: a sealed refusal instead of an answer.
         claim_changes: members of the statement that differ from the honest ones.
+        edit: changes the honest claims, where a test needs to see them first.
         committed_text: what the statement commits to, if not the text.
         receipt: whether there is one.
         failure: an ERROR record after the first words, and no receipt.
@@ -66,6 +69,7 @@ class Answer:
     status: int = 200
     error: dict[str, Any] | None = None
     claim_changes: dict[str, Any] = field(default_factory=dict)
+    edit: Callable[[ReceiptClaims], ReceiptClaims] = lambda claims: claims
     committed_text: str | None = None
     receipt: bool = True
     failure: dict[str, Any] | None = None
@@ -92,7 +96,7 @@ def seal(
         opened.th, opened.kid, opened.header.rid, opened.keys.rs, opened.r_kid, os.urandom, attempt
     )
     chunks = [writer.prelude()]
-    now = int(time.time())
+    now = wall_clock()
     body = json.loads(opened.body)
     chat = opened.header.op == "chat"
     head = {"s": answer.status, "h": {"content-type": "application/json"}}
@@ -143,7 +147,7 @@ def _receipt(
     body: dict[str, Any],
     log: SimulatedLog,
 ) -> bytes:
-    tee, now = listed.tee, int(time.time() * 1000)
+    tee, now = listed.tee, wall_clock() * 1000
     asked = request_segments(body)
     said = response_segments(
         [answer.text if answer.committed_text is None else answer.committed_text]
@@ -181,7 +185,7 @@ def _receipt(
         trust="software" if evidence.kind == "software" else "simulated",
         service_policy=tee.facts["policy"],
     )
-    claims = replace(claims, **answer.claim_changes)
+    claims = answer.edit(replace(claims, **answer.claim_changes))
     statement = sign_statement(
         claims, tee.sig, claims.bh, claims.rid, tee.sig.public_key().public_bytes_raw()
     )

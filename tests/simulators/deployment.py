@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from simulators.tee import SERVICE_POLICY, SoftwareTee
+from simulators.tee import SERVICE_POLICY, SoftwareTee, Tee
 from simulators.worker_peer import WorkerPeer
 
 from attestation.policy import Policy, parse_policy
@@ -63,10 +63,11 @@ class Deployment:
         tees: the workers the admission policy accepts share one root and one measurement.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, kind: type[Tee] = SoftwareTee, **settings: Any) -> None:
         # Unix socket paths are short: pytest's own folders are too deep.
         self.folder = Path(tempfile.mkdtemp(prefix="ah-"))
-        self.tee = SoftwareTee("pattern", now=now(), aud=AUD)
+        self.kind = kind
+        self.tee = kind("pattern", now(), AUD)
         self.keys: dict[str, str] = {}
         policy = self.folder / "admission.json"
         policy.write_text(json.dumps(self.tee.demands))
@@ -107,7 +108,7 @@ class Deployment:
         return text
 
     def worker(self, name: str, **options: Any) -> WorkerPeer:
-        return WorkerPeer(SoftwareTee(name, now=now(), aud=AUD), self.socket, **options)
+        return WorkerPeer(self.kind(name, self.tee.now, AUD), self.socket, **options)
 
     def client_policy(self, **changes: Any) -> Policy:
         """A tenant's policy that pins this deployment."""

@@ -1,8 +1,8 @@
 """A whole deployment in one object, served on loopback, that can be told to lie.
 
 Honest by default: real HPKE keys, real software evidence, a real Merkle log with real signatures,
-sealed answers with receipts. `service.lies.add("truncated")` and the like change exactly one thing a
-hostile gateway could change; `LIES` lists them all. The client under test is never touched.
+sealed answers with receipts. `service.lies.add("truncated")` and the like change exactly one thing
+a hostile gateway could change; `LIES` lists them all. The client under test is never touched.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,11 +19,11 @@ from simulators.log import SimulatedLog
 from simulators.loopback import Loopback
 from simulators.tee import AUD, SoftwareTee, Tee
 from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from attestation.verify.credential import Credential
+from client.clock import wall_clock
 from evidence.directory import (
     WorkerEntry,
     build_snapshot,
@@ -44,6 +43,8 @@ from wire.wraps import parse_wraps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
 
 LIES = frozenset(
     {
@@ -102,7 +103,7 @@ class Service:
     seq: int = 0
 
     def __post_init__(self) -> None:
-        self.now = int(time.time())
+        self.now = wall_clock()
         self.log = SimulatedLog(clock_ms=self.now * 1000)
         self.directory_key = Ed25519PrivateKey.from_private_bytes(_digest("directory"))
         self.answer = self.answer or (lambda body: Answer(echo(body)))
@@ -144,7 +145,7 @@ class Service:
     def publish(self, **changes: Any) -> bytes:
         """Log and sign a new directory snapshot."""
         self.seq += 1
-        issued = int(time.time())
+        issued = wall_clock()
         entries = [
             WorkerEntry(
                 tuple(kem.kid for kem in worker.tee.facts["kems"]),
@@ -226,7 +227,7 @@ class Service:
             payload, index = self._snapshots[0]
             return directory_document(payload, [self._sign(payload)], self.log.entry(index))
         if "stale_directory" in self.lies:
-            issued = int(time.time()) - 700
+            issued = wall_clock() - 700
             return self.publish(issued=issued, expires=issued + 600)
         if "unsigned_directory" in self.lies:
             stranger = Ed25519PrivateKey.from_private_bytes(_digest("stranger"))
@@ -234,7 +235,7 @@ class Service:
             return directory_document(payload, signed, self.log.entry(index))
         if "unlogged_directory" in self.lies:
             other = build_snapshot(
-                aud=AUD, seq=99, issued=int(time.time()), expires=int(time.time()) + 60, workers=[]
+                aud=AUD, seq=99, issued=wall_clock(), expires=wall_clock() + 60, workers=[]
             )
             return directory_document(other, [self._sign(other)], self.log.entry(index))
         return self._documents[-1]
@@ -429,6 +430,3 @@ def _proof(path: Any) -> Response:
 
 def _digest(label: str) -> bytes:
     return hashlib.sha256(label.encode()).digest()
-
-
-__all__ = ["LIES", "Answer", "Service", "replace"]

@@ -15,13 +15,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import os
 from collections import defaultdict
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from cryptography.hazmat.decrepit.ciphers.modes import CFB
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.hashes import SHA256
 from simulators.tee import SERVICE_POLICY, Tee
+from simulators.tpm import TpmTee
 
 from attestation.binding import parse_binding
 from evidence.commit import Role, commit_segments, response_segments
@@ -33,6 +40,7 @@ from wire.canonical import encode as encode_json
 from wire.envelope import Candidate, OpenedRequest, open_envelope, parse_envelope
 from wire.ids import b64u, bh_of, sha256_tag, unb64u
 from wire.link import (
+    ACTIVATED,
     BYTES,
     CHALLENGE_ANSWER,
     DONE,
@@ -76,6 +84,17 @@ class Job:
     @property
     def kids(self) -> tuple[bytes, ...]:
         return parse_envelope(self.envelope).kids
+
+
+def tpm_secret(tee: TpmTee, credential: dict[str, str]) -> bytes:
+    """TPM2_ActivateCredential: what the TPM that holds both keys of `tee` finds inside."""
+    label = padding.OAEP(padding.MGF1(SHA256()), SHA256(), b"IDENTITY\0")
+    seed = tee.ek_key.decrypt(unb64u(credential["secret"]), label)
+    blob, name = unb64u(credential["blob"]), unb64u(credential["ak"])
+    identity = blob[2 + int.from_bytes(blob[:2], "big") :]
+    key = hmac.digest(seed, (1).to_bytes(4, "big") + b"STORAGE\0" + name + b"\0\0\0\x80", "sha256")
+    opener = Cipher(AES(key[:16]), CFB(bytes(16))).decryptor()
+    return (opener.update(identity) + opener.finalize())[2:]
 
 
 class WorkerPeer:
@@ -156,6 +175,15 @@ class WorkerPeer:
         await self.hello(**changes)
         reasons: list[str] = (await self.receive(MessageType.REFUSED)).json()["reasons"]
         return reasons
+
+    async def activate(self, answer: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Answer a credential challenge as this worker's TPM would, unless told another answer."""
+        question = (await self.receive(MessageType.ACTIVATE)).json()
+        if answer is None:
+            assert isinstance(self.tee, TpmTee)
+            answer = {"secret": b64u(tpm_secret(self.tee, question["credential"]))}
+        self.send(json_message(ACTIVATED, {"id": question["id"], "answer": answer}))
+        return question
 
     async def new_keys(self, **facts: Any) -> None:
         """Announce another binding of the same process."""
