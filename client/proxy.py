@@ -163,23 +163,44 @@ def create_app(transport: AsyncSealedTransport, key: str, hosts: Iterable[str]) 
     return Starlette(routes=[Route("/{path:path}", answer, methods=METHODS)])
 
 
+class ProxyServer:
+    """The proxy on its socket.
+
+    Args:
+        transport: seals and sends; closed when the server ends.
+        listener: closed when the server ends.
+        key: bearer key callers must show.
+    """
+
+    def __init__(self, transport: AsyncSealedTransport, listener: Listener, key: str) -> None:
+        self._transport, self._listener = transport, listener
+        config = uvicorn.Config(
+            create_app(transport, key, listener.hosts),
+            log_level="critical",  # an access log would be a list of the tenant's requests
+            access_log=False,
+            ws="none",
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=SHUTDOWN_S,
+        )
+        self._server = uvicorn.Server(config)
+
+    async def serve(self) -> None:
+        """Serve until interrupted, or until `stop`."""
+        try:
+            await self._server.serve(sockets=[self._listener.sock])
+        finally:
+            self._listener.close()
+            await self._transport.aclose()
+
+    def stop(self) -> None:
+        """Ask the server to end; any thread may."""
+        self._server.should_exit = True
+
+
 async def serve(transport: AsyncSealedTransport, listener: Listener, key: str) -> None:
     """Serve until interrupted; closes the listener and the transport."""
-    app = create_app(transport, key, listener.hosts)
-    config = uvicorn.Config(
-        app,
-        log_level="critical",  # an access log would be a list of the tenant's requests
-        access_log=False,
-        ws="none",
-        lifespan="off",
-        server_header=False,
-        timeout_graceful_shutdown=SHUTDOWN_S,
-    )
-    try:
-        await uvicorn.Server(config).serve(sockets=[listener.sock])
-    finally:
-        listener.close()
-        await transport.aclose()
+    await ProxyServer(transport, listener, key).serve()
 
 
 async def _body(request: Request) -> bytes | None:

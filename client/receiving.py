@@ -157,7 +157,8 @@ def _delta(answer: _Answer, record: Record, worker: VerifiedWorker) -> Delta:
 
 
 def _heard(answer: _Answer, reader: ResponseReader, worker: VerifiedWorker) -> Heard:
-    assert answer.receipt is not None and reader.salt_r is not None  # noqa: PT018 -- both were read
+    assert answer.receipt is not None
+    assert reader.salt_r is not None, "frames were opened"
     if answer.call.stream:
         texts = ["".join(answer.texts[index]) for index in sorted(answer.texts)]
         finishes = [answer.finishes.get(index, "") for index in sorted(answer.texts)]

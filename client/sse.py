@@ -23,8 +23,8 @@ _OBJECT: Final[Mapping[Kind, str]] = {
 
 
 def event(document: Mapping[str, Any]) -> bytes:
-    """One `data:` event; JSON holds no raw newline, so one line is enough."""
-    return b"data: " + json.dumps(document, ensure_ascii=False).encode() + b"\n\n"
+    """One `data:` event. ASCII only: U+2028 and its kin end lines in some readers."""
+    return b"data: " + json.dumps(document).encode() + b"\n\n"
 
 
 @dataclass(slots=True)

@@ -266,7 +266,8 @@ class Verifier:
         """Step 7. The leaf must lie under *our* head: a proof to some other signed head would let
         the log show this verdict to us alone."""
         origin, head = self.policy.log_origin, self.directory.head
-        assert origin is not None and head is not None, "a directory was verified"  # noqa: PT018 -- one fact
+        assert origin is not None
+        assert head is not None, "a directory was verified"
         try:
             verdict = verify_logged(document.verdict, origin, self.policy.log_vkeys)
         except ReceiptError as error:

@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from wire.errors import UnavailableError
+
 from .config import GatewayConfig
 from .errors import Fault, Refusal
 from .journal import Event
@@ -61,6 +63,11 @@ def create_app(config: GatewayConfig, deps: Gateway) -> FastAPI:
         # The library's own message repeats the input; the names of the parameters are enough.
         names = sorted({str(item["loc"][-1]) for item in error.errors()})
         return _problem(Refusal(Fault.BAD_QUERY, f"missing or wrong: {', '.join(names)[:100]}"))
+
+    @app.exception_handler(UnavailableError)
+    async def unavailable(_: Request, error: UnavailableError) -> Response:
+        del error  # the ledger has written it down; its words are for the operator
+        return _problem(Refusal(Fault.NO_WORKER, "the evidence log has stopped", retry_after=10))
 
     @app.exception_handler(Exception)
     async def fail(_: Request, error: Exception) -> Response:

@@ -64,14 +64,29 @@ class Directory:
         self.deny: frozenset[bytes] = frozenset()
         self.document: bytes | None = None
         self.expires = 0
+        self._published: tuple[bytes, dict[str, str], int] | None = None
+        self._proved_at = 0
 
     def changed(self) -> None:
         """The list no longer says what is so: publish a new one soon."""
         self._changed.set()
 
-    def current(self) -> bytes | None:
-        """The document to serve; None when there is none that has not expired."""
-        return self.document if self._clock.wall() < self.expires else None
+    async def current(self) -> bytes | None:
+        """The document to serve; None when there is none that has not expired.
+
+        Its log part is brought up to the log's present head: a client that has seen a later head,
+        in a receipt or in another process, refuses an earlier one as a rollback.
+        """
+        if self._published is None or self._clock.wall() >= self.expires:
+            return None
+        published, size = self._published, self._ledger.log.size
+        if self.document is not None and self._proved_at == size:
+            return self.document
+        payload, signature, index = published
+        document = directory_document(payload, [signature], await self._ledger.log.entry(index))
+        if published is self._published:  # a newer snapshot may have come while we waited
+            self.document, self._proved_at = document, size
+        return document
 
     async def run(self) -> None:
         """Publish for ever: at once, on change, and before the last one is too old."""
@@ -120,7 +135,8 @@ class Directory:
             )
             logged = await self._ledger.append(DIRECTORY_SNAPSHOT, snapshot_event(payload))
             signature = sign_snapshot(payload, self._config.directory_kid, self._key)
-            self.document = directory_document(payload, [signature], logged)
+            self._published = (payload, signature, logged.index)
+            self.document = None
             self.expires = expires
             span.set(Attr.WORKERS, len(workers))
             span.set(Attr.LOG_INDEX, logged.index)

@@ -28,6 +28,8 @@ from .session import Session
 
 #: Re-wrapping takes a directory refresh and one round trip; longer means the client is gone.
 REWRAP_WAIT_S = 60.0
+#: A worker stops within a step of its engine; one that never says so is not waited for longer.
+CANCEL_WAIT_S = 60.0
 
 
 class Dispatcher:
@@ -134,6 +136,7 @@ class Dispatcher:
             raise Refusal(Fault.BAD_ENVELOPE, f"at most {K_MAX} keys for one request")
         # 5
         self._check_kids(kids)
+        exchange.forget_at = None
         exchange.resume(wraps)
         exchange.trace.rewrapped(exchange.rewraps)
         exchange.state = State.QUEUED
@@ -154,6 +157,7 @@ class Dispatcher:
             self._drop(exchange)
         else:
             # It stays known until the worker says DONE: its receipt is still owed to the log.
+            exchange.forget_at = self._clock.monotonic() + CANCEL_WAIT_S
             exchange.session.send(raw_message(CANCEL, exchange.rid))
             self._spawn(exchange.entry.remove())
 
@@ -227,10 +231,9 @@ class Dispatcher:
                 self._registry.live(kid, now) for kid in ticket.kids
             ):
                 self._exhausted(exchange)
+        monotonic = self._clock.monotonic()
         for exchange in list(self._exchanges.values()):
-            if exchange.state is State.REWRAP and (
-                now >= exchange.expires or self._clock.monotonic() >= exchange.rewrap_until
-            ):
+            if exchange.forget_at is not None and monotonic >= exchange.forget_at:
                 self._drop(exchange)
 
     async def close(self) -> None:
@@ -359,7 +362,8 @@ class Dispatcher:
             self._refuse(exchange, Refusal(Fault.NO_WORKER, retry_after=5))
             return
         exchange.state = State.REWRAP
-        exchange.rewrap_until = self._clock.monotonic() + REWRAP_WAIT_S
+        left = min(REWRAP_WAIT_S, exchange.expires - self._clock.wall())
+        exchange.forget_at = self._clock.monotonic() + left
         exchange.fail(Refusal(Fault.REWRAP_NEEDED))
 
     def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:

@@ -38,6 +38,7 @@ class Exchange:
         header, th: the clear header and its hash.
         wraps: present candidates; `kids` are all there ever were.
         rewrapped: whether `wraps` are not those in the spooled envelope.
+        forget_at: monotonic seconds after which nobody is expected to speak of it any more.
     """
 
     rid: bytes
@@ -55,7 +56,7 @@ class Exchange:
     ticket: Ticket | None = None
     session: Session | None = None
     kid: bytes = b""
-    rewrap_until: float = 0.0
+    forget_at: float | None = None
     receipt_seen: bool = False
     cancelled: bool = False
     complete: bool = False

@@ -190,6 +190,8 @@ class Link:
         except MalformedError as error:
             self.roster.broken(error)
             self.end("protocol")
+        except OSError:
+            self.end("lost")
         finally:
             self._judging = False
 

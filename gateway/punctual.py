@@ -8,7 +8,6 @@ problem document like everything else.
 import asyncio
 from typing import Any
 
-import h11
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -65,17 +64,12 @@ def punctual_protocol(deadline_s: float) -> type[H11Protocol]:
 
         def send_400_response(self, msg: str) -> None:  # type: ignore[explicit-override]
             del msg  # the library's words; ours are a closed list
-            refusal = Refusal(Fault.BAD_REQUEST)
-            body = refusal.body()
-            headers = {**refusal.headers(), "content-length": str(len(body)), "connection": "close"}
-            fields = [(name.encode(), value.encode()) for name, value in headers.items()]
-            events: list[h11.Event] = [
-                h11.Response(status_code=refusal.fault.status, headers=fields),
-                h11.Data(data=body),
-                h11.EndOfMessage(),
-            ]
-            for event in events:
-                self.transport.write(self.conn.send(event) or b"")
+            if self.between_requests():
+                refusal = Refusal(Fault.BAD_REQUEST)
+                body = refusal.body()
+                fields = {**refusal.headers(), "content-length": len(body), "connection": "close"}
+                lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+                self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{lines}\r\n".encode() + body)
             self.transport.close()
 
     return PunctualProtocol

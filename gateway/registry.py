@@ -20,23 +20,26 @@ class Registry:
     sessions: dict[str, Session] = field(default_factory=dict)
     _epochs: dict[bytes, Epoch] = field(default_factory=dict)
     _by_kid: dict[bytes, bytes] = field(default_factory=dict)
+    _holder: dict[bytes, Session] = field(default_factory=dict)
 
     def add(self, session: Session) -> None:
         """A worker was admitted."""
         self.sessions[session.wid] = session
         for epoch in session.epochs:
-            self._learn(epoch)
+            self._learn(session, epoch)
 
     def add_epoch(self, session: Session, epoch: Epoch) -> None:
         """A worker has new keys."""
         session.epochs.append(epoch)
         del session.epochs[:-EPOCHS_PER_SESSION_MAX]
-        self._learn(epoch)
+        self._learn(session, epoch)
 
     def remove(self, session: Session) -> None:
         """A worker is gone; its keys stay known until they expire."""
         if self.sessions.get(session.wid) is session:
             del self.sessions[session.wid]
+        for kid in [kid for kid, holder in self._holder.items() if holder is session]:
+            del self._holder[kid]
 
     def knows(self, kid: bytes) -> bool:
         """Whether an admitted, unexpired and not denied binding lists this key."""
@@ -44,10 +47,11 @@ class Registry:
 
     def live(self, kid: bytes, now: int) -> Session | None:
         """The connected worker that holds `kid` and takes requests."""
-        for session in self.sessions.values():
-            if not session.draining and kid in session.kids(now):
-                return session
-        return None
+        session = self._holder.get(kid)
+        bh = self._by_kid.get(kid)
+        if session is None or bh is None or session.draining:
+            return None
+        return session if now < self._epochs[bh].held_until else None
 
     def epoch(self, bh: bytes) -> Epoch | None:
         """What was admitted under a binding hash."""
@@ -79,7 +83,8 @@ class Registry:
         """Bindings whose keys nobody should ask for any more."""
         return [bh for bh, epoch in self._epochs.items() if now >= epoch.held_until]
 
-    def _learn(self, epoch: Epoch) -> None:
+    def _learn(self, session: Session, epoch: Epoch) -> None:
         self._epochs[epoch.bh] = epoch
         for kid in epoch.kids:
             self._by_kid[kid] = epoch.bh
+            self._holder[kid] = session

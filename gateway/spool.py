@@ -119,6 +119,7 @@ class Entry:
     _memory: bytearray = field(default_factory=bytearray)
     _on_disk: bool = False
     _closed: bool = False
+    _writing: "asyncio.Future[None] | None" = None
 
     @property
     def on_disk(self) -> bool:
@@ -140,7 +141,10 @@ class Entry:
         if len(self._memory) > self.spool.memory_max:
             pending, self._memory = bytes(self._memory), bytearray()
             self._on_disk = True
-            await asyncio.to_thread(self._append, pending)
+            loop = asyncio.get_running_loop()
+            self._writing = loop.run_in_executor(None, self._append, pending)
+            # Not cancelled with its request: the thread would go on, unknown to `remove`.
+            await asyncio.shield(self._writing)
 
     async def read(self) -> bytes:
         """All of it."""
@@ -155,6 +159,8 @@ class Entry:
         self._closed = True
         self.spool.release(self.tenant, self.size)
         self._memory = bytearray()
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
         if self._on_disk:
             await asyncio.to_thread(self.path.unlink, missing_ok=True)
 

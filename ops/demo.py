@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from client.api import Client
-from client.report import Verification
 from client.async_transport import AsyncSealedTransport
-from client.proxy import listen_tcp, new_key, serve
+from client.proxy import ProxyServer, listen_tcp, new_key
+from client.report import Verification
 from client.session import Options, load_policy
 from enclave_worker.launcher_config import Trust
 from evidence.bundle import verify_bundle
@@ -48,10 +48,10 @@ print(client.chat.completions.create(model="{model}", messages=messages))
 """
 
 BANNERS = {
-    "software": "trust=software: a development key signs the measurement. This shows the whole path; it "
-    "hides nothing from root on this machine.",
-    "simulated": "trust=simulated: real TPM 2.0 quotes from a software TPM on this machine. No hardware "
-    "stands behind them; root on this machine can do everything.",
+    "software": "trust=software: a development key signs the measurement. This shows the whole "
+    "path; it hides nothing from root on this machine.",
+    "simulated": "trust=simulated: real TPM 2.0 quotes from a software TPM on this machine. No "
+    "hardware stands behind them; root on this machine can do everything.",
 }
 
 
@@ -79,6 +79,7 @@ class Demo:
 
     def __init__(self, options: DemoOptions) -> None:
         self.options = options
+        self.began = time.monotonic()
         self.console = Console(highlight=False, soft_wrap=True)
         self.notes = Console(stderr=True, highlight=False)
 
@@ -87,7 +88,6 @@ class Demo:
         """Everything up and admitted; torn down and deleted at the end."""
         check_port(self.options.port)
         self._head("1  model")
-        began = time.monotonic()
         with progress_bar() as report:
             model = ensure(self.options.model, report=report)
         name = read(model).name
@@ -104,7 +104,8 @@ class Demo:
             with self._start(config) as stack:
                 for wid, launcher in stack.launchers.items():
                     self._say(f"{wid}  measurement {launcher.measurement}")
-                self._say(f"gateway at {stack.url}, ready {time.monotonic() - began:.1f} s after start")
+                ready = time.monotonic() - self.began
+                self._say(f"gateway at {stack.url}, ready {ready:.1f} s after start")
                 yield stack, deployment, name
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -123,15 +124,18 @@ class Demo:
                 [{"role": "user", "content": self.options.prompt}],
                 model, stream=True, max_tokens=MAX_TOKENS, temperature=0.0,
             )  # fmt: skip
+            first = 0.0
             for delta in stream:
+                first = first or time.monotonic() - self.began
                 sys.stdout.write(delta.text)
                 sys.stdout.flush()
-            self._say("")
+            self._say(f"\n(first token {first:.1f} s after start)")
             self._head("5  receipt: signed by the worker's key, proved to be in the log")
             receipt = stream.receipt
             for check in receipt.checks:
                 self._check(check.step, check.ok, check.detail)
-            self._say(f"tokens {receipt.usage['prompt_tokens']} in, {receipt.usage['completion_tokens']} out")
+            used = receipt.usage
+            self._say(f"tokens {used['prompt_tokens']} in, {used['completion_tokens']} out")
             self._say(
                 f"inclusion proof verified: entry {receipt.index} of a log of {receipt.log_size}"
             )
@@ -150,14 +154,14 @@ class Demo:
         self._head("6  yours now: a local OpenAI-compatible proxy; Ctrl-C stops everything")
         self._say(SNIPPETS.format(url=listener.url, key=key, model=model))
         self._say(
-            f"check it yourself:\n  anchorhold verify {stack.url} --policy {deployment.tenant_policy} "
-            f"--key-file {deployment.key_file}"
+            f"check it yourself:\n  anchorhold verify {stack.url}"
+            f" --policy {deployment.tenant_policy} --key-file {deployment.key_file}"
         )
         transport = AsyncSealedTransport(
             deployment.tenant_policy, base_url=stack.url, api_key=deployment.api_key,
             options=Options(state_dir=deployment.root / "client"),
         )  # fmt: skip
-        asyncio.run(serve(transport, listener, key))
+        asyncio.run(ProxyServer(transport, listener, key).serve())
 
     def banner(self) -> None:
         """Say what this trust level is, loudly."""

@@ -29,7 +29,10 @@ def register(subparsers: Any) -> None:
         "--trust", choices=("software", "simulated"), default="software", help="kind of evidence"
     )
     demo.add_argument(
-        "--model", default="smollm2", metavar="NAME|DIR", help="known model, or a local model folder"
+        "--model",
+        default="smollm2",
+        metavar="NAME|DIR",
+        help="known model, or a local model folder",
     )
     demo.add_argument(
         "--port", type=int, default=8010, help="gateway port on loopback; the proxy takes the next"
@@ -47,9 +50,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--workers: expected 1 to 8, found {arguments.workers}")
     demo = Demo(
         DemoOptions(
-            trust=arguments.trust, model=arguments.model, port=arguments.port,
-            prompt=arguments.prompt, workers=arguments.workers,
-        )  # fmt: skip
+            trust=arguments.trust,
+            model=arguments.model,
+            port=arguments.port,
+            prompt=arguments.prompt,
+            workers=arguments.workers,
+        )
     )
     demo.banner()
     with demo.service() as (stack, deployment, model):

@@ -1,7 +1,7 @@
 """A complete one-machine deployment in one folder: keys, credentials, policies, gateway settings.
 
-What a release pipeline, a tenant's administrator and an operator prepare separately in production is
-written here by one process for the demo, the benchmarks and the end-to-end tests. Everything is
+What a release pipeline, a tenant's administrator and an operator prepare separately in production
+is written here by one process for the demo, the benchmarks and the end-to-end tests. Everything is
 random per deployment; secret files are readable by their owner only.
 """
 
@@ -67,7 +67,9 @@ class Deployment:
         """The gateway's socket for workers."""
         return self.root / "gateway" / "worker.sock"
 
-    def write_policy(self, *, accept: Sequence[dict[str, Any]], models: Sequence[str], now: int) -> None:
+    def write_policy(
+        self, *, accept: Sequence[dict[str, Any]], models: Sequence[str], now: int
+    ) -> None:
         """Write the policy that both the tenant and the gateway's admission use.
 
         Args:
@@ -94,12 +96,13 @@ class Deployment:
 
     def write_gateway(self, *, port: int, **settings: str | int | float) -> None:
         """Write the gateway's settings; `settings` are further keys of its file."""
-        values: dict[str, str | int | float] = {
+        defaults: dict[str, str | int | float] = {
             "aud": self.aud, "state_dir": "gateway", "admission_policy_file": "admission.json",
             "port": port, "worker_socket": "gateway/worker.sock",
             "log_key_file": "log.key", "directory_key_file": "directory.key",
             "key_table_file": "keys.json", "pepper_file": "pepper",
-        } | settings  # fmt: skip
+        }  # fmt: skip
+        values = {**defaults, **settings}
         lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         self.gateway_config.write_text("\n".join(lines) + "\n")
 

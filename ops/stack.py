@@ -4,6 +4,7 @@ Order matters and is the point: a worker is measured first, the policies name th
 only then does a gateway come up that admits nothing else.
 """
 
+import json
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from typing import Any, Self
 from enclave_worker.launch import Launcher
 from enclave_worker.launcher_config import LauncherConfig, Trust
 from wire.errors import ConfigError, UnavailableError
+from wire.ids import unb64u
 
 from .deployment import Deployment
 
@@ -118,6 +120,7 @@ class Stack:
             raise failures[0]
         for launcher in self.launchers.values():
             launcher.wait_for("admitted", ADMISSION_TIMEOUT_S)
+        self._wait_listed()
 
     def start_gateway(self) -> None:
         """Start (or start again) the gateway and wait until it answers."""
@@ -135,7 +138,7 @@ class Stack:
                     hint=f"its own words are in {self.config.deployment.root / 'gateway.log'}",
                 )
             try:
-                with urllib.request.urlopen(f"{self.url}/healthz", timeout=1):
+                with urllib.request.urlopen(f"{self.url}/healthz", timeout=1):  # noqa: S310
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.05)
@@ -194,6 +197,17 @@ class Stack:
         """Stop."""
         self.stop()
 
+    def _wait_listed(self) -> None:
+        """Wait until the published directory names every worker: admission comes just before it."""
+        deadline = time.monotonic() + ADMISSION_TIMEOUT_S
+        while time.monotonic() < deadline:
+            with urllib.request.urlopen(f"{self.url}/v1/keys", timeout=5) as answer:  # noqa: S310
+                payload = json.loads(unb64u(json.load(answer)["payload"]))
+            if len(payload["workers"]) >= len(self.launchers):
+                return
+            time.sleep(0.02)
+        raise UnavailableError(f"gateway: the directory did not name {len(self.launchers)} workers")
+
     def _rule(self, anchor: str) -> dict[str, Any]:
         if self.config.trust == "software":
             return {"kind": "software", "roots": [anchor], "measurements": [], "posture": {}}
@@ -234,7 +248,7 @@ class Stack:
     def _start_one(self, wid: str, failures: list[BaseException]) -> None:
         try:
             self.launchers[wid].start()
-        except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
+        except BaseException as error:
             failures.append(error)
         finally:
             self._measured[wid].set()

@@ -85,7 +85,8 @@ def test_the_project_speaks_of_itself_alone() -> None:
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     banned = re.compile(
-        r"/(?:work|root)/(?!\*)|" + "|".join(["pypi" + r"\.org", "python" + r"hosted", "npm" + r"js\.org"])
+        r"/(?:work|root)/(?!\*)|"
+        + "|".join(["pypi" + r"\.org", "python" + r"hosted", "npm" + r"js\.org"])
     )
     hits = []
     for name in listed.stdout.splitlines():

@@ -38,7 +38,7 @@ def keys_routes(gateway: Gateway) -> APIRouter:
         """
         if model is not None and not 1 <= len(model) <= NAME_MAX:
             raise Refusal(Fault.BAD_QUERY, f"model: 1 to {NAME_MAX} characters expected")
-        document = gateway.directory.current()
+        document = await gateway.directory.current()
         if document is None:
             raise Refusal(Fault.NO_WORKER, "no directory has been published", retry_after=1)
         return Response(document, media_type=DIRECTORY_TYPE, headers=_FRESH)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx2
 import openai
 import pytest
 from simulators.answers import Answer
-from simulators.loopback import Loopback
 
 from client.async_transport import AsyncSealedTransport
-from client.proxy import Listener, create_app, listen_tcp, listen_unix, new_key
+from client.proxy import Listener, ProxyServer, listen_tcp, listen_unix, new_key
 from wire.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from simulators.loopback import Loopback
     from simulators.service import Service
 
     from client.session import Options
@@ -26,37 +29,38 @@ MESSAGES = [{"role": "user", "content": "hello there"}]
 KEY = "ahp_test"
 
 
+@dataclass
+class Running:
+    """A proxy on a loopback port."""
+
+    url: str
+    port: int
+
+
 @pytest.fixture
-def proxy(
-    service: Service, server: Loopback, options: Callable[..., Options]
-) -> Iterator[Loopback]:
+def proxy(service: Service, server: Loopback, options: Callable[..., Options]) -> Iterator[Running]:
     transport = AsyncSealedTransport(
         service.policy(), base_url=server.url, api_key=service.api_key, options=options()
     )
-    hosts: set[str] = set()
-    app = _LateHosts(transport, hosts)
-    with Loopback(app) as running:
-        hosts.add(f"127.0.0.1:{running.port}")
-        yield running
+    listener = listen_tcp("127.0.0.1", 0)
+    running = ProxyServer(transport, listener, KEY)
+    thread = threading.Thread(target=lambda: asyncio.run(running.serve()))
+    thread.start()
+    url = httpx2.URL(listener.url)
+    yield Running(f"http://127.0.0.1:{url.port}", url.port or 0)
+    running.stop()
+    thread.join(10)
 
 
-class _LateHosts:
-    """The proxy application, made once the port is known."""
-
-    def __init__(self, transport: AsyncSealedTransport, hosts: set[str]) -> None:
-        self._transport, self._hosts = transport, hosts
-
-    async def __call__(self, scope: object, receive: object, send: object) -> None:
-        app = create_app(self._transport, KEY, self._hosts)
-        await app(scope, receive, send)  # type: ignore[arg-type]
+@pytest.fixture
+def program(proxy: Running) -> Iterator[openai.OpenAI]:
+    """Any OpenAI program that was given the proxy's address and key."""
+    with openai.OpenAI(base_url=f"{proxy.url}/v1", api_key=KEY, max_retries=0) as made:
+        yield made
 
 
-def client_of(proxy: Loopback, key: str = KEY) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{proxy.url}/v1", api_key=key, max_retries=0)
-
-
-def test_a_plain_openai_program_works(proxy: Loopback) -> None:
-    client = client_of(proxy)
+def test_a_plain_openai_program_works(program: openai.OpenAI) -> None:
+    client = program
     reply = client.chat.completions.create(model="m", messages=MESSAGES)
     assert reply.choices[0].message.content == "You said: hello there"
     chunks = list(client.chat.completions.create(model="m", messages=MESSAGES, stream=True))
@@ -64,7 +68,7 @@ def test_a_plain_openai_program_works(proxy: Loopback) -> None:
     assert [model.id for model in client.models.list()] == ["m"]
 
 
-def test_streams_pass_through_as_they_come(proxy: Loopback, service: Service) -> None:
+def test_streams_pass_through_as_they_come(proxy: Running, service: Service) -> None:
     service.pause_s = 0.05
     service.answer = lambda body: Answer("one two three four five six")
     headers = {"authorization": f"Bearer {KEY}"}
@@ -76,15 +80,15 @@ def test_streams_pass_through_as_they_come(proxy: Loopback, service: Service) ->
     assert pieces[-1].endswith(b"data: [DONE]\n\n")
 
 
-def test_a_broken_stream_ends_in_an_error_event(proxy: Loopback, service: Service) -> None:
+def test_a_broken_stream_ends_in_an_error_event(program: openai.OpenAI, service: Service) -> None:
     service.lies.add("truncated")
     with pytest.raises(openai.APIError) as caught:
-        list(client_of(proxy).chat.completions.create(model="m", messages=MESSAGES, stream=True))
+        list(program.chat.completions.create(model="m", messages=MESSAGES, stream=True))
     assert caught.value.code == "stream_truncated"
 
 
 @pytest.mark.parametrize("key", ["wrong", "ahp_tes", "", "anchorhold_test_key"])
-def test_only_the_printed_key_opens_it(proxy: Loopback, service: Service, key: str) -> None:
+def test_only_the_printed_key_opens_it(proxy: Running, service: Service, key: str) -> None:
     reply = httpx2.get(f"{proxy.url}/v1/models", headers={"authorization": f"Bearer {key}x"})
     assert reply.status_code == 401
     assert reply.json()["error"]["code"] == "wrong_key"
@@ -92,7 +96,7 @@ def test_only_the_printed_key_opens_it(proxy: Loopback, service: Service, key: s
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "localhost:80"])
-def test_another_host_name_is_refused(proxy: Loopback, service: Service, host: str) -> None:
+def test_another_host_name_is_refused(proxy: Running, service: Service, host: str) -> None:
     headers = {"authorization": f"Bearer {KEY}", "host": host}
     reply = httpx2.get(f"{proxy.url}/v1/models", headers=headers)
     assert reply.status_code == 421
@@ -113,7 +117,7 @@ def test_another_host_name_is_refused(proxy: Loopback, service: Service, host: s
     ],
 )
 def test_unknown_paths_are_refused_and_never_sent(
-    proxy: Loopback, service: Service, method: str, path: str
+    proxy: Running, service: Service, method: str, path: str
 ) -> None:
     headers = {"authorization": f"Bearer {KEY}"}
     with httpx2.Client() as http:
@@ -124,8 +128,10 @@ def test_unknown_paths_are_refused_and_never_sent(
     assert all(seen.path.startswith(("/v1/keys", "/v1/log")) for seen in service.seen)
 
 
-def test_the_tenants_credential_is_the_proxys_alone(proxy: Loopback, service: Service) -> None:
-    client_of(proxy).chat.completions.create(model="m", messages=MESSAGES)
+def test_the_tenants_credential_is_the_proxys_alone(
+    program: openai.OpenAI, service: Service
+) -> None:
+    program.chat.completions.create(model="m", messages=MESSAGES)
     sealed = [seen for seen in service.seen if seen.path == "/v1/sealed"]
     assert sealed[0].headers["authorization"] == f"Bearer {service.api_key}"
     assert all(KEY not in repr(seen.headers) for seen in service.seen)

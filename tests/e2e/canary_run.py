@@ -24,11 +24,11 @@ def main() -> None:
     canary = sys.stdin.read()
     recorded = out / "recorded"
     recorded.mkdir()
-    deployment = create(out / "service", aud="canary", now=int(time.time()))
+    deployment = create(out / "service", aud="canary", now=int(time.time()))  # noqa: TID251
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
 
-    def run(coroutine):  # noqa: ANN001, ANN202
+    def run(coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result(10)
 
     port = free_port()
@@ -53,8 +53,11 @@ def main() -> None:
         for number, piece in enumerate(
             client.chat(
                 [{"role": "user", "content": f"Repeat: {canary}"}],
-                model="tiny", stream=True, max_tokens=200, ignore_eos=True,
-            )  # fmt: skip
+                model="tiny",
+                stream=True,
+                max_tokens=200,
+                ignore_eos=True,
+            )
         ):
             pieces.append(piece.text)
             if number == 1:

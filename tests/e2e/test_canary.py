@@ -39,7 +39,10 @@ def run_capture(tree: Path, out: Path, model: Path, canary: str) -> tuple[Captur
     done = subprocess.run(
         [sys.executable, "-P", str(ROOT / "tests/e2e/canary_run.py"), str(out), str(model)],
         input=canary, capture_output=True, text=True, timeout=120,
-        env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PYTHONPATH": f"{tree}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
+        env={
+            "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": f"{tree}:{ROOT / 'tests'}",
+        },
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     capture = Capture()
@@ -70,10 +73,16 @@ def test_no_byte_of_prompt_or_answer_leaves_the_worker(tmp_path: Path, tiny_mode
     assert capture.leaks(answer, ANSWER_WINDOW) == []
 
 
+PACKAGES = (
+    "wire", "attestation", "evidence", "tenancy", "enclave_worker", "gateway", "client",
+    "anchorhold", "ops",
+)  # fmt: skip
+
+
 def leaking_tree(folder: Path, leak: str) -> Path:
     """A copy of the product with one line changed to leak the prompt."""
     folder.mkdir()
-    for name in ("wire", "attestation", "evidence", "tenancy", "enclave_worker", "gateway", "client", "anchorhold", "ops"):  # fmt: skip
+    for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     path, old, new = LINES[leak]
     text = (folder / path).read_text()

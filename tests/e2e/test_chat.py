@@ -51,9 +51,7 @@ def test_a_streamed_answer_ends_with_a_verified_receipt(client: Client) -> None:
     assert all(check.ok for check in stream.receipt.checks)
 
 
-def test_whole_and_streamed_answers_agree_and_verify_offline(
-    client: Client, stack: Stack
-) -> None:
+def test_whole_and_streamed_answers_agree_and_verify_offline(client: Client, stack: Stack) -> None:
     with client:
         whole = client.chat(QUESTION, "tiny", max_tokens=24, temperature=0)
         stream = client.chat(QUESTION, "tiny", stream=True, max_tokens=24, temperature=0)

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from simulators.deployment import now, problem, read, seal
 
-from attestation.binding import Kem
+from attestation.binding import Beacon, Kem
 from attestation.posture import Control
 from evidence.events import parse_event
 from wire.canonical import encode
@@ -363,3 +363,26 @@ async def test_a_receipt_is_logged_before_it_is_confirmed(up: Up, fleet: Fleet) 
     assert event["rid"] == b64u(sealed.header.rid)
     assert event["use"] == {"in": 64, "out": 64}
     assert logged["index"] < up.gateway.ledger.log.size
+
+
+async def test_a_beacon_of_our_own_log_proves_the_binding_is_fresh(up: Up, fleet: Fleet) -> None:
+    await fleet.admit("b")
+    log = up.gateway.ledger.log
+    worker = fleet.make("a")
+    worker.tee.facts["beacon"] = Beacon(log.origin, log.size, log.root(log.size))
+    worker.binding = worker.tee.binding()
+    assert (await worker.admitted())["bh"] == b64u(worker.bh)
+
+
+@pytest.mark.parametrize("lie", ["root", "size", "log"])
+async def test_a_beacon_our_log_never_had_is_refused(up: Up, fleet: Fleet, lie: str) -> None:
+    await fleet.admit("b")
+    log = up.gateway.ledger.log
+    worker = fleet.make("a")
+    worker.tee.facts["beacon"] = Beacon(
+        "another log" if lie == "log" else log.origin,
+        log.size + 1000 if lie == "size" else log.size,
+        bytes(32) if lie == "root" else log.root(log.size),
+    )
+    worker.binding = worker.tee.binding()
+    assert await worker.refused() == ["beacon_unverified"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from pathlib import Path
@@ -222,3 +223,15 @@ def test_a_spool_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: P
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="spool_dir"):
         spool(tmp_path / "file").open()
+
+
+async def test_a_cancelled_write_leaves_no_file_behind(tmp_path: Path) -> None:
+    held = spool(tmp_path, entry_max=50_000_000, total_max=50_000_000, caps=Caps(2, 50_000_000, 3))
+    entry = held.entry("t")
+    writing = asyncio.create_task(entry.write(bytes(40_000_000)))
+    await asyncio.sleep(0)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    await entry.remove()
+    assert list(tmp_path.iterdir()) == []
+    assert held.held == 0

@@ -491,3 +491,20 @@ async def test_sixty_four_requests_at_once_all_complete(up: Up, fleet: Fleet) ->
     for task in serving:
         task.cancel()
     await asyncio.gather(*serving, return_exceptions=True)
+
+
+async def test_a_cancelled_request_is_forgotten_when_its_worker_never_confirms(
+    up: Up, fleet: Fleet
+) -> None:
+    (worker,) = await fleet.admit("a", pull=1)
+    reply = post(up, seal([worker]))
+    job = await worker.job()
+    reply.cancel()
+    await worker.receive(MessageType.CANCEL)
+    exchange = next(iter(up.gateway.dispatcher._exchanges.values()))
+    assert exchange.rid == job.rid
+    exchange.forget_at = 0.0
+    await idle(up)
+    worker.done(job, "cancelled")  # too late, and harmless
+    await asyncio.sleep(0.02)
+    assert len(up.gateway.roster) == 1

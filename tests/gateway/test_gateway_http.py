@@ -15,6 +15,7 @@ from simulators.deployment import Deployment, now, problem, seal
 
 from tenancy.key_table import load_table, save_table
 from wire.envelope import parse_envelope
+from wire.errors import ConfigError
 from wire.ids import b64u
 from wire.link import MessageType
 
@@ -297,7 +298,9 @@ async def test_a_stopped_log_makes_the_gateway_not_ready_and_no_answer_complete(
     assert await worker.log(job, event) == {"error": "log_unavailable"}
     with pytest.raises(httpx2.RemoteProtocolError):
         await reply
-    assert problem(await up.http.get("/readyz")) == (503, "no_worker")
+    for path in ("/readyz", f"/v1/keys/{b64u(worker.bh)}"):
+        assert problem(await up.http.get(path)) == (503, "no_worker")
+    assert (await up.http.get("/v1/log/checkpoint")).status_code == 200
 
 
 async def test_no_docs_pages_are_served(up: Up) -> None:
@@ -345,3 +348,20 @@ async def test_random_bodies_are_always_refused_with_a_problem(up: Up, fleet: Fl
         assert kind in {"bad_envelope", "too_large", "expired", "kid_unknown"}
     assert worker.got(MessageType.JOB) == 0
     assert up.gateway.spool.held == 0
+
+
+async def test_a_key_without_the_scope_is_refused_as_forbidden(up: Up) -> None:
+    table = up.deployment.table
+    text = await asyncio.to_thread(table.read_text)
+    await asyncio.to_thread(table.write_text, text.replace('"infer"', '"other"'))
+    await _reloaded(up)
+    response = await up.http.post("/v1/sealed", content=b"x", headers=up.headers())
+    assert problem(response) == (403, "auth")
+
+
+async def test_a_key_table_that_breaks_while_running_keeps_the_old_one(up: Up) -> None:
+    await asyncio.to_thread(up.deployment.table.write_text, "{")
+    with pytest.raises(ConfigError):
+        await _reloaded(up)
+    response = await up.http.post("/v1/sealed", content=b"x", headers=up.headers())
+    assert problem(response) == (400, "bad_envelope")

@@ -1,7 +1,7 @@
 """Everything an outsider could record while a request passes: memory, files, wire.
 
-The capture is deliberately dumb. It keeps raw bytes and looks for windows of a secret in them, in the
-plain form and in the encodings a leak usually takes (base64 at three offsets, hex, JSON escapes).
+The capture is deliberately dumb. It keeps raw bytes and looks for windows of a secret in them, in
+the plain form and in the encodings a leak usually takes (base64 at three offsets, hex, JSON).
 """
 
 import asyncio
@@ -33,9 +33,10 @@ def encodings(secret: bytes) -> Iterator[tuple[str, bytes]]:
     yield "json", json.dumps(secret.decode("utf-8", "replace"))[1:-1].encode()
     for skip in range(3):
         yield f"base64+{skip}", base64.b64encode(secret[skip:])[: (len(secret) - skip) // 3 * 4]
-        yield f"base64url+{skip}", base64.urlsafe_b64encode(secret[skip:])[
-            : (len(secret) - skip) // 3 * 4
-        ]
+        yield (
+            f"base64url+{skip}",
+            base64.urlsafe_b64encode(secret[skip:])[: (len(secret) - skip) // 3 * 4],
+        )
 
 
 PAGE = 4096
