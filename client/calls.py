@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from wire.canonical import parse_strict
 from wire.errors import MalformedError
-from wire.limits import BODY_MAX, NAME_MAX
+from wire.limits import BODY_MAX, NAME_MAX, OUT_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,7 +96,7 @@ def _max_tokens(members: Mapping[str, Any]) -> int:
         value = members.get(name)
         if value is None:
             continue
-        if type(value) is not int or value < 1:
-            raise MalformedError(f"{name}: expected a positive integer")
+        if type(value) is not int or not 1 <= value <= OUT_CLASSES[-1]:
+            raise MalformedError(f"{name}: expected an integer from 1 to {OUT_CLASSES[-1]}")
         return value
     return DEFAULT_MAX_TOKENS

@@ -14,6 +14,7 @@ from wire.errors import (
     BelowPolicyError,
     ConfigError,
     GatewayError,
+    MalformedError,
     PolicyError,
     PolicyExpiredError,
     UnavailableError,
@@ -173,5 +174,7 @@ def exit_code(error: AnchorholdError) -> int:
         below = bool(error.reasons) and set(error.reasons) <= POLICY_REASONS
         return EXIT_BELOW_POLICY if below else EXIT_INVALID
     if isinstance(error, ConfigError | GatewayError | PolicyError | UnavailableError):
+        return EXIT_UNREADABLE
+    if type(error) is MalformedError:  # the caller's own request; hostile bytes have subclasses
         return EXIT_UNREADABLE
     return EXIT_INVALID

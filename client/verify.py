@@ -25,29 +25,12 @@ everything, because then the list's server lies.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from attestation.appraise import appraise
-from attestation.result import AppraisedEvidence
-from attestation.verify.credential import Activation, challenge_for
 from evidence.bundle import POLICY_REASONS
-from evidence.entry import VerifiedEntry, verify_logged
-from evidence.events import ATTEST_VERDICT
-from evidence.merkle import leaf_hash, verify_inclusion
-from wire.canonical import encode
-from wire.errors import (
-    AttestationError,
-    BelowPolicyError,
-    MalformedError,
-    ReceiptError,
-    UnavailableError,
-)
-from wire.ids import b64u, bh_of
+from wire.errors import AttestationError, BelowPolicyError, GatewayError, UnavailableError
 from wire.limits import K_MAX
-from wire.suites import strongest
-from wire.wraps import Candidate
 
-from .commands import Fetch, Steps, fetch
 from .directory import (
     STEP_DIRECTORY,
     STEP_POLICY,
@@ -57,14 +40,9 @@ from .directory import (
 )
 from .report import Report
 from .sampling import shuffled
-from .served import get, json_body, json_object, proof
-from .workers import (
-    _VERIFIER,
-    BindingDocument,
-    Candidates,
-    VerifiedWorker,
-    parse_binding_document,
-)
+from .worker_checks import STEPS as WORKER_STEPS
+from .worker_checks import WorkerChecks
+from .workers import Candidates, VerifiedWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,9 +50,9 @@ if TYPE_CHECKING:
     from attestation.policy import Policy
     from evidence.directory import TrustedSnapshot, WorkerEntry
 
-DOCUMENT_REPLY_MAX: Final = 1024 * 1024  # four pieces of evidence, a binding, a log entry
-FETCHES_MAX: Final = 32  # refused workers passed over in one draw before giving up
-NONCE_LEN: Final = 32
+    from .commands import Steps
+
+TRIED_MAX: Final = 32  # listed workers looked at in one draw before giving up
 
 STEP_LIST: Final = "4 enough workers serve the model"
 STEP_DRAW: Final = "5 candidates drawn at random"
@@ -85,11 +63,7 @@ STEPS: Final = (
     STEP_REMEMBER,
     STEP_LIST,
     STEP_DRAW,
-    "6 binding is the listed one",
-    "7 verdict is in the log",
-    "8 live activation",
-    "9 evidence appraised under the policy",
-    "10 key is usable",
+    *WORKER_STEPS,
     STEP_ONE_POLICY,
 )
 
@@ -123,10 +97,14 @@ class Verifier:
     tick: Callable[[], float]
     rng: Callable[[int], bytes]
     directory: DirectoryView = field(init=False)
+    _checks: WorkerChecks = field(init=False)
     _cache: dict[bytes, VerifiedWorker] = field(default_factory=dict)
+    _refused: dict[bytes, AttestationError] = field(default_factory=dict)
+    _generation: int = 0
 
     def __post_init__(self) -> None:
         self.directory = DirectoryView(self.policy, self.clock, self.tick)
+        self._checks = WorkerChecks(self.policy, self.clock, self.rng, self.directory)
 
     def draw(
         self,
@@ -147,38 +125,53 @@ class Verifier:
                 error: there may be nobody else.
         """
         fresh = report is not None
-        if report is None:
-            report = Report()
-            snapshot = yield from self.directory.ensure(report, not_generation)
-        else:
+        report = report or Report()
+        if fresh:
             check_policy_window(self.policy, self.clock(), report)
             snapshot = yield from self.directory.refresh(report)
+        else:
+            snapshot = yield from self.directory.ensure(report, not_generation)
+        drawn = yield from self._sample(snapshot, want, report, fresh=fresh)
+        if drawn.gone and len(drawn.found) < self._count(want) and not fresh:
+            # The list is older than a worker's end: a newer one may list whoever took its place.
+            useless = self.directory.generation
+            if self.directory.wait_for_refresh() == 0:
+                snapshot = yield from self.directory.ensure(report, useless)
+                drawn = yield from self._sample(snapshot, want, report, fresh=fresh)
+        self._check_found(drawn, want, report)
+        head = self.directory.head
+        assert head is not None, "a directory was verified"
+        return Candidates(tuple(drawn.found), self.directory.generation, head.size)
+
+    def _sample(
+        self, snapshot: TrustedSnapshot, want: Want, report: Report, *, fresh: bool
+    ) -> Steps[_Drawn]:
+        """Steps 4 to 10 over one snapshot."""
         self._forget(snapshot)
         listed = self._listed(snapshot, want.model, report)
-        count = min(self.policy.k if want.count is None else want.count, K_MAX)
-        found: list[VerifiedWorker] = []
-        refused: list[AttestationError] = []
+        drawn = _Drawn()
         tried = 0
         for entry in shuffled(listed, self.rng):  # 5
-            if len(found) == count or tried == FETCHES_MAX:
+            if len(drawn.found) == self._count(want) or tried == TRIED_MAX:
                 break
             if not want.exclude.isdisjoint(entry.kids):
                 continue
             tried += 1
             before = len(report.checks)
             try:
-                worker = yield from self._worker(entry, report, fresh=fresh)
+                worker = yield from self._worker(entry, report, fresh=fresh)  # 6 to 10
             except AttestationError as error:
                 if not set(error.reasons) <= POLICY_REASONS:
                     raise
-                refused.append(error)
+                drawn.refused.append(error)
                 report.set_aside(before)
-                continue
-            if self._fits(worker, want, found):
-                found.append(worker)
-        self._check_found(found, refused, want, report)
-        head = self.directory.head
-        return Candidates(tuple(found), self.directory.generation, 0 if head is None else head.size)
+            except GatewayError as error:
+                drawn.gone.append(error)
+                report.set_aside(before)
+            else:
+                if self._fits(worker, want, drawn.found):
+                    drawn.found.append(worker)
+        return drawn
 
     def models(self, report: Report | None = None) -> Steps[dict[str, VerifiedWorker]]:
         """One verified worker for each model that the policy accepts and the list offers."""
@@ -221,124 +214,23 @@ class Verifier:
         return listed
 
     def _worker(self, entry: WorkerEntry, report: Report, *, fresh: bool) -> Steps[VerifiedWorker]:
-        """Steps 6 to 10 for one listed worker, or its cached result."""
-        cached = self._cache.get(entry.bh)
-        if cached is not None and not fresh and self.clock() < cached.appraised.expires:
-            return cached
-        mark = f"{b64u(entry.bh)[:8]} "
-        with report.step(mark + STEPS[5]) as detail:  # 6
-            path = f"/v1/keys/{b64u(entry.bh)}"
-            document = parse_binding_document((yield from get(path, DOCUMENT_REPLY_MAX)))
-            if bh_of(document.binding) != entry.bh:
-                raise _refused("binding_hash_mismatch", "binding: not the one the list names")
-            detail.text = f"bh {b64u(entry.bh)}"
-        with report.step(mark + STEPS[6]) as detail:  # 7
-            verdict = yield from self._verdict(entry, document)
-            detail.text = f"leaf {verdict.index}"
-        with report.step(mark + STEPS[7]) as detail:  # 8
-            activation = yield from self._activation(document)
-            detail.text = "not needed for this kind" if activation is None else "answered"
-        now = self.clock()
-        with report.step(mark + STEPS[8]) as detail:  # 9
-            result = appraise(
-                document.binding,
-                document.evidence,
-                document.posture,
-                self.policy,
-                now,
-                activation=activation,
-            )
-            report.include(result.checks, f"{mark}9.")
-            if not isinstance(result, AppraisedEvidence):
-                first = result.reasons[0]
-                raise AttestationError(
-                    f"worker {b64u(entry.bh)[:8]}: {first.detail}", reasons=result.codes
-                )
-            detail.text = f"trust {result.trust}, {result.kind}, {result.measurement}"
-        with report.step(mark + STEPS[9]) as detail:  # 10
-            candidate = self._candidate(entry, result, verdict)
-            detail.text = f"suite {candidate.suite}, expires {result.expires}"
-        worker = VerifiedWorker(candidate, result, document, verdict, _VERIFIER)
+        """The worker from the cache, where a verdict on it still holds; checked otherwise."""
+        if not fresh:
+            cached = self._cache.get(entry.bh)
+            if cached is not None and self.clock() < cached.appraised.expires:
+                return cached
+            if entry.bh in self._refused:
+                raise self._refused[entry.bh]
+        try:
+            worker = yield from self._checks.run(entry, report)
+        except AttestationError as error:
+            self._refused[entry.bh] = error  # until the next directory: no refusal is for ever
+            raise
         self._cache[entry.bh] = worker
         return worker
 
-    def _verdict(self, entry: WorkerEntry, document: BindingDocument) -> Steps[VerifiedEntry]:
-        """Step 7. The leaf must lie under *our* head: a proof to some other signed head would let
-        the log show this verdict to us alone."""
-        origin, head = self.policy.log_origin, self.directory.head
-        assert origin is not None
-        assert head is not None, "a directory was verified"
-        try:
-            verdict = verify_logged(document.verdict, origin, self.policy.log_vkeys)
-        except ReceiptError as error:
-            raise _refused("verdict_invalid", f"verdict: {error.message}") from error
-        if verdict.index != entry.leaf:
-            raise _refused("verdict_invalid", f"verdict: leaf {entry.leaf} expected")
-        if verdict.checkpoint.size != head.size:
-            path = yield from proof(f"/v1/log/inclusion?index={entry.leaf}&size={head.size}")
-        else:
-            path = document.verdict.proof
-        try:
-            leaf = leaf_hash(document.verdict.leaf)
-            verify_inclusion(leaf, verdict.index, head.size, path, head.root)
-        except MalformedError as error:
-            raise _refused("verdict_invalid", f"verdict: {error.message}") from error
-        body = verdict.event.body
-        if verdict.event.type != ATTEST_VERDICT or body["bh"] != b64u(entry.bh) or not body["ok"]:
-            raise _refused("verdict_invalid", "verdict: a positive one for this binding expected")
-        return verdict
-
-    def _activation(self, document: BindingDocument) -> Steps[Activation | None]:
-        """Step 8: our own challenge, relayed. Its failure is judged in step 9."""
-        accepted = {rule.kind for rule in self.policy.accept}
-        for item in document.evidence:
-            if item.kind not in accepted:
-                continue
-            try:
-                challenge = challenge_for(item, self.rng)
-            except (AttestationError, MalformedError):
-                continue  # evidence that cannot be challenged is refused, with its reason, in 9
-            if challenge is None:
-                continue
-            wid = json_object(document.binding, "binding").get("wid")
-            request: dict[str, Any] = {
-                "nonce": b64u(self.rng(NONCE_LEN)),
-                "bh": b64u(bh_of(document.binding)),
-                "credential": challenge.credential.to_json(),
-            }
-            reply = yield from fetch(
-                Fetch(
-                    "POST",
-                    f"/v1/workers/{_segment(wid)}/challenge",
-                    DOCUMENT_REPLY_MAX,
-                    encode(request),
-                    "application/json",
-                )
-            )
-            answer = json_object(json_body(reply), "challenge").get("answer")
-            return challenge.activation(answer)
-        return None
-
-    def _candidate(
-        self, entry: WorkerEntry, appraised: AppraisedEvidence, verdict: VerifiedEntry
-    ) -> Candidate:
-        """Step 10."""
-        binding = appraised.binding
-        suite = strongest(
-            (kem.suite for kem in binding.kems), allow_x25519=not self.policy.require_pq
-        )
-        kem = next((item for item in binding.kems if item.suite == suite), None)
-        if kem is None:
-            raise _refused("suite_not_accepted", "kems: found no suite the policy accepts")
-        if kem.kid not in entry.kids:
-            raise _refused("kid_not_listed", "directory: the key of the binding expected")
-        body = verdict.event.body
-        # The log must not call this worker more than its evidence is.
-        if (body["trust"], body["measurement"]) != (appraised.trust, appraised.measurement):
-            raise _refused(
-                "verdict_mismatch", "verdict: the trust and measurement we found expected"
-            )
-        return Candidate(kem.kid, kem.suite, kem.pk)
+    def _count(self, want: Want) -> int:
+        return min(self.policy.k if want.count is None else want.count, K_MAX)
 
     def _fits(self, worker: VerifiedWorker, want: Want, found: list[VerifiedWorker]) -> bool:
         """Step 11: one service policy and one suite for all, since the header names one of each."""
@@ -351,17 +243,12 @@ class Verifier:
             and worker.kid not in want.exclude
         )
 
-    def _check_found(
-        self,
-        found: list[VerifiedWorker],
-        refused: list[AttestationError],
-        want: Want,
-        report: Report,
-    ) -> None:
+    def _check_found(self, drawn: _Drawn, want: Want, report: Report) -> None:
+        found = drawn.found
         with report.step(STEP_DRAW) as detail:
-            if not found and refused:
+            if not found and (drawn.refused or drawn.gone):
                 report.take_back()
-                raise refused[0]
+                raise (*drawn.refused, *drawn.gone)[0]
             enough = min(self.policy.min_workers, self.policy.k)
             if len(found) < enough and not want.exclude and want.count is None:
                 raise BelowPolicyError(
@@ -370,7 +257,8 @@ class Verifier:
                 )
             if not found and not want.exclude:
                 raise BelowPolicyError(f"candidates: found no worker for {want.model[:64]!r}")
-            detail.text = f"{len(found)} candidates, {len(refused)} passed over"
+            passed = len(drawn.refused) + len(drawn.gone)
+            detail.text = f"{len(found)} candidates, {passed} passed over"
         with report.step(STEP_ONE_POLICY) as detail:
             for worker in found:
                 if worker.policy not in self.policy.service_policies:
@@ -378,22 +266,19 @@ class Verifier:
             detail.text = found[0].policy if found else "nobody else"
 
     def _forget(self, snapshot: TrustedSnapshot) -> None:
-        """Drop workers that are no longer listed, are denied, or whose verdict has expired."""
+        """With a new directory, drop who is no longer listed or is denied, and all refusals."""
+        if self._generation == self.directory.generation:
+            return
+        self._generation = self.directory.generation
         listed = {entry.bh for entry in snapshot.workers} - snapshot.deny
-        now = self.clock()
-        self._cache = {
-            bh: worker
-            for bh, worker in self._cache.items()
-            if bh in listed and now < worker.appraised.expires
-        }
+        self._cache = {bh: worker for bh, worker in self._cache.items() if bh in listed}
+        self._refused.clear()
 
 
-def _segment(wid: object) -> str:
-    """A worker id as one path segment; the binding is not yet trusted: refuse anything else."""
-    if not isinstance(wid, str) or not wid or not all(c.isalnum() or c in "-_." for c in wid):
-        raise _refused("binding_malformed", "wid: expected letters, digits, '-', '_' or '.'")
-    return wid
+@dataclass(slots=True)
+class _Drawn:
+    """Outcome of one sampling: accepted, refused by the policy, not served any more."""
 
-
-def _refused(code: str, message: str) -> AttestationError:
-    return AttestationError(message, reasons=(code,))
+    found: list[VerifiedWorker] = field(default_factory=list)
+    refused: list[AttestationError] = field(default_factory=list)
+    gone: list[GatewayError] = field(default_factory=list)

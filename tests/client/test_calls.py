@@ -49,6 +49,7 @@ def test_the_token_limit_decides_the_output_class(
         b'{"model":"m","stream":"yes"}',
         b'{"model":"m","max_tokens":0}',
         b'{"model":"m","max_tokens":true}',
+        b'{"model":"m","max_tokens":65537}',
         b'{"model":"m","x":NaN}',
         b"\xff",
     ],

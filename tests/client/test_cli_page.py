@@ -66,5 +66,5 @@ def test_every_command_has_an_example_that_parses(name: str) -> None:
     assert lines
     for line in lines:
         assert line.startswith(name + " "), line
-        words = shlex.split(line.split(" < ")[0])[1:]
+        words = shlex.split(line)[1:]
         build_parser().parse_args(words)

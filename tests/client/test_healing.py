@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulators.answers import Answer
+from simulators.tee import SoftwareTee
 
 from client.api import Client
 from wire.errors import GatewayError, UnavailableError, WorkerNotice
+from wire.ids import b64u, sha256_tag
 from wire.problems import KID_UNKNOWN, NO_WORKER, REWRAP_NEEDED, problem
 
 if TYPE_CHECKING:
@@ -204,8 +206,6 @@ def test_a_worker_that_was_denied_is_dropped_with_the_next_directory(
     service.publish(deny=[denied.bh])
     report = client.verify()
     listed = {worker.bh for worker in report.workers}
-    from wire.ids import b64u
-
     assert b64u(denied.bh) not in listed
     assert len(listed) == 2
 
@@ -277,3 +277,30 @@ def test_a_gateway_that_is_not_there_is_said_with_its_url(
         pytest.raises(UnavailableError, match=r"http://127\.0\.0\.1:9"),
     ):
         client.chat(MESSAGES, "m")
+
+
+def test_a_worker_that_is_gone_is_replaced_from_a_newer_directory(
+    client: Client, service: Service
+) -> None:
+    client.models()  # verifies the directory and one worker; the others are not cached
+    for number, worker in enumerate(list(service.workers)):
+        service.rotate(worker, f"next-{number}")
+    assert client.chat(MESSAGES, "m").text == "You said: hello"
+    assert paths(service).count("/v1/keys") == 2
+
+
+def test_a_worker_below_policy_is_not_asked_again_until_the_directory_changes(
+    service: Service, options: Callable[..., Options]
+) -> None:
+    odd = SoftwareTee("odd", service.now)
+    odd.parts = {**odd.parts, "first_party": sha256_tag(b"next release")}
+    odd.facts["image"] = odd.measurement()
+    listed = service.add(odd)
+    with (
+        service.serve() as server,
+        Client(server.url, service.api_key, policy=service.policy(), options=options()) as client,
+    ):
+        for _ in range(12):
+            client.chat(MESSAGES, "m")
+        asked = paths(service).count(f"/v1/keys/{b64u(listed.bh)}")
+        assert asked <= 1

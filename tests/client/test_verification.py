@@ -15,7 +15,9 @@ from wire.errors import (
     BelowPolicyError,
     ConfigError,
     ForkError,
+    FrameError,
     GatewayError,
+    MalformedError,
     PolicyExpiredError,
     UnavailableError,
 )
@@ -153,6 +155,8 @@ def test_the_json_form_is_complete(client: Client) -> None:
         (ConfigError("x"), 4),
         (UnavailableError("x"), 4),
         (GatewayError(status=500), 4),
+        (MalformedError("the caller's own request"), 4),
+        (FrameError("x"), 2),
     ],
 )
 def test_exit_codes(error: AnchorholdError, code: int) -> None:

@@ -1,0 +1,185 @@
+"""Steps 6 to 10 of `verify`: is this one listed worker what the list, the log and its evidence say?
+
+The order is the order of trust: bytes that hash to the listed name, a verdict that everybody can
+see in the log, then our own judgement of the raw evidence. A gateway's verdict never replaces ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from attestation.appraise import appraise
+from attestation.result import AppraisedEvidence
+from attestation.verify.credential import Activation, challenge_for
+from evidence.entry import VerifiedEntry, verify_logged
+from evidence.events import ATTEST_VERDICT
+from evidence.merkle import leaf_hash, verify_inclusion
+from wire.canonical import encode
+from wire.errors import AttestationError, MalformedError, ReceiptError
+from wire.ids import b64u, bh_of
+from wire.suites import strongest
+from wire.wraps import Candidate
+
+from .commands import Fetch, Steps, fetch
+from .served import get, json_body, json_object, proof
+from .workers import _VERIFIER, BindingDocument, VerifiedWorker, parse_binding_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from attestation.policy import Policy
+    from evidence.directory import WorkerEntry
+
+    from .directory import DirectoryView
+    from .report import Report
+
+DOCUMENT_REPLY_MAX: Final = 1024 * 1024  # four pieces of evidence, a binding, a log entry
+NONCE_LEN: Final = 32
+STEPS: Final = (
+    "6 binding is the listed one",
+    "7 verdict is in the log",
+    "8 live activation",
+    "9 evidence appraised under the policy",
+    "10 key is usable",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerChecks:
+    """Checks one worker under one policy, against one verified directory."""
+
+    policy: Policy
+    clock: Callable[[], int]
+    rng: Callable[[int], bytes]
+    directory: DirectoryView
+
+    def run(self, entry: WorkerEntry, report: Report) -> Steps[VerifiedWorker]:
+        """Steps 6 to 10.
+
+        Raises:
+            AttestationError: with the reasons.
+            GatewayError: the worker's documents were not served; it may be gone.
+        """
+        mark = f"{b64u(entry.bh)[:8]} "
+        with report.step(mark + STEPS[0]) as detail:  # 6
+            path = f"/v1/keys/{b64u(entry.bh)}"
+            document = parse_binding_document((yield from get(path, DOCUMENT_REPLY_MAX)))
+            if bh_of(document.binding) != entry.bh:
+                raise _refused("binding_hash_mismatch", "binding: not the one the list names")
+            detail.text = f"bh {b64u(entry.bh)}"
+        with report.step(mark + STEPS[1]) as detail:  # 7
+            verdict = yield from self._verdict(entry, document)
+            detail.text = f"leaf {verdict.index}"
+        with report.step(mark + STEPS[2]) as detail:  # 8
+            activation = yield from self._activation(document)
+            detail.text = "not needed for this kind" if activation is None else "answered"
+        with report.step(mark + STEPS[3]) as detail:  # 9
+            result = appraise(
+                document.binding,
+                document.evidence,
+                document.posture,
+                self.policy,
+                self.clock(),
+                activation=activation,
+            )
+            report.include(result.checks, f"{mark}9.")
+            if not isinstance(result, AppraisedEvidence):
+                first = result.reasons[0]
+                raise AttestationError(
+                    f"worker {b64u(entry.bh)[:8]}: {first.detail}", reasons=result.codes
+                )
+            detail.text = f"trust {result.trust}, {result.kind}, {result.measurement}"
+        with report.step(mark + STEPS[4]) as detail:  # 10
+            candidate = self._candidate(entry, result, verdict)
+            detail.text = f"suite {candidate.suite}, expires {result.expires}"
+        return VerifiedWorker(candidate, result, document, verdict, _VERIFIER)
+
+    def _verdict(self, entry: WorkerEntry, document: BindingDocument) -> Steps[VerifiedEntry]:
+        """Step 7. The leaf must lie under *our* head: a proof to some other signed head would let
+        the log show this verdict to us alone."""
+        origin, head = self.policy.log_origin, self.directory.head
+        assert origin is not None
+        assert head is not None, "a directory was verified"
+        try:
+            verdict = verify_logged(document.verdict, origin, self.policy.log_vkeys)
+        except ReceiptError as error:
+            raise _refused("verdict_invalid", f"verdict: {error.message}") from error
+        if verdict.index != entry.leaf:
+            raise _refused("verdict_invalid", f"verdict: leaf {entry.leaf} expected")
+        if verdict.checkpoint.size != head.size:
+            path = yield from proof(f"/v1/log/inclusion?index={entry.leaf}&size={head.size}")
+        else:
+            path = document.verdict.proof
+        try:
+            leaf = leaf_hash(document.verdict.leaf)
+            verify_inclusion(leaf, verdict.index, head.size, path, head.root)
+        except MalformedError as error:
+            raise _refused("verdict_invalid", f"verdict: {error.message}") from error
+        body = verdict.event.body
+        if verdict.event.type != ATTEST_VERDICT or body["bh"] != b64u(entry.bh) or not body["ok"]:
+            raise _refused("verdict_invalid", "verdict: a positive one for this binding expected")
+        return verdict
+
+    def _activation(self, document: BindingDocument) -> Steps[Activation | None]:
+        """Step 8: our own challenge, relayed. Its failure is judged in step 9."""
+        accepted = {rule.kind for rule in self.policy.accept}
+        for item in document.evidence:
+            if item.kind not in accepted:
+                continue
+            try:
+                challenge = challenge_for(item, self.rng)
+            except (AttestationError, MalformedError):
+                continue  # evidence that cannot be challenged is refused, with its reason, in 9
+            if challenge is None:
+                continue
+            wid = json_object(document.binding, "binding").get("wid")
+            request: dict[str, Any] = {
+                "nonce": b64u(self.rng(NONCE_LEN)),
+                "bh": b64u(bh_of(document.binding)),
+                "credential": challenge.credential.to_json(),
+            }
+            reply = yield from fetch(
+                Fetch(
+                    "POST",
+                    f"/v1/workers/{_segment(wid)}/challenge",
+                    DOCUMENT_REPLY_MAX,
+                    encode(request),
+                    "application/json",
+                )
+            )
+            answer = json_object(json_body(reply), "challenge").get("answer")
+            return challenge.activation(answer)
+        return None
+
+    def _candidate(
+        self, entry: WorkerEntry, appraised: AppraisedEvidence, verdict: VerifiedEntry
+    ) -> Candidate:
+        """Step 10."""
+        binding = appraised.binding
+        suite = strongest(
+            (kem.suite for kem in binding.kems), allow_x25519=not self.policy.require_pq
+        )
+        kem = next((item for item in binding.kems if item.suite == suite), None)
+        if kem is None:
+            raise _refused("suite_not_accepted", "kems: found no suite the policy accepts")
+        if kem.kid not in entry.kids:
+            raise _refused("kid_not_listed", "directory: the key of the binding expected")
+        body = verdict.event.body
+        # The log must not call this worker more than its evidence is.
+        if (body["trust"], body["measurement"]) != (appraised.trust, appraised.measurement):
+            raise _refused(
+                "verdict_mismatch", "verdict: the trust and measurement we found expected"
+            )
+        return Candidate(kem.kid, kem.suite, kem.pk)
+
+
+def _segment(wid: object) -> str:
+    """A worker id as one path segment; the binding is not yet trusted: refuse anything else."""
+    if not isinstance(wid, str) or not wid or not all(c.isalnum() or c in "-_." for c in wid):
+        raise _refused("binding_malformed", "wid: expected letters, digits, '-', '_' or '.'")
+    return wid
+
+
+def _refused(code: str, message: str) -> AttestationError:
+    return AttestationError(message, reasons=(code,))
