@@ -198,6 +198,7 @@ class GatewayLink:
             session = self._sessions.get(message.rid)
             if session is not None:
                 session.cancel()
+                emit(Event.CANCELLED, running=len(self._sessions))
         elif kind == MessageType.LOGGED:
             self._logged(message)
         elif kind == MessageType.ACTIVATE:

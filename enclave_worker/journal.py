@@ -38,6 +38,7 @@ class Event(enum.Enum):
     REFUSED = "refused"
     DISCONNECTED = "disconnected"
     JOB_DONE = "job_done"
+    CANCELLED = "cancelled"
     NOTICE = "notice"
     STOPPING = "stopping"
     STOPPED = "stopped"

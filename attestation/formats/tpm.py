@@ -112,10 +112,16 @@ def parse_body(body: bytes) -> TpmEvidence:
         pcrs=MappingProxyType(_pcrs(members.value("pcrs"))),
         ak=parse_public(members.blob("ak", TPM2B_MAX)),
         ek=parse_public(members.blob("ek", TPM2B_MAX)),
-        ek_cert=members.blob("ek_cert", CERT_MAX),
-        chain=tuple(unb64u(der) for der in chain),
+        ek_cert=_certificate(members, "ek_cert", members.blob("ek_cert", CERT_MAX)),
+        chain=tuple(_certificate(members, "chain", unb64u(der)) for der in chain),
         parts=MappingProxyType(parts_of(members.value("parts"))),
     )
+
+
+def _certificate(members: Members, key: str, der: bytes) -> bytes:
+    if not der:
+        raise members.fail(key, "a certificate in DER, not nothing")
+    return der
 
 
 def _pcrs(obj: object) -> dict[int, bytes]:

@@ -268,11 +268,14 @@ def line_of(logger: logging.Logger, act: Any) -> dict[str, Any]:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(TypedFormatter())
+    level, logger.disabled = logger.level, False
+    logger.setLevel(logging.INFO)  # a server in another test may have silenced it
     logger.addHandler(handler)
     try:
         act()
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
     found: dict[str, Any] = json.loads(stream.getvalue())
     return found
 
