@@ -1,0 +1,115 @@
+"""`anchorhold demo --once`, as `make demo ONCE=1` runs it: real model, real processes, real proof."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from simulators.models import tiny_llama
+
+from ops.stack import RUN, free_port
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-demo"), pytest.mark.timeout(180)]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-c", RUN, *arguments]
+
+
+def demo(*arguments: str, temporary: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command("demo", "--port", str(free_port()), *arguments),
+        capture_output=True, text=True, timeout=150,
+        env={**os.environ, "TMPDIR": str(temporary), "COLUMNS": "80"},
+    )  # fmt: skip
+
+
+def check_output(done: "subprocess.CompletedProcess[str]", trust: str) -> None:
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"trust={trust}" in done.stdout
+    assert re.search(r"inclusion proof verified: entry \d+ of a log of \d+", done.stdout)
+    answer = done.stdout.split("\n> ", 1)[1].split("(first token", 1)[0].split("\n", 1)[1]
+    assert len(answer.strip()) > 20
+    assert "FAIL" not in done.stdout
+    for word in ("attested", "confidential"):
+        assert word not in done.stdout.lower().replace("anchorhold", "")
+
+
+def test_the_demo_answers_with_the_real_model_and_proves_it(tmp_path: Path) -> None:
+    done = demo("--once", temporary=tmp_path)
+    check_output(done, "software")
+    assert "offline check of the saved receipt: valid" in done.stdout
+    assert not list(tmp_path.glob("anchorhold-demo-*")), "the demo leaves nothing behind"
+
+
+@pytest.mark.tpm
+def test_the_demo_runs_on_quotes_of_a_software_tpm(tmp_path: Path) -> None:
+    done = demo("--once", "--trust", "simulated", temporary=tmp_path)
+    check_output(done, "simulated")
+    assert "below policy" in done.stdout
+
+
+def test_the_demo_stays_up_with_a_proxy_until_interrupted(tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path / "tiny", hidden=64)
+    port = free_port()
+    child = subprocess.Popen(
+        command("demo", "--port", str(port), "--model", str(model)),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path), "ANCHORHOLD_MODELS": str(tmp_path / "m")},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    try:
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port + 1)) == 0:
+                    break
+            time.sleep(0.1)
+        child.send_signal(signal.SIGINT)
+        output, _ = child.communicate(timeout=30)
+    finally:
+        child.kill()
+    assert child.returncode in (0, 130), output
+    assert "curl http://127.0.0.1:" in output
+    assert "from openai import OpenAI" in output
+    assert "Traceback" not in output
+    assert not list(tmp_path.glob("anchorhold-demo-*"))
+
+
+def test_a_port_in_use_is_named_before_anything_is_started(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            command("demo", "--once", "--port", str(port)), capture_output=True, text=True
+        )
+    assert done.returncode == 4
+    assert f"port {port}: found it in use" in done.stderr
+    assert "--port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_model_folder_is_named(tmp_path: Path) -> None:
+    done = demo("--once", "--model", str(tmp_path / "absent"), temporary=tmp_path)
+    assert done.returncode == 4
+    assert "absent" in done.stderr
+    assert "expected" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_gateway_process_holds_no_part_of_the_plaintext_path() -> None:
+    code = (
+        "import sys\nfrom ops.cli import build_parser\nbuild_parser('gateway')\n"
+        "import gateway.main\n"
+        "print([m for m in ('torch', 'tokenizers', 'safetensors', 'enclave_worker') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
