@@ -10,9 +10,9 @@ import enum
 from typing import Any
 
 from evidence.events import round_usage
-from wire.canonical import encode
 from wire.errors import AnchorholdError, BusyError
 from wire.ids import b64u
+from wire.link import done_bytes
 from wire.notice import CODES, sign_notice
 
 from .answering import NO_USAGE, Answering, Order, decline
@@ -28,7 +28,6 @@ from .prompting import generation_request
 # Bodies above this are parsed and tokenised beside the loop, so that one long prompt does not delay
 # the frames of everybody else; below it the detour would cost more than it saves.
 INLINE_MAX = 4096
-DONE_LABEL = b"anchorhold/1 done\0"
 # The journal takes names known beforehand, not strings.
 NoticeCode = enum.Enum("NoticeCode", {code.upper(): code for code in sorted(CODES)})  # type: ignore[misc]  # members come from wire
 
@@ -92,15 +91,12 @@ class Session:
 
     def done(self, finish: str, usage: Usage) -> dict[str, Any]:
         """Return the signed end report, with usage rounded up to 64 tokens."""
-        said = {
-            "usage": {
-                "in": round_usage(usage.prompt_tokens),
-                "out": round_usage(usage.completion_tokens),
-            },
-            "finish": finish,
+        rounded = {
+            "in": round_usage(usage.prompt_tokens),
+            "out": round_usage(usage.completion_tokens),
         }
-        sig = self._bench.keyring.sig.sign(DONE_LABEL + self._rid + encode(said))
-        return {**said, "sig": b64u(sig)}
+        sig = self._bench.keyring.sig.sign(done_bytes(self._rid, rounded, finish))
+        return {"usage": rounded, "finish": finish, "sig": b64u(sig)}
 
     async def _done(self, finish: str, usage: Usage) -> None:
         await self._outlet.send_done(self._rid, self.done(finish, usage))

@@ -325,10 +325,8 @@ class Dispatcher:
             self._refuse(exchange, Refusal(NOTICE_FAULTS[code], notice=document))
 
     def _done(self, exchange: Exchange, session: Session, document: dict[str, Any]) -> None:
-        usage = document.get("usage")
-        counts = usage if isinstance(usage, dict) else {}
-        finish = document.get("finish")
-        exchange.trace.usage(counts.get("in"), counts.get("out"), finish)
+        usage = session.usage(exchange.rid, document)
+        exchange.trace.usage(usage.get("in"), usage.get("out"), document["finish"])
         self._take_back(exchange)
         if exchange.cancelled:
             self._drop(exchange)

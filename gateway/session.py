@@ -12,7 +12,7 @@ from evidence.entry import Logged
 from wire.errors import MalformedError
 from wire.ids import unb64u
 from wire.limits import LIFE_MAX_S
-from wire.link import Message, pull_bytes
+from wire.link import Message, done_bytes, pull_bytes
 
 #: Credits a worker may hold. More would only hide a worker that never answers.
 CREDITS_MAX = 4096
@@ -125,6 +125,20 @@ class Session:
         verify_signature(self.sig_pk, sig, pull_bytes(self.nonce, seq, count))
         self.seq = seq
         self.credits = min(self.credits + count, CREDITS_MAX)
+
+    def usage(self, rid: bytes, document: dict[str, object]) -> dict[str, object]:
+        """The usage a DONE message reports for request `rid`, signed by the attested key.
+
+        Raises:
+            MalformedError: another form, or the signature does not hold; the link is closed.
+        """
+        if set(document) != {"usage", "finish", "sig"}:
+            raise MalformedError("done: expected usage, finish and sig")
+        usage, finish, sig = document["usage"], document["finish"], document["sig"]
+        if not isinstance(usage, dict) or not isinstance(finish, str) or not isinstance(sig, str):
+            raise MalformedError("done: usage, finish or sig of the wrong type")
+        verify_signature(self.sig_pk, sig, done_bytes(rid, usage, finish))
+        return usage
 
 
 def verify_signature(public: bytes, signature: str, message: bytes) -> None:

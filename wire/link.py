@@ -19,6 +19,7 @@ from .limits import JSON_MAX, LINK_MESSAGE_MAX
 
 RID_LEN: Final = 16
 _PULL_LABEL: Final = b"anchorhold/1 pull\0"
+_DONE_LABEL: Final = b"anchorhold/1 done\0"
 
 
 class MessageType(IntEnum):
@@ -195,3 +196,8 @@ def hello_bytes(nonce: bytes, bh: bytes) -> bytes:
 def pull_bytes(nonce: bytes, seq: int, n: int) -> bytes:
     """What PULL signs: the link's nonce, a number that only grows, and the credits asked for."""
     return _PULL_LABEL + nonce + seq.to_bytes(8, "big") + n.to_bytes(4, "big")
+
+
+def done_bytes(rid: bytes, usage: dict[str, Any], finish: str) -> bytes:
+    """What a worker signs to report a request's rounded usage and end."""
+    return _DONE_LABEL + rid + encode_json({"usage": usage, "finish": finish})

@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,13 @@ def demo(*arguments: str, temporary: Path) -> "subprocess.CompletedProcess[str]"
     )  # fmt: skip
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder with a short path: a Unix socket's name has room for 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="ah-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 def check_output(done: "subprocess.CompletedProcess[str]", trust: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"trust={trust}" in done.stdout
@@ -40,27 +49,27 @@ def check_output(done: "subprocess.CompletedProcess[str]", trust: str) -> None:
         assert word not in done.stdout.lower().replace("anchorhold", "")
 
 
-def test_the_demo_answers_with_the_real_model_and_proves_it(tmp_path: Path) -> None:
-    done = demo("--once", temporary=tmp_path)
+def test_the_demo_answers_with_the_real_model_and_proves_it(temporary: Path) -> None:
+    done = demo("--once", temporary=temporary)
     check_output(done, "software")
     assert "offline check of the saved receipt: valid" in done.stdout
-    assert not list(tmp_path.glob("anchorhold-demo-*")), "the demo leaves nothing behind"
+    assert not list(temporary.glob("anchorhold-demo-*")), "the demo leaves nothing behind"
 
 
 @pytest.mark.tpm
-def test_the_demo_runs_on_quotes_of_a_software_tpm(tmp_path: Path) -> None:
-    done = demo("--once", "--trust", "simulated", temporary=tmp_path)
+def test_the_demo_runs_on_quotes_of_a_software_tpm(temporary: Path) -> None:
+    done = demo("--once", "--trust", "simulated", temporary=temporary)
     check_output(done, "simulated")
     assert "below policy" in done.stdout
 
 
-def test_the_demo_stays_up_with_a_proxy_until_interrupted(tmp_path: Path) -> None:
-    model = tiny_llama(tmp_path / "tiny", hidden=64)
+def test_the_demo_stays_up_with_a_proxy_until_interrupted(temporary: Path) -> None:
+    model = tiny_llama(temporary / "tiny", hidden=64)
     port = free_port()
     child = subprocess.Popen(
         command("demo", "--port", str(port), "--model", str(model)),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path), "ANCHORHOLD_MODELS": str(tmp_path / "m")},
+        env={**os.environ, "TMPDIR": str(temporary), "ANCHORHOLD_MODELS": str(temporary / "m")},
     )  # fmt: skip
     deadline = time.monotonic() + 60
     try:
@@ -77,10 +86,10 @@ def test_the_demo_stays_up_with_a_proxy_until_interrupted(tmp_path: Path) -> Non
     assert "curl http://127.0.0.1:" in output
     assert "from openai import OpenAI" in output
     assert "Traceback" not in output
-    assert not list(tmp_path.glob("anchorhold-demo-*"))
+    assert not list(temporary.glob("anchorhold-demo-*"))
 
 
-def test_a_port_in_use_is_named_before_anything_is_started(tmp_path: Path) -> None:
+def test_a_port_in_use_is_named_before_anything_is_started(temporary: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -94,8 +103,8 @@ def test_a_port_in_use_is_named_before_anything_is_started(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_model_folder_is_named(tmp_path: Path) -> None:
-    done = demo("--once", "--model", str(tmp_path / "absent"), temporary=tmp_path)
+def test_a_missing_model_folder_is_named(temporary: Path) -> None:
+    done = demo("--once", "--model", str(temporary / "absent"), temporary=temporary)
     assert done.returncode == 4
     assert "absent" in done.stderr
     assert "expected" in done.stderr

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from simulators.deployment import now, problem, read, seal
 
 from wire.errors import StreamTruncated
@@ -437,6 +438,15 @@ async def test_done_without_a_response_is_retried_elsewhere(up: Up, fleet: Fleet
     first.done(await first.job(), "error")
     await second.pull(1)
     await answered(up, sealed, second, reply)
+
+
+async def test_usage_signed_by_another_key_ends_the_link(up: Up, fleet: Fleet) -> None:
+    (worker,) = await fleet.admit("a", pull=1)
+    sealed = seal([worker])
+    reply = post(up, sealed)
+    worker.done(await worker.job(), key=Ed25519PrivateKey.generate())
+    await worker.closed()
+    assert (await reply).status_code == 409
 
 
 async def test_a_worker_that_says_goodbye_finishes_and_gets_nothing_new(

@@ -54,6 +54,7 @@ from wire.link import (
     Decoder,
     Message,
     MessageType,
+    done_bytes,
     encode,
     hello_bytes,
     json_message,
@@ -284,9 +285,11 @@ class WorkerPeer:
         self.send(json_message(RECEIPT, {"event": b64u(encode_json(event))}, rid=job.rid))
         return (await self.receive(MessageType.LOGGED)).json()
 
-    def done(self, job: Job, finish: str = "stop") -> None:
+    def done(self, job: Job, finish: str = "stop", key: Ed25519PrivateKey | None = None) -> None:
         usage = {"in": 64, "out": 64}
-        self.send(json_message(DONE, {"usage": usage, "finish": finish, "sig": ""}, rid=job.rid))
+        sig = b64u((key or self.tee.sig).sign(done_bytes(job.rid, usage, finish)))
+        said = {"usage": usage, "finish": finish, "sig": sig}
+        self.send(json_message(DONE, said, rid=job.rid))
 
     def receipt(
         self, job: Job, writer: ResponseWriter, text: str
