@@ -1,4 +1,4 @@
-"""`anchorhold demo --once`, as `make demo ONCE=1` runs it: real model, real processes, real proof."""
+"""`anchorhold demo --once`, as `make demo ONCE=1` runs it: real model, processes and proof."""
 
 import os
 import re
