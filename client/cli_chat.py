@@ -58,6 +58,11 @@ def run(args: argparse.Namespace) -> int:
     }
     messages = [{"role": "system", "content": args.system}] if args.system else []
     messages.append({"role": "user", "content": args.prompt or _stdin()})
+    if args.receipt is not None and not args.receipt.parent.is_dir():
+        raise ConfigError(
+            f"--receipt: found no folder {args.receipt.parent}, expected an existing one",
+            hint="nothing was sent: a receipt that cannot be kept is not asked for",
+        )
     options = Options(state_dir=args.state_dir)
     with Client(args.url, api_key(args), policy=policy_path(args), options=options) as client:
         if args.no_stream:

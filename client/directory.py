@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from evidence.checkpoint import Checkpoint, peek_checkpoint
@@ -215,6 +216,10 @@ class DirectoryView:
         return self.policy.log_origin
 
 
+def _utc(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
 def check_policy_window(policy: Policy, now: int, report: Report) -> None:
     """Step 1: the policy itself is in force.
 
@@ -223,9 +228,10 @@ def check_policy_window(policy: Policy, now: int, report: Report) -> None:
     """
     with report.step(STEP_POLICY) as detail:
         if not policy.not_before <= now < policy.expires:
+            state = "not yet in force" if now < policy.not_before else "expired"
             raise PolicyExpiredError(
-                f"policy {policy.id!r}: found time {now}, expected {policy.not_before} to "
-                f"{policy.expires}",
+                f"policy {policy.id!r} is {state}: found {_utc(now)}, expected "
+                f"{_utc(policy.not_before)} to {_utc(policy.expires)}",
                 hint="install the tenant's current policy file",
             )
         detail.text = f"{policy.id!r} seq {policy.seq}, {policy.digest}"

@@ -19,7 +19,7 @@ from .signing_keys import ensure_signing_key, load_signing_key
 
 #: Exit codes: a configuration that cannot be used is the user's to repair.
 EXIT_OK = 0
-EXIT_CONFIG = 2
+EXIT_CONFIG = 4
 
 
 def serve(config: GatewayConfig) -> None:

@@ -6,6 +6,7 @@ The operator's modules are imported only when one of their commands, or the help
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
@@ -40,7 +41,9 @@ def build_parser(first: str = "") -> argparse.ArgumentParser:
 def main() -> None:
     """Console script of the server distribution."""
     first = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    sys.exit(cli.execute(build_parser(first)))
+    parser = build_parser(first)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ops.start set the system's
+    sys.exit(cli.execute(parser))
 
 
 def _register_of(name: str) -> cli.Register:

@@ -5,6 +5,7 @@ checks are the ones a deployment uses.
 """
 
 import asyncio
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -86,7 +87,8 @@ class Demo:
     @contextmanager
     def service(self) -> Iterator[tuple[Stack, Deployment, str]]:
         """Everything up and admitted; torn down and deleted at the end."""
-        check_port(self.options.port)
+        for port in (self.options.port, self.options.port + 1):  # the proxy takes the second
+            check_port(port)
         self._head("1  model")
         with progress_bar() as report:
             model = ensure(self.options.model, report=report)
@@ -154,14 +156,16 @@ class Demo:
         self._head("6  yours now: a local OpenAI-compatible proxy; Ctrl-C stops everything")
         self._say(SNIPPETS.format(url=listener.url, key=key, model=model))
         self._say(
-            f"check it yourself:\n  anchorhold verify {stack.url}"
+            f"check it yourself:\n  {sys.argv[0]} verify {stack.url}"
             f" --policy {deployment.tenant_policy} --key-file {deployment.key_file}"
         )
         transport = AsyncSealedTransport(
             deployment.tenant_policy, base_url=stack.url, api_key=deployment.api_key,
             options=Options(state_dir=deployment.root / "client"),
         )  # fmt: skip
-        asyncio.run(ProxyServer(transport, listener, key).serve())
+        # Here an interrupt is the way to end, not a failure.
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(ProxyServer(transport, listener, key).serve())
 
     def banner(self) -> None:
         """Say what this trust level is, loudly."""

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from .model_import import DTYPES, Report, import_model
 from .model_manifest import read, verify
@@ -45,10 +52,12 @@ def progress_bar() -> Iterator[Report]:
     """Show a progress bar on stderr; yields what an import reports to."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task("model import")
+        tasks: list[TaskID] = []
 
         def report(stage: str, done: int, total: int) -> None:
-            progress.update(task, description=stage, completed=done, total=max(total, 1))
+            if not tasks:  # no bar for work that is not done
+                tasks.append(progress.add_task(stage))
+            progress.update(tasks[0], description=stage, completed=done, total=max(total, 1))
 
         yield report
 

@@ -106,10 +106,10 @@ def test_a_wrong_configuration_ends_the_command_with_a_sentence(
 ) -> None:
     path = tmp_path / "gateway.toml"
     path.write_text("prot = 1\n")
-    assert run(path) == 2
+    assert run(path) == 4
     error = capsys.readouterr().err
     assert error.startswith("anchorhold gateway: configuration: unknown key prot\nexpected some of")
-    assert command("gateway", "--config", str(tmp_path / "none.toml")) == 2
+    assert command("gateway", "--config", str(tmp_path / "none.toml")) == 4
 
 
 def test_init_prints_what_policies_must_pin(
@@ -236,14 +236,14 @@ def test_wrong_key_commands_end_with_a_sentence(
     table = tmp_path / "keys.json"
     command("key", "create", "--table", str(table), "--tenant", "acme")
     capsys.readouterr()
-    assert command("key", args[0], "--table", str(table), *args[1:]) == 2
+    assert command("key", args[0], "--table", str(table), *args[1:]) == 4
     assert capsys.readouterr().err.startswith("anchorhold key: ")
 
 
 def test_listing_a_table_that_does_not_exist_says_how_to_make_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command("key", "list", "--table", str(tmp_path / "none.json")) == 2
+    assert command("key", "list", "--table", str(tmp_path / "none.json")) == 4
     assert "anchorhold key create" in capsys.readouterr().err
 
 
