@@ -3,7 +3,7 @@
  1. statement under the attested worker key; log entry, inclusion, checkpoint   (evidence.record)
  2. it names this request, this key, this worker and this process start
  3. it was made in this request's time
- 4. it names what was asked: operation, model, service policy
+ 4. it names what was asked: operation, model (name and attested digest), service policy
  5. it names the evidence, measurement and trust that were appraised
  6. its request commitments open to what was sent; its ciphertext hash is ours
  7. its answer commitments open to what was received; its ciphertext hash is one of ours
@@ -66,8 +66,8 @@ class Heard:
         record: payload of the RECEIPT record.
         salt_r: salt of the answer's commitments.
         texts, finishes: text and finish reason of each choice, in order.
-        ciphertexts: SHA-256 over each prefix of the answer's frames. The statement is signed while
-            padding is still being sent, so it names one of them.
+        ciphertexts: SHA-256 over each non-empty prefix of the answer's frames. The statement is
+            signed while padding is still being sent, so it names one of them.
         log_size: size of the log head known when the request was sent.
     """
 
@@ -153,7 +153,7 @@ def check_receipt(verifier: Verifier, heard: Heard) -> Steps[Receipt]:
         _check_time(claims, heard, verifier.clock())
     with report.step(STEPS[3]):
         _same(claims, {"op": heard.call.kind})
-        _same(claims["model"], {"name": heard.call.model})
+        _same(claims["model"], {"name": heard.call.model, "digest": _model_digest(heard)})
         _same(claims["pol"], {"service": heard.sealed.header.policy})
     with report.step(STEPS[4]) as detail:
         _same(claims["att"], _attested(worker))
@@ -192,6 +192,14 @@ def _identity(heard: Heard) -> dict[str, str]:
         "wid": binding.wid,
         "boot": b64u(binding.boot),
     }
+
+
+def _model_digest(heard: Heard) -> str:
+    """The files that the attested binding says stand behind the model's name."""
+    for model in heard.worker.appraised.binding.models:
+        if model.name == heard.call.model:
+            return model.digest
+    raise ReceiptError("receipt: a model of the attested binding expected")
 
 
 def _attested(worker: VerifiedWorker) -> dict[str, str]:

@@ -130,9 +130,20 @@ class Verification:
         return EXIT_OK if self.ok else EXIT_INVALID
 
     def require(self) -> Verification:
-        """This verification, if it passed; otherwise raises why not."""
+        """This verification, if it passed; otherwise raises why not.
+
+        Raises:
+            AnchorholdError: `error`; BelowPolicyError where a check failed or did not run without
+                one, since a check that did not run is never a pass.
+        """
         if self.error is not None:
             raise self.error
+        for check in self.checks:
+            if not check.ok:
+                what = "did not run" if check.ok is None else "failed"
+                raise BelowPolicyError(
+                    f"verification: every check passed expected, {check.step!r} {what}"
+                )
         return self
 
     def to_json(self) -> dict[str, Any]:

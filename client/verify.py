@@ -6,7 +6,8 @@
  3. the new head is remembered on disk                       ConfigError
  4. the list serves the model and is no shorter than the     BelowPolicyError
     policy's min_workers; denied workers do not count
- 5. K workers are drawn at random from the complete list     (drawn anew for every request)
+ 5. K distinct workers are drawn at random from the complete (drawn anew for every request)
+    list; a second binding of one drawn counts for nothing   BelowPolicyError under min_workers
  6. binding fetched, its hash is the listed one              AttestationError binding_hash_mismatch
  7. the logged verdict is a leaf under our own log head,     AttestationError verdict_invalid
     about this binding, positive
@@ -233,7 +234,8 @@ class Verifier:
         return min(self.policy.k if want.count is None else want.count, K_MAX)
 
     def _fits(self, worker: VerifiedWorker, want: Want, found: list[VerifiedWorker]) -> bool:
-        """Step 11: one service policy and one suite for all, since the header names one of each."""
+        """Step 11: one service policy and one suite for all, since the header names one of each;
+        and step 5: another worker than those drawn already."""
         policy = want.policy or (found[0].policy if found else worker.policy)
         suite = want.suite or (found[0].candidate.suite if found else worker.candidate.suite)
         return (
@@ -241,6 +243,7 @@ class Verifier:
             and worker.policy == policy
             and worker.candidate.suite == suite
             and worker.kid not in want.exclude
+            and not any(_one_worker(worker, other) for other in found)
         )
 
     def _check_found(self, drawn: _Drawn, want: Want, report: Report) -> None:
@@ -252,7 +255,7 @@ class Verifier:
             enough = min(self.policy.min_workers, self.policy.k)
             if len(found) < enough and not want.exclude and want.count is None:
                 raise BelowPolicyError(
-                    f"candidates: at least {enough} accepted workers of one policy expected, "
+                    f"candidates: at least {enough} distinct workers of one policy expected, "
                     f"found {len(found)}"
                 )
             if not found and not want.exclude:
@@ -273,6 +276,20 @@ class Verifier:
         listed = {entry.bh for entry in snapshot.workers} - snapshot.deny
         self._cache = {bh: worker for bh, worker in self._cache.items() if bh in listed}
         self._refused.clear()
+
+
+def _one_worker(a: VerifiedWorker, b: VerifiedWorker) -> bool:
+    """Whether two bindings speak for one worker, so that K of them are not K candidates.
+
+    A worker about to rotate lists two epochs for some minutes: either is usable, both are one.
+    """
+    one, other = a.appraised.binding, b.appraised.binding
+    return (
+        one.wid == other.wid
+        or one.boot == other.boot
+        or one.sig_pk == other.sig_pk
+        or not set(one.kids().values()).isdisjoint(other.kids().values())
+    )
 
 
 @dataclass(slots=True)

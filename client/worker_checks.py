@@ -89,6 +89,10 @@ class WorkerChecks:
                 raise AttestationError(
                     f"worker {b64u(entry.bh)[:8]}: {first.detail}", reasons=result.codes
                 )
+            if result.binding.nonce is not None:
+                # Evidence made for somebody's challenge is not the worker's listed evidence:
+                # whoever asked chose the nonce, and with it could give one worker many bindings.
+                raise _refused("nonce_unexpected", "nonce: found one that nobody here asked for")
             detail.text = f"trust {result.trust}, {result.kind}, {result.measurement}"
         with report.step(mark + STEPS[4]) as detail:  # 10
             candidate = self._candidate(entry, result, verdict)

@@ -335,6 +335,10 @@ def _parse_snapshot(payload: bytes, aud: str) -> dict[str, Any]:
     if len({item["bh"] for item in found["workers"]}) != len(found["workers"]):
         # listing one worker many times would bend the draw of candidates towards it
         raise DirectoryError("directory: each worker once expected")
+    kids = [kid for item in found["workers"] for kid in item["kid"]]
+    if len(set(kids)) != len(kids):
+        # one key under several bindings would count as several workers
+        raise DirectoryError("directory: each kid once expected, found one listed twice")
     return found
 
 

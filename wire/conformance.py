@@ -7,7 +7,7 @@ that is missing, or one this runner does not know, fails its case: a skipped che
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,16 +59,30 @@ def run_vectors(doc: object) -> list[CaseResult]:
     if not isinstance(vectors, list) or not isinstance(rejects, list):
         raise MalformedError("vectors: expected lists `vectors` and `reject`")
     exchanges: dict[str, _Exchange] = {}
-    results = [_case(entry, lambda e: _run_vector(e, exchanges)) for entry in vectors]
-    results += [_case(entry, lambda e: _run_reject(e, exchanges)) for entry in rejects]
-    return results
+    return [
+        *_cases(vectors, lambda entry: _run_vector(entry, exchanges)),
+        *_cases(rejects, lambda entry: _run_reject(entry, exchanges)),
+    ]
 
 
-def _case(entry: Any, run: Callable[[Mapping[str, Any]], str]) -> CaseResult:
+def _cases(entries: list[Any], run: Callable[[Mapping[str, Any]], str]) -> Iterator[CaseResult]:
+    """Every entry of one list; an id names one entry, or a refusal could be run on another."""
+    seen: set[str] = set()
+    for entry in entries:
+        name = entry.get("id") if isinstance(entry, Mapping) else None
+        if not isinstance(name, str):
+            yield CaseResult("?", False, "the entry has no id")
+        elif name in seen:
+            yield CaseResult(name, False, "the id is used twice")
+        else:
+            seen.add(name)
+            yield _case(name, entry, run)
+
+
+def _case(
+    name: str, entry: Mapping[str, Any], run: Callable[[Mapping[str, Any]], str]
+) -> CaseResult:
     """One case; an entry that cannot even be read is a failed case, not the end of the run."""
-    name = entry.get("id") if isinstance(entry, Mapping) else None
-    if not isinstance(name, str):
-        return CaseResult("?", False, "the entry has no id")
     try:
         detail = run(entry)
     except (KeyError, TypeError, ValueError, AnchorholdError) as cause:
@@ -77,9 +91,11 @@ def _case(entry: Any, run: Callable[[Mapping[str, Any]], str]) -> CaseResult:
 
 
 def _run_vector(entry: Mapping[str, Any], exchanges: dict[str, _Exchange]) -> str:
+    expect = entry["expect"]
+    if not isinstance(expect, Mapping):
+        return f"expect: an object expected, found {type(expect).__name__}"
     exchange = _compute(entry)
     exchanges[entry["id"]] = exchange
-    expect = entry["expect"]
     wrong = [f"{name} is missing" for name in sorted(_EXPECTED - expect.keys())]
     wrong += [f"{name} is unknown" for name in sorted(expect.keys() - _EXPECTED - _OPTIONAL)]
     for name, value in exchange.values.items():

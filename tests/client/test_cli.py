@@ -244,6 +244,25 @@ def test_conformance_runs_vectors_and_counts_failures(run: Any, tmp_path: Path) 
     assert run("conformance", "wire", empty)[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ('{"schema":"anchorhold-wire-vectors/1","vectors":[{"id":"a","expect":[]}]}', 2),
+        ('{"schema":"anchorhold-wire-vectors/1","vectors":[{"id":"a"},{"id":"a"}]}', 2),
+        ('{"schema":"anchorhold-wire-vectors/1","vectors":[{"id":"a","expect":{"x":0}}]}', 2),
+        ('{"schema":"anchorhold-wire-vectors/2","vectors":[]}', 4),
+        ('{"schema":"anchorhold-wire-vectors/1","vectors":{}}', 4),
+        ('{"schema":"anchorhold-wire-vectors/1",', 4),
+    ],
+)
+def test_conformance_tells_failing_cases_from_unreadable_files(
+    run: Any, tmp_path: Path, text: str, code: int
+) -> None:
+    file = tmp_path / "vectors.json"
+    file.write_text(text)
+    assert run("conformance", "wire", file)[0] == code
+
+
 def test_every_command_has_help_with_an_example(run: Any) -> None:
     for words in (
         ("verify",), ("chat",), ("proxy",), ("receipt", "verify"), ("policy", "check"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "3 made in this request's time": {"t0": 1, "t1": 2},
     "4 names what was asked": {"op": "completion"},
     "another model": {"model": "other"},
+    "other files of that model": {"model_digest": sha256_tag(b"other")},
     "another service policy": {"service_policy": sha256_tag(b"other")},
     "5 names the appraised evidence": {"att_evidence": sha256_tag(b"other")},
     "another measurement": {"measurement": sha256_tag(b"other")},
@@ -63,6 +65,17 @@ def test_a_receipt_with_another_commitment_or_ciphertext_is_refused(
 
     service.answer = lambda body: Answer(echo(body), edit=edit)
     with pytest.raises(ReceiptError, match="of this exchange expected"):
+        client.chat(MESSAGES, "m")
+
+
+def test_the_hash_of_no_frames_is_not_the_answers_ciphertext(
+    client: Client, service: Service
+) -> None:
+    def edit(claims: ReceiptClaims) -> ReceiptClaims:
+        return replace(claims, resp=replace(claims.resp, ct=hashlib.sha256().digest()))
+
+    service.answer = lambda body: Answer(echo(body), edit=edit)
+    with pytest.raises(ReceiptError, match="hash of the ciphertext"):
         client.chat(MESSAGES, "m")
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from attestation.result import Check
 from client.api import Client
-from client.report import exit_code, weakest
+from client.report import Verification, exit_code, weakest
 from client.verify import STEPS
 from wire.errors import (
     AnchorholdError,
@@ -63,6 +64,15 @@ def test_verification_is_always_fresh(client: Client, service: Service) -> None:
     client.verify()
     service.lies.add("swapped_evidence")
     assert client.report().exit_code == 2
+
+
+@pytest.mark.parametrize(("ok", "said"), [(None, "did not run"), (False, "failed")])
+def test_a_check_that_did_not_pass_is_required_too(ok: bool | None, said: str) -> None:
+    checks = (Check("1 first", True, ""), Check("2 second", ok, ""))
+    report = Verification("u", "p", checks, (), "", None, None)
+    assert not report.ok
+    with pytest.raises(BelowPolicyError, match=f"'2 second' {said}"):
+        report.require()
 
 
 def change_policy(service: Service, name: str) -> None:

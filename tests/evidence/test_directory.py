@@ -161,6 +161,18 @@ def test_a_worker_listed_twice_is_refused() -> None:
         trusted(published(snapshot(workers=twice)))
 
 
+def test_a_key_listed_under_two_workers_is_refused() -> None:
+    twice = [WorkerEntry((HONEST.kid,), bh, 0, ("tiny",)) for bh in (HONEST.bh, bytes(32))]
+    with pytest.raises(DirectoryError, match="each kid once"):
+        trusted(published(snapshot(workers=twice)))
+
+
+def test_a_key_listed_twice_by_one_worker_is_refused() -> None:
+    twice = [WorkerEntry((HONEST.kid, HONEST.kid), HONEST.bh, 0, ("tiny",))]
+    with pytest.raises(DirectoryError, match="each kid once"):
+        trusted(published(snapshot(workers=twice)))
+
+
 def test_a_writer_cannot_build_a_snapshot_no_reader_takes() -> None:
     with pytest.raises(MalformedError):
         snapshot(workers=[WorkerEntry((b"short",), HONEST.bh, 0, ())])

@@ -79,7 +79,7 @@ def test_a_taken_port_ends_the_command_with_a_sentence(deployment: Deployment) -
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         path = write_config(deployment, port=taken.getsockname()[1])
-        assert serve_in_child(path) == (2, True)
+        assert serve_in_child(path) == (4, True)
 
 
 def serve_in_child(path: Path) -> tuple[int, bool]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from simulators.answers import Answer, Listed, echo, seal
+from simulators.listing_lies import LISTING_LIES, list_with, shown_verdict
 from simulators.log import SimulatedLog
 from simulators.loopback import Loopback
 from simulators.tee import AUD, SoftwareTee, Tee
@@ -62,6 +63,7 @@ LIES = frozenset(
         # receipts
         "receipt_forked", "receipt_rolled_back",
     }
+    | LISTING_LIES
 )  # fmt: skip
 
 
@@ -238,6 +240,8 @@ class Service:
                 aud=AUD, seq=99, issued=wall_clock(), expires=wall_clock() + 60, workers=[]
             )
             return directory_document(other, [self._sign(other)], self.log.entry(index))
+        for lie in self.lies & LISTING_LIES:
+            return list_with(self, lie)
         return self._documents[-1]
 
     async def _binding(self, request: Request) -> Response:
@@ -254,6 +258,8 @@ class Service:
             stranger = SoftwareTee("stranger", self.now)
             evidence = (stranger.evidence(stranger.binding()),)
         inclusion = self.log.entry(verdict).to_json()
+        for lie in self.lies & LISTING_LIES:
+            inclusion = shown_verdict(self, listed, lie).to_json()
         if "foreign_verdict" in self.lies:
             inclusion = self.log.entry(self._snapshots[0][1]).to_json()
         if "refused_verdict" in self.lies:

@@ -61,6 +61,29 @@ def test_an_unknown_expectation_is_not_a_pass(vectors):
     assert failures(doc) == [("w1-0", "other is unknown")]
 
 
+@pytest.mark.parametrize("expect", [[], None, "th", 7])
+def test_an_expectation_that_is_no_object_fails_its_case_alone(vectors, expect):
+    doc = vectors(FILE)
+    doc["reject"] = []
+    doc["vectors"][0]["expect"] = expect
+    said = f"expect: an object expected, found {type(expect).__name__}"
+    assert failures(doc) == [("w1-0", said)]
+    assert len(run_vectors(doc)) == len(doc["vectors"])
+
+
+@pytest.mark.parametrize("part", ["vectors", "reject"])
+def test_an_id_used_twice_fails_its_second_case_alone(vectors, part):
+    doc = vectors(FILE)
+    doc[part].append(copy.deepcopy(doc[part][0]))
+    assert failures(doc) == [(doc[part][0]["id"], "the id is used twice")]
+
+
+def test_unknown_expectations_are_named_whatever_their_value(vectors):
+    doc = vectors(FILE)
+    doc["vectors"][0]["expect"] |= {"later": None, "other": {}}
+    assert failures(doc) == [("w1-0", "later is unknown; other is unknown")]
+
+
 @pytest.mark.parametrize("stream", ["req", "resp"])
 def test_an_honest_stream_listed_as_reject_fails_its_case(vectors, stream):
     doc = vectors(FILE)
