@@ -75,8 +75,9 @@ def test_the_hash_of_no_frames_is_not_the_answers_ciphertext(
         return replace(claims, resp=replace(claims.resp, ct=hashlib.sha256().digest()))
 
     service.answer = lambda body: Answer(echo(body), edit=edit)
+    stream = client.chat(MESSAGES, "m", stream=True)
     with pytest.raises(ReceiptError, match="hash of the ciphertext"):
-        client.chat(MESSAGES, "m")
+        list(stream)
 
 
 def test_an_answer_without_a_receipt_is_refused(client: Client, service: Service) -> None:

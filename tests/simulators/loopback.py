@@ -32,8 +32,14 @@ class Loopback:
             self._socket = socket.socket(socket.AF_UNIX)
             self._socket.bind(str(uds))
             self.port, self.url = 0, "http://localhost"
+        # As the gateway does: longer than clients keep connections, so that it is they who close.
         config = uvicorn.Config(
-            app, log_level="critical", ws="none", lifespan="off", timeout_graceful_shutdown=1
+            app,
+            log_level="critical",
+            ws="none",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=75,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
