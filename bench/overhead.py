@@ -1,14 +1,21 @@
 """What sealing costs: the same engine and requests, in process and through the whole sealed path.
 
-    .venv/bin/python bench/overhead.py [--streams 1,8,32] [--rounds 5] [--tokens 64] [--json]
+    .venv/bin/python bench/overhead.py [--streams 1,8,32] [--rounds 3] [--tokens 128] [--json]
 
 Both arms run the same model, engine settings and prompts on the same machine, in turns, so that a
 busy moment hits both. In process: prompts are templated, tokenised and submitted to the engine by
 the benchmark itself. Sealed: SDK client, gateway process and sandboxed worker process on loopback,
-each answer with its verified, logged receipt. Throughput counts tokens until the last text arrived;
-the time from there to the verified receipt is the tail. Reported are medians over the rounds, and
-ratios against the in-process arm of the same round; added time to first token is the median over
-all requests of a setting less the in-process one.
+each answer with its verified, logged receipt.
+
+The load is closed: each stream sends its next request when the answer before it is complete (in
+the sealed arm: when its receipt is verified), so requests join and leave a running batch. Streams
+begin some time apart and think for up to a tenth of a second before each request, both by a fixed
+list: were all of them to start at once, or always at the end of a step, one millisecond would
+decide which step a prompt gets into, and the figure would be about that. Throughput is all tokens
+over all time. Reported are medians over the rounds of the ratio to the in-process arm of the same
+round; added time to first token is the difference of the medians over all requests of a setting,
+with a 95 % interval (McGill's notches of the two). With several streams a request waits for the
+running step and for other prompts, hence the wide interval there.
 """
 
 from __future__ import annotations
@@ -16,6 +23,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import platform
 import statistics
@@ -38,12 +46,17 @@ from ops.model_cache import ensure
 from ops.stack import Stack, StackConfig
 
 ENGINE = {"dtype": "bfloat16", "threads": 1}
+#: Seconds between the starts of two streams, for each token of the middle length: more than a
+#: prompt takes.
+STAGGER_S = 0.005
+#: One hundredth of the longest pause before a request.
+THINK_S = 0.001
 WORDS = ("river", "stone", "winter", "letter", "garden", "engine", "harbour", "window")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One request: seconds to its first text, to its last, and to its end; tokens generated."""
+    """One request: seconds to its first text, to its last and to its end; tokens generated."""
 
     first: float
     last: float
@@ -121,20 +134,40 @@ class Sealed:
         return Answer(first, last, time.perf_counter() - began, generated)
 
 
-async def measure(arm: InProcess | Sealed, streams: int, tokens: int, offset: int) -> Round:
-    """Run `streams` requests at once."""
-    done = await asyncio.gather(*(arm.one(offset + n, tokens) for n in range(streams)))
-    spent = max(answer.last for answer in done)
-    return Round(sum(answer.tokens for answer in done) / spent, tuple(done))
+def length(number: int, tokens: int) -> int:
+    """Answer length of a request: from half to one and a half times `tokens`, in a fixed order."""
+    return tokens // 2 + (number * 5 % 8) * tokens // 7
+
+
+async def measure(arm: InProcess | Sealed, streams: int, options: argparse.Namespace) -> Round:
+    """Keep `streams` requests in flight until each stream has had its share of answers."""
+
+    async def one_stream(place: int) -> list[Answer]:
+        await asyncio.sleep(place * STAGGER_S * options.tokens)
+        answers = []
+        for number in range(place * options.requests, (place + 1) * options.requests):
+            await asyncio.sleep(number * 37 % 101 * THINK_S)
+            answers.append(await arm.one(number, length(number, options.tokens)))
+        return answers
+
+    began = time.perf_counter()
+    done = await asyncio.gather(*(one_stream(place) for place in range(streams)))
+    spent = time.perf_counter() - began
+    answers = tuple(answer for answers in done for answer in answers)
+    return Round(sum(answer.tokens for answer in answers) / spent, answers)
+
+
+def notch(values: list[float]) -> float:
+    """Half the width of a 95 % interval of the median (McGill, Tukey and Larsen, 1978)."""
+    low, _, high = statistics.quantiles(values, n=4)
+    return 1.58 * (high - low) / math.sqrt(len(values))
 
 
 def summary(base: list[Round], other: list[Round]) -> dict[str, float]:
     """Ratios and added milliseconds of one setting."""
     ratios = [b.rate / a.rate for a, b in zip(base, other, strict=True)]
-    first = [
-        statistics.median(answer.first for r in rounds for answer in r.answers)
-        for rounds in (base, other)
-    ]
+    firsts = [[answer.first for r in rounds for answer in r.answers] for rounds in (base, other)]
+    first = [statistics.median(values) for values in firsts]
     tails = [answer.end - answer.last for r in other for answer in r.answers]
     return {
         "in_process_tok_s": statistics.median(r.rate for r in base),
@@ -142,6 +175,7 @@ def summary(base: list[Round], other: list[Round]) -> dict[str, float]:
         "throughput_ratio": statistics.median(ratios),
         "in_process_ttft_ms": first[0] * 1000,
         "added_ttft_p50_ms": (first[1] - first[0]) * 1000,
+        "added_ttft_interval_ms": math.hypot(*map(notch, firsts)) * 1000,
         "receipt_tail_p50_ms": statistics.median(tails) * 1000,
     }
 
@@ -150,23 +184,21 @@ async def compare(options: argparse.Namespace, stack: Stack, model: Path, name: 
     """All settings; progress on standard error."""
     deployment, rows = stack.config.deployment, []
     direct = InProcess(model)
-    for pad in ("off", "cadence"):
+    for pad in options.pads:
         settings = Options(state_dir=deployment.root / "client", pad=pad)
         async with AsyncClient(
             stack.url, deployment.api_key, policy=deployment.tenant_policy, options=settings
         ) as client:
             sealed = Sealed(client, name)
-            await measure(sealed, 1, 8, 0)  # verified, connected, warm
+            await sealed.one(0, 8)  # verified, connected, warm
             for streams in options.streams:
                 pairs = []
-                rounds = options.rounds * (4 if streams == 1 else 1)
-                for number in range(rounds):
-                    print(f"\rpad {pad}, {streams} streams, round {number + 1}/{rounds} ",
+                for number in range(options.rounds):
+                    print(f"\rpad {pad}, {streams} streams, round {number + 1}/{options.rounds} ",
                           end="", file=sys.stderr)  # fmt: skip
-                    offset = number * streams
                     arms: list[InProcess | Sealed] = [direct, sealed]
                     order = arms if number % 2 == 0 else arms[::-1]
-                    got = {id(a): await measure(a, streams, options.tokens, offset) for a in order}
+                    got = {id(a): await measure(a, streams, options) for a in order}
                     pairs.append((got[id(direct)], got[id(sealed)]))
                 row = summary([a for a, _ in pairs], [b for _, b in pairs])
                 rows.append({"pad": pad, "streams": streams, **row})
@@ -181,8 +213,12 @@ def main() -> None:
     parser.add_argument(
         "--streams", type=lambda s: [int(n) for n in s.split(",")], default=[1, 8, 32]
     )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=128, help="answer length of each request")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=128, help="middle length of the answers")
+    parser.add_argument("--requests", type=int, default=3, help="answers of each stream and round")
+    parser.add_argument(
+        "--pads", type=lambda s: s.split(","), default=["off", "cadence"], help="profiles"
+    )
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -194,17 +230,26 @@ def main() -> None:
         )
         with Stack(config) as stack:
             rows = asyncio.run(compare(options, stack, model, "bench"))
-    setup = {"cpus": os.cpu_count(), "machine": platform.machine(), "engine": ENGINE,
-             "tokens": options.tokens, "rounds": options.rounds}  # fmt: skip
+    setup = {
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "engine": ENGINE,
+        "tokens": options.tokens,
+        "requests": options.requests,
+        "rounds": options.rounds,
+    }
     if options.json:
         print(json.dumps({"setup": setup, "rows": rows}, indent=1))
         return
-    print("pad      streams  in process tok/s  sealed tok/s  ratio  ttft ms  added p50 ms  tail ms")
+    print(
+        "pad      streams  in process tok/s  sealed tok/s  ratio  ttft ms   added p50 ms  tail ms"
+    )
     for row in rows:
         print(
-            f"{row['pad']:8} {row['streams']:7} {row['in_process_tok_s']:17.1f}"
+            f"{row['pad']:8} {row['streams']:7} {row['in_process_tok_s']:11.1f}"
             f" {row['sealed_tok_s']:13.1f} {row['throughput_ratio']:6.3f}"
-            f" {row['in_process_ttft_ms']:8.1f} {row['added_ttft_p50_ms']:13.1f}"
+            f" {row['in_process_ttft_ms']:8.1f} {row['added_ttft_p50_ms']:6.1f}"
+            f" ± {row['added_ttft_interval_ms']:5.1f}"
             f" {row['receipt_tail_p50_ms']:8.0f}"
         )
 

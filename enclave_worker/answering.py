@@ -6,6 +6,7 @@ stream ends in an ERROR record and a plain reply is withheld: evidence comes bef
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from wire.errors import BusyError, MalformedError, ReceiptError
 from wire.records import DATA, Record, TokenDelta
@@ -55,7 +56,7 @@ class Answering:
         self._outlet = outlet
         self._delivery = delivery
         self._order = order
-        self._events: asyncio.Queue[TokenEvent | None] = asyncio.Queue()
+        self._last: asyncio.Future[TokenEvent] = asyncio.get_running_loop().create_future()
         self._text: list[str] = []
         self._identity = Identity.fresh(
             order.request.kind, bench.config.model_name, bench.clock.s()
@@ -68,13 +69,8 @@ class Answering:
             BusyError: the engine's line is full: another candidate may have room.
             ApiError: the engine cannot run it as it is.
         """
-        loop = asyncio.get_running_loop()
-
-        def on_event(event: TokenEvent) -> None:
-            loop.call_soon_threadsafe(self._events.put_nowait, event)
-
         try:
-            self._bench.engine.submit(self._order.work, on_event)
+            self._bench.engine.submit(self._order.work, self._bench.handover.to(self._take))
         except (EngineBusy, EngineStopped) as error:
             raise BusyError("the engine takes no request now") from error
         except RequestTooLong as error:
@@ -92,10 +88,17 @@ class Answering:
         Raises:
             ConnectionError: the gateway went away. The engine is left clean in any case.
         """
+        if self._order.request.stream:
+            self._delivery.put(head_record(self._identity.head(stream=True)))
         pump = asyncio.create_task(self._delivery.run())
-        pump.add_done_callback(lambda _: self._events.put_nowait(None))
         try:
-            last = await self._relay(pump)
+            ends: set[asyncio.Future[Any]] = {pump, self._last}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if not self._last.done():
+                # The pump has ended first. After a lost gateway nobody waits (this raises); after
+                # a cancel the engine's last event, with the usage, is still on its way.
+                pump.result()
+            last = await self._last
             usage = last.usage or NO_USAGE
             finish = await self._end(last.finish or "error", usage)
             # The delivery was abandoned if the client left before the end.
@@ -105,26 +108,17 @@ class Answering:
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
 
-    async def _relay(self, pump: "asyncio.Task[bool]") -> TokenEvent:
-        """Move engine events into the delivery; returns the last one."""
-        stream = self._order.request.stream
-        if stream:
-            self._delivery.put(head_record(self._identity.head(stream=True)))
-        while True:
-            event = await self._events.get()
-            if event is None:
-                # The pump has ended first. After a lost gateway nobody waits (this raises); after
-                # a cancel the engine's last event, with the usage, is still on its way.
-                pump.result()
-                continue
-            self._text.append(event.text)
-            if stream and event.finish is None:
+    def _take(self, event: TokenEvent) -> None:
+        """Move one engine event into the delivery."""
+        self._text.append(event.text)
+        if self._order.request.stream:
+            if event.finish is None:
                 self._delivery.put(TokenDelta(event.text))
-            elif stream and event.finish in ("stop", "length"):
+            elif event.finish in ("stop", "length"):
                 tail = {"f": event.finish, "u": usage_document(event.usage or NO_USAGE)}
                 self._delivery.put(TokenDelta(event.text, tail))
-            if event.finish is not None:
-                return event
+        if event.finish is not None and not self._last.done():
+            self._last.set_result(event)
 
     async def _end(self, finish: str, usage: Usage) -> str:
         """End the delivery as the engine's finish demands; returns the final finish."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .clock import Clock
 from .engine.engine import Engine
 from .epochs import Keyring
+from .handover import Handover
 from .statement import Notary
 from .worker_config import WorkerConfig
 
@@ -40,6 +41,7 @@ class Bench:
         clock: the worker's own.
         rng: random bytes.
         executor: threads for long bodies.
+        handover: brings the engine's events to the event loop.
     """
 
     config: WorkerConfig
@@ -49,3 +51,4 @@ class Bench:
     clock: Clock
     rng: Callable[[int], bytes]
     executor: Executor
+    handover: Handover = field(default_factory=Handover)

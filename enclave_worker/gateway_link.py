@@ -88,6 +88,7 @@ class GatewayLink:
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._admitted = False
+        self._outgoing: list[bytes] = []
         self._idle = asyncio.Event()
         self._idle.set()
         self._reader: asyncio.StreamReader
@@ -264,8 +265,17 @@ class GatewayLink:
         """Write one message; waits while more than the transport's high-water mark is unsent."""
         if self._writer.is_closing():
             raise ConnectionError("gateway: the connection is closed")
-        self._writer.write(encode(message))
+        # What one turn of the loop has to say, the tokens of a whole step say, goes out in one
+        # system call: each one wakes the gateway, and all streams share this socket.
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outgoing.append(encode(message))
         await self._writer.drain()
+
+    def _flush(self) -> None:
+        if self._outgoing and not self._writer.is_closing():
+            self._writer.write(b"".join(self._outgoing))
+        self._outgoing.clear()
 
     async def _pull(self, amount: int) -> None:
         seq = next(self._numbers)
@@ -302,6 +312,7 @@ class GatewayLink:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._flush()
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
