@@ -66,8 +66,9 @@ class Heard:
         record: payload of the RECEIPT record.
         salt_r: salt of the answer's commitments.
         texts, finishes: text and finish reason of each choice, in order.
-        ciphertexts: SHA-256 over each non-empty prefix of the answer's frames. The statement is
-            signed while padding is still being sent, so it names one of them.
+        ciphertexts: what the statement may call the answer's frames: SHA-256 over all but the
+            final one, and for a stream also over each non-empty prefix of them, since its
+            statement is signed while padding is still being sent.
         log_size: size of the log head known when the request was sent.
     """
 

@@ -164,10 +164,9 @@ def _heard(answer: _Answer, reader: ResponseReader, worker: VerifiedWorker) -> H
         finishes = [answer.finishes.get(index, "") for index in sorted(answer.texts)]
     else:
         texts, finishes = _whole(bytes(answer.body))
-    # A stream's statement follows its first frames: the hash of nothing is everybody's and would
-    # bind no answer. A whole answer is stated before any frame of it is sealed, so it can name
-    # none; its content is bound by the commitments alone.
-    least = 1 if answer.call.stream else 0
+    # A whole answer is sealed before it is stated. A stream's statement follows its first frames
+    # while padding still goes out; the hash of nothing is everybody's and would bind no answer.
+    least = 1 if answer.call.stream else max(1, reader.frames)
     prefixes = {reader.ct_hash_at(count) for count in range(least, reader.frames + 1)}
     return Heard(
         call=answer.call,

@@ -128,15 +128,16 @@ class Answering:
         if finish not in ("stop", "length"):
             self._withhold("engine_error", "the engine could not finish this answer", 500)
             return "error"
+        if not self._order.request.stream:
+            text = "".join(self._text)
+            self._delivery.put(head_record(self._identity.head(stream=False)))
+            self._delivery.put(Record(DATA, body(self._identity, text, finish, usage)))
+            self._delivery.settle()
         try:
             receipt = await self._receipt(finish, usage)
         except (ReceiptError, MalformedError, TimeoutError):
             self._withhold(UNLOGGED, "no durable receipt, so no complete answer", 503)
             return "error"
-        if not self._order.request.stream:
-            text = "".join(self._text)
-            self._delivery.put(head_record(self._identity.head(stream=False)))
-            self._delivery.put(Record(DATA, body(self._identity, text, finish, usage)))
         self._delivery.close(receipt)
         return finish
 
@@ -145,6 +146,7 @@ class Answering:
         if self._order.request.stream:
             self._delivery.fail(code, message)
         else:
+            self._delivery.restart()
             decline(self._delivery, ApiError(status, code, message, kind="server_error"))
 
     async def _receipt(self, finish: str, usage: Usage) -> bytes:

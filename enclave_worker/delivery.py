@@ -26,7 +26,7 @@ class Delivery:
 
     Attributes:
         writer: seals the frames; also gives `salt_r` and the running ciphertext hash.
-        begun: whether any byte was sent, after which no other worker may answer.
+        begun: whether any byte was sent; from then on the reply can only be continued.
     """
 
     def __init__(
@@ -44,23 +44,42 @@ class Delivery:
             clock: monotonic seconds.
             send: writes response bytes towards the client, waiting while the gateway is slow.
         """
-        header = opened.header
-        self.writer = ResponseWriter(
-            opened.th, opened.kid, header.rid, opened.keys.rs, opened.r_kid, rng
-        )
-        self._shaper: Shaper = shaper_for(header.pad, stream=header.stream, start=clock())
+        self._opened = opened
+        self._rng = rng
+        self._start = clock()
         self._clock = clock
         self._send = send
         self._wake = asyncio.Event()
         self._inbox: deque[Record | TokenDelta] = deque()
+        self._sealed = b""
         self._closing: tuple[Record | None] | None = None
         self._stopped = False
         self.begun = False
+        self.writer, self._shaper = self._blank()
 
     def put(self, item: Record | TokenDelta) -> None:
         """Queue one record."""
         self._inbox.append(item)
         self._wake.set()
+
+    def settle(self) -> None:
+        """Seal the body of a plain reply, so that the receipt can name its frames.
+
+        They are kept until the reply's moment, and until there is a receipt to go with them.
+        """
+        self._feed()
+        self._sealed += self.writer.write(self._shaper.settle())
+
+    def restart(self) -> None:
+        """Forget everything put and sealed: another reply goes out in its place.
+
+        It has keys of its own, so no two texts are ever sealed under one.
+        """
+        if self.begun:
+            raise RuntimeError("delivery: restarted after its first byte")
+        self._inbox.clear()
+        self._sealed = b""
+        self.writer, self._shaper = self._blank()
 
     def close(self, receipt: bytes | None) -> None:
         """End the response; `receipt` is the payload of the RECEIPT record, if there is one."""
@@ -96,6 +115,14 @@ class Delivery:
                 await self._sleep()
         return False
 
+    def _blank(self) -> tuple[ResponseWriter, Shaper]:
+        """A response of which nothing was written."""
+        opened, header = self._opened, self._opened.header
+        writer = ResponseWriter(
+            opened.th, opened.kid, header.rid, opened.keys.rs, opened.r_kid, self._rng
+        )
+        return writer, shaper_for(header.pad, stream=header.stream, start=self._start)
+
     def _feed(self) -> None:
         """Hand everything queued to the shaper, and the end once nothing is left before it."""
         while self._inbox:
@@ -120,7 +147,10 @@ class Delivery:
                 return
 
     async def _emit(self, frames: bytes) -> None:
-        data = frames if self.begun else self.writer.prelude() + frames
+        data = self._sealed + frames
+        self._sealed = b""
+        if not self.begun:
+            data = self.writer.prelude() + data
         self.begun = True
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):

@@ -64,6 +64,13 @@ class Shaper(Protocol):
     def close(self, receipt: Record | None) -> None:
         """No more content. The final frame, when it is due, holds the receipt."""
 
+    def settle(self) -> list[FramePlan]:
+        """Frames that may be sealed before their moment, which `due` then leaves out.
+
+        A reply that is not streamed is known as a whole before its receipt is signed, so the
+        receipt can name its frames. The frames of a stream belong to moments: none.
+        """
+
     def due(self, now: float) -> list[FramePlan]:
         """Frames to send at `now`."""
 
@@ -106,6 +113,9 @@ class _Stream:
                 raise ValueError(f"shaper: expected a RECEIPT of at most {FRAME_PT_MAX} bytes")
             self._receipt = (receipt,)
         self._closed = True
+
+    def settle(self) -> list[FramePlan]:
+        return []
 
     def _final(self, padded: bool = True) -> FramePlan:
         self._done = True
@@ -240,13 +250,15 @@ class BodyShaper(_Stream):
         at = self.next_at(now)
         if at is None or at > now + _EPSILON:
             return []
-        if self._padded:
-            plans = [FramePlan(records, size) for records, size in paginate(self._queue)]
-            return [*plans, self._final()]
-        plans = []
+        return [*self.settle(), self._final(self._padded)]
+
+    def settle(self) -> list[FramePlan]:
+        plans: list[FramePlan] = []
+        if self._padded and self._queue:
+            return [FramePlan(records, size) for records, size in paginate(self._queue)]
         while self._queue:
             plans.append(FramePlan(tuple(self._queue.take(FRAME_PT_MAX)), None))
-        return [*plans, self._final(padded=False)]
+        return plans
 
     def next_at(self, now: float) -> float | None:
         if self._done or not self._closed:

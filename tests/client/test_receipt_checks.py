@@ -68,16 +68,22 @@ def test_a_receipt_with_another_commitment_or_ciphertext_is_refused(
         client.chat(MESSAGES, "m")
 
 
+@pytest.mark.parametrize("stream", [False, True])
 def test_the_hash_of_no_frames_is_not_the_answers_ciphertext(
-    client: Client, service: Service
+    client: Client, service: Service, stream: bool
 ) -> None:
     def edit(claims: ReceiptClaims) -> ReceiptClaims:
         return replace(claims, resp=replace(claims.resp, ct=hashlib.sha256().digest()))
 
     service.answer = lambda body: Answer(echo(body), edit=edit)
-    stream = client.chat(MESSAGES, "m", stream=True)
     with pytest.raises(ReceiptError, match="hash of the ciphertext"):
-        list(stream)
+        list(client.chat(MESSAGES, "m", stream=True)) if stream else client.chat(MESSAGES, "m")
+
+
+def test_a_whole_answer_must_be_named_whole(client: Client, service: Service) -> None:
+    service.answer = lambda body: Answer(echo(body), stated_early=True)
+    with pytest.raises(ReceiptError, match="hash of the ciphertext"):
+        client.chat(MESSAGES, "m")
 
 
 def test_an_answer_without_a_receipt_is_refused(client: Client, service: Service) -> None:

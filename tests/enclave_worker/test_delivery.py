@@ -17,7 +17,7 @@ from enclave_worker.intake import accept
 from enclave_worker.worker_config import WorkerConfig
 from wire.errors import StreamTruncated
 from wire.ids import sha256_tag
-from wire.records import TokenDelta
+from wire.records import DATA, Record, TokenDelta
 
 DIGEST = sha256_tag(b"x")
 
@@ -40,7 +40,8 @@ class Exchange:
         epoch = keyring.prepare(now)
         keyring.install(epoch, Evidence("software", b"{}"))
         self.caller = Caller(parse_binding(epoch.binding))
-        self.sealed = self.caller.seal(self.caller.chat("hi", stream=True), **changes)
+        asked = self.caller.chat("hi", stream=changes.get("stream", True))
+        self.sealed = self.caller.seal(asked, **changes)
         self.opened = accept(self.sealed.envelope, self.sealed.header.rid, keyring, now).opened
         self.data = bytearray()
         self.sizes: list[int] = []
@@ -147,3 +148,43 @@ async def test_cadence_frames_leave_on_the_clock_while_nothing_is_said() -> None
     assert set(exchange.sizes[1:]) == {276}
     delivery.abandon()
     assert not await task
+
+
+@pytest.mark.parametrize("pad", ["off", "bucket", "cadence"])
+async def test_a_settled_body_is_hashed_before_the_receipt_and_sent_with_it(pad: str) -> None:
+    exchange = Exchange(pad=pad, stream=False)
+    delivery = exchange.delivery()
+    task = asyncio.create_task(delivery.run())
+    begin(delivery)
+    delivery.put(Record(DATA, b'{"choices":[]}'))
+    delivery.settle()
+    await asyncio.sleep(0.02)
+    named = delivery.writer.ct_hash
+    assert not exchange.data, "no byte before the receipt"
+    delivery.close(b"{}")
+    assert await task
+    reply = exchange.read()
+    assert reply.receipt == b"{}"
+    assert reply.json == {"choices": []}
+    assert reply.reader.ct_hash_at(reply.reader.frames) == named
+    assert reply.reader.frames > 0
+
+
+async def test_a_withheld_body_never_leaves_and_shares_no_key_with_what_does() -> None:
+    exchange = Exchange(pad="off", stream=False)
+    delivery = exchange.delivery()
+    begin(delivery)
+    delivery.put(Record(DATA, b'{"choices":["withheld"]}'))
+    delivery.settle()
+    first = delivery.writer
+    delivery.restart()
+    delivery.put(head_record({"s": 503, "h": {}}))
+    delivery.put(Record(DATA, b'{"error":{}}'))
+    delivery.close(None)
+    assert await delivery.run()
+    reply = exchange.read()
+    assert reply.status == 503
+    assert reply.json == {"error": {}}
+    assert delivery.writer.salt_r != first.salt_r
+    with pytest.raises(RuntimeError):
+        delivery.restart()

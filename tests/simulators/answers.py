@@ -62,6 +62,7 @@ class Answer:
         committed_text: what the statement commits to, if not the text.
         receipt: whether there is one.
         failure: an ERROR record after the first words, and no receipt.
+        stated_early: a whole answer whose statement does not name its last frame.
     """
 
     text: str
@@ -73,6 +74,7 @@ class Answer:
     committed_text: str | None = None
     receipt: bool = True
     failure: dict[str, Any] | None = None
+    stated_early: bool = False
 
 
 def echo(body: dict[str, Any]) -> str:
@@ -131,7 +133,8 @@ def seal(
         data = json.dumps(document).encode()
         chunks.append(writer.frame([json_record(HEAD, head | identity), Record(DATA, data)], 4096))
     ct = writer.ct_hash
-    chunks.append(writer.frame([], FRAME))  # padding goes out while the receipt is being logged
+    if opened.header.stream or answer.stated_early:
+        chunks.append(writer.frame([], FRAME))  # padding goes out while the receipt is logged
     final = []
     if answer.receipt:
         final = [Record(RECEIPT, _receipt(listed, opened, answer, writer, ct, body, log))]

@@ -278,6 +278,30 @@ def test_a_body_shows_its_time_only_to_the_grid(end):
     assert {at for at, _ in seen.trace} == {2 * GRID_S * 1000}
 
 
+@pytest.mark.parametrize("pad", ["cadence", "bucket", "off"])
+def test_a_body_sealed_before_its_moment_is_the_same_body(pad):
+    def shaper():
+        fresh = shaper_for(pad, stream=False, start=START)
+        fresh.push(STATUS)
+        fresh.push(Record(DATA, b"x" * 70_000))
+        return fresh
+
+    late, early = shaper(), shaper()
+    late.close(receipt())
+    body = early.settle()
+    assert early.settle() == [], "nothing is planned twice"
+    assert early.due(START + 1) == [], "and nothing leaves before the receipt is there"
+    early.close(receipt())
+    assert body + early.due(START + 1) == late.due(START + 1)
+
+
+@pytest.mark.parametrize("pad", ["cadence", "bucket", "off"])
+def test_a_stream_has_no_frames_to_seal_before_their_moment(pad):
+    shaper = shaper_for(pad, stream=True, start=START)
+    shaper.push(STATUS)
+    assert shaper.settle() == []
+
+
 def test_a_large_body_keeps_padme_size_over_several_frames():
     script = [(0.0, STATUS), (0.0, Record(DATA, b"x" * 300_000)), (0.1, "close")]
     seen = run("cadence", script, stream=False)
