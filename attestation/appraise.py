@@ -52,6 +52,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from wire.errors import AttestationError
+from wire.excerpt import listed
 
 from . import binding_steps
 from .binding import Binding, parse_binding
@@ -256,7 +257,7 @@ def _measurement(proof: Proof, rule: Rule, policy: Policy) -> str:  # step 21
     if proof.measurement not in rule.measurements:
         raise _refused(
             "measurement_not_accepted",
-            f"measurement: found {proof.measurement}, expected one of {len(rule.measurements)}",
+            f"measurement: found {proof.measurement}, expected {listed(rule.measurements)}",
         )
     return proof.measurement
 

@@ -80,6 +80,10 @@ class Beacon:
     size: int
     root: bytes
 
+    def to_json(self) -> dict[str, str | int]:
+        """The JSON object of bindings and link messages."""
+        return {"log": self.log, "size": self.size, "root": b64u(self.root)}
+
 
 @dataclass(frozen=True, slots=True)
 class Binding:
@@ -193,9 +197,7 @@ def encode_binding(
             "feat": list(feat),
             "nbf": nbf,
             "exp": exp,
-            "beacon": None
-            if beacon is None
-            else {"log": beacon.log, "size": beacon.size, "root": b64u(beacon.root)},
+            "beacon": None if beacon is None else beacon.to_json(),
             "nonce": None if nonce is None else b64u(nonce),
             "posture": posture,
         }
@@ -238,7 +240,7 @@ def parse_binding(raw: bytes) -> Binding:
         feat=top.texts("feat", 16),
         nbf=nbf,
         exp=exp,
-        beacon=_beacon(top.value("beacon")),
+        beacon=parse_beacon(top.value("beacon"), "binding.beacon"),
         nonce=None if top.value("nonce") is None else top.data("nonce", NONCE_LEN),
         posture=None if top.value("posture") is None else top.digest("posture"),
         raw=bytes(raw),
@@ -268,8 +270,17 @@ def _models(top: Members) -> tuple[Model, ...]:
     return tuple(models)
 
 
-def _beacon(obj: object) -> Beacon | None:
+def parse_beacon(obj: object, where: str) -> Beacon | None:
+    """The beacon in a parsed JSON value, strictly; None for null.
+
+    Args:
+        obj: the value.
+        where: what it is a member of, for the error sentence.
+
+    Raises:
+        MalformedError: neither null nor a beacon.
+    """
     if obj is None:
         return None
-    members = Members(obj, "binding.beacon", required=("log", "size", "root"))
+    members = Members(obj, where, required=("log", "size", "root"))
     return Beacon(members.text("log"), members.integer("size"), members.data("root", 32))

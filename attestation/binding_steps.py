@@ -9,6 +9,7 @@ import hmac
 from typing import TYPE_CHECKING
 
 from wire.errors import AttestationError
+from wire.excerpt import SHOWN_MAX, listed
 from wire.limits import CLOCK_SKEW_S
 from wire.suites import SUITES, strongest
 
@@ -93,7 +94,7 @@ def service_policy(binding: Binding, policy: Policy) -> str:
     if binding.policy not in policy.service_policies:
         raise _refused(
             "service_policy_not_accepted",
-            f"policy: found {binding.policy}, expected one of {len(policy.service_policies)} named",
+            f"policy: found {binding.policy}, expected {listed(policy.service_policies)}",
         )
     return binding.policy
 
@@ -107,13 +108,16 @@ def models(binding: Binding, policy: Policy) -> str:
     shared = served.keys() & wanted.keys()
     if not shared:
         raise _refused(
-            "model_missing", f"models: found none of the {len(wanted)} the policy accepts"
+            "model_missing",
+            f"models: found {listed(served, limit=SHOWN_MAX)}, "
+            f"expected {listed(wanted, limit=SHOWN_MAX)}",
         )
     for name in sorted(shared):
         if None not in wanted[name] and served[name] not in wanted[name]:
             raise _refused(
                 "model_digest_mismatch",
-                f'model "{name}": found {served[name]}, expected one of {len(wanted[name])} named',
+                f'model "{name}": found {served[name]}, '
+                f"expected {listed(digest for digest in wanted[name] if digest is not None)}",
             )
     return ", ".join(sorted(shared))
 

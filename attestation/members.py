@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from wire.errors import AnchorholdError, MalformedError
+from wire.excerpt import cut
 from wire.ids import is_sha256_tag, unb64u
 
 if TYPE_CHECKING:
@@ -64,13 +65,12 @@ class Members:
 
     def fail(self, key: str, expected: str) -> AnchorholdError:
         """The error for a member whose value is not `expected`."""
-        value = self._obj.get(key)
-        found = _kind(value)
-        if isinstance(value, str):
-            found = f'"{value[:40]}"' if _PRINTABLE.fullmatch(value[:40]) else "other text"
-        elif isinstance(value, int):
-            found = str(value).lower()
+        found = _found(self._obj.get(key))
         return self._error(f"{self._where}.{key}: found {found}, expected {expected}")
+
+    def fail_item(self, key: str, item: object, expected: str) -> AnchorholdError:
+        """The error for an array with an item that is not `expected`."""
+        return self._error(f"{self._where}.{key}: found {_found(item)} in it, expected {expected}")
 
     def value(self, key: str) -> Any:
         """The member as parsed; None when absent."""
@@ -135,17 +135,28 @@ class Members:
         items = self.array(key, limit, low)
         for item in items:
             if not isinstance(item, str) or len(item) > TEXT_MAX or not _PRINTABLE.fullmatch(item):
-                raise self.fail(key, "an array of printable ASCII strings")
+                raise self.fail_item(key, item, "only printable ASCII strings")
         if len(set(items)) != len(items):
-            raise self.fail(key, "an array without repeats")
+            repeated = next(item for item in items if items.count(item) > 1)
+            raise self.fail_item(key, repeated, "each item once, not twice")
         return tuple(items)
 
     def digests(self, key: str, limit: int, low: int = 0) -> tuple[str, ...]:
         """An array of distinct `sha256:` tags."""
         items = self.texts(key, limit, low)
-        if not all(is_sha256_tag(item) for item in items):
-            raise self.fail(key, 'an array of "sha256:" tags with 64 lower-case hex digits')
+        for item in items:
+            if not is_sha256_tag(item):
+                raise self.fail_item(key, item, 'only "sha256:" tags with 64 lower-case hex digits')
         return items
+
+
+def _found(value: object) -> str:
+    """A value as a message shows it: numbers and short texts themselves, arrays by length."""
+    if isinstance(value, str):
+        return f'"{cut(value)}"'
+    if isinstance(value, list):
+        return f"an array of {len(value)} items"
+    return str(value).lower() if isinstance(value, int) else _kind(value)
 
 
 def _kind(value: object) -> str:

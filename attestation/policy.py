@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from wire.canonical import parse_strict
 from wire.errors import AttestationError, MalformedError, PolicyError
+from wire.excerpt import cut, json_kind
 from wire.ids import sha256_tag, unb64u
 from wire.limits import K_MAX, NAME_MAX, VERSION
 
@@ -231,8 +232,8 @@ def _rule(item: object) -> Rule:
         return _software_rule(item)
     if kind == TPM2:
         return _tpm_rule(item)
-    found = f'"{kind}"' if isinstance(kind, str) and kind.isascii() else "no known kind"
-    raise PolicyError(f"policy.accept.kind: found {found[:40]}, expected {' or '.join(KINDS)}")
+    found = f'"{cut(kind)}"' if isinstance(kind, str) else json_kind(kind)
+    raise PolicyError(f"policy.accept.kind: found {found}, expected {' or '.join(KINDS)}")
 
 
 def _software_rule(item: object) -> SoftwareRule:

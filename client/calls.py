@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from wire.canonical import parse_strict
 from wire.errors import MalformedError
+from wire.excerpt import json_kind, json_value
 from wire.limits import BODY_MAX, NAME_MAX, OUT_CLASSES
 
 if TYPE_CHECKING:
@@ -69,13 +70,14 @@ def parse_call(path: str, body: bytes) -> Call:
         )
     members = parse_strict(body, max_depth=BODY_DEPTH_MAX, max_bytes=BODY_MAX)
     if not isinstance(members, dict):
-        raise MalformedError("request body: expected a JSON object")
+        raise MalformedError(f"request body: found {json_kind(members)}, expected a JSON object")
     model = members.get("model")
     if not isinstance(model, str) or not 0 < len(model) <= NAME_MAX:
-        raise MalformedError(f"model: expected a name of 1 to {NAME_MAX} characters")
+        found = f"{len(model)} characters" if isinstance(model, str) else json_kind(model)
+        raise MalformedError(f"model: found {found}, expected a name of 1 to {NAME_MAX} characters")
     stream = members.get("stream") or False
     if not isinstance(stream, bool):
-        raise MalformedError(f"stream: expected a boolean, found {type(stream).__name__}")
+        raise MalformedError(f"stream: found {json_kind(stream)}, expected true or false")
     options = members.get("stream_options")
     include_usage = isinstance(options, dict) and options.get("include_usage") is True
     return Call(kind, path, body, model, stream, include_usage, _max_tokens(members), members)
@@ -97,6 +99,9 @@ def _max_tokens(members: Mapping[str, Any]) -> int:
         if value is None:
             continue
         if type(value) is not int or not 1 <= value <= OUT_CLASSES[-1]:
-            raise MalformedError(f"{name}: expected an integer from 1 to {OUT_CLASSES[-1]}")
+            raise MalformedError(
+                f"{name}: found {json_value(value)}, "
+                f"expected an integer from 1 to {OUT_CLASSES[-1]}"
+            )
         return value
     return DEFAULT_MAX_TOKENS

@@ -1,8 +1,9 @@
 """The tenant's command line. The server's commands are added by `ops.cli`.
 
-Exit codes: 0 ok · 2 invalid (something is not what it claims) · 3 genuine but below policy ·
-4 cannot be read, reached or understood (files, URLs, arguments) · 130 interrupted · 1 our defect.
-A usage error is 4, not argparse's 2: in a script, 2 must mean a verdict.
+Exit codes, the same for every command: 0 ok · 2 invalid (something is not what it claims) ·
+3 genuine but below policy · 4 cannot be read, reached or understood (files, policies, URLs,
+arguments) · 130 interrupted · 1 our defect. A usage error is 4, not argparse's 2: in a script, 2
+must mean a verdict.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final, NoReturn
 from wire.errors import AnchorholdError
 
 from . import cli_chat, cli_conformance, cli_policy, cli_proxy, cli_receipt, cli_verify
-from .cli_options import note
+from .cli_options import EXITS, note
 from .report import EXIT_UNREADABLE, exit_code
 
 Register = Callable[[Any], None]
@@ -32,14 +33,16 @@ COMMANDS: Final[dict[str, Register]] = {
 EXIT_DEFECT: Final = 1
 EXIT_INTERRUPTED: Final = 130
 DEBUG_ENV: Final = "ANCHORHOLD_DEBUG"
-EPILOG: Final = """\
+EPILOG: Final = f"""\
 examples:
   anchorhold verify https://gateway.example --policy policy.json
-  anchorhold chat --url https://gateway.example --policy policy.json --model smollm2 "Hello"
+  anchorhold chat --url https://gateway.example --model smollm2 "Hello"
   anchorhold receipt verify receipt.json --policy policy.json
 
-environment: ANCHORHOLD_API_KEY, ANCHORHOLD_POLICY; ANCHORHOLD_DEBUG=1 shows traces of defects
-exit codes: 0 ok, 2 invalid, 3 below policy, 4 unreadable or usage, 130 interrupted
+environment: ANCHORHOLD_API_KEY   the tenant's credential for the gateway
+             ANCHORHOLD_POLICY    the tenant's policy file
+             ANCHORHOLD_DEBUG=1   show where a defect happened
+{EXITS}
 """
 
 

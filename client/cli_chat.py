@@ -13,6 +13,7 @@ from .api import Client
 from .cli_options import (
     add_command,
     add_gateway,
+    add_proofs,
     api_key,
     note,
     policy_path,
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from .receipts import Receipt
 
 EXAMPLES = """\
-anchorhold chat --url http://127.0.0.1:8010 --policy policy.json --model smollm2 "Why blue?"
-anchorhold chat --url https://gateway.example --key-file key.txt --model smollm2 < question.txt"""
+anchorhold chat --url http://127.0.0.1:8010 --policy policy.json \\
+  --model smollm2 "Why is the sky blue?"
+anchorhold chat --url https://gateway.example --key-file key.txt \\
+  --model smollm2 < question.txt"""
 
 
 def register(commands: Any) -> None:
@@ -46,6 +49,7 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--receipt", type=Path, metavar="FILE", help="save the receipt here")
     add_gateway(parser)
+    add_proofs(parser)
     parser.set_defaults(run=run)
 
 
@@ -63,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             f"--receipt: found no folder {args.receipt.parent}, expected an existing one",
             hint="nothing was sent: a receipt that cannot be kept is not asked for",
         )
-    options = Options(state_dir=args.state_dir)
+    options = Options(state_dir=args.state_dir, live=args.live, strict=args.strict)
     with Client(args.url, api_key(args), policy=policy_path(args), options=options) as client:
         if args.no_stream:
             result = client.chat(messages, args.model, **parameters)

@@ -26,7 +26,8 @@ DEPTH_MAX = 16
 
 def register(commands: Any) -> None:
     """Add the command."""
-    conformance = commands.add_parser("conformance", help="run published test vectors")
+    text = "run published test vectors"
+    conformance = add_command(commands, "conformance", text, EXAMPLES)
     kinds = conformance.add_subparsers(dest="kind", required=True, metavar="KIND")
     text = "run wire format vectors (schema anchorhold-wire-vectors/1)"
     parser = add_command(kinds, "wire", text, EXAMPLES)
@@ -41,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         results = run_vectors(parse_strict(raw, max_depth=DEPTH_MAX, max_bytes=FILE_MAX))
     except MalformedError as error:
-        raise ConfigError(f"vector file {args.file}: {error.message}") from error
+        raise ConfigError(
+            f"vector file {args.file}: {error.message}", hint="name a JSON file of test vectors"
+        ) from error
     failed = [result for result in results if not result.ok]
     ok = bool(results) and not failed
     if args.json:

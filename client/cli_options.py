@@ -17,6 +17,10 @@ KEY_ENV: Final = "ANCHORHOLD_API_KEY"
 POLICY_ENV: Final = "ANCHORHOLD_POLICY"
 KEY_FILE_MAX: Final = 4096
 MARKS: Final = {True: "ok  ", False: "FAIL", None: "----"}
+# One rule for every command: 2 and 3 are verdicts on what was checked, 4 is no verdict at all.
+EXITS: Final = """\
+exit codes: 0 ok, 2 invalid, 3 below policy, 4 unreadable or usage,
+            130 interrupted, 1 a defect of ours"""
 # What each level is worth, said wherever it is shown.
 MEANING: Final[dict[str, str]] = {
     "hardware": "a vendor's hardware vouches for the worker",
@@ -26,13 +30,24 @@ MEANING: Final[dict[str, str]] = {
 }
 
 
-def add_command(commands: Any, name: str, text: str, examples: str) -> argparse.ArgumentParser:
-    """A sub-command whose help ends with examples."""
+def add_command(
+    commands: Any, name: str, text: str, examples: str, exits: str = EXITS
+) -> argparse.ArgumentParser:
+    """A sub-command whose help ends with examples and exit codes.
+
+    Args:
+        commands: what `add_subparsers` returned.
+        name: the word that chooses it.
+        text: what it does, in the list of commands and atop its own help.
+        examples: command lines, each at most 78 columns.
+        exits: its exit codes, likewise.
+    """
+    shown = "".join(f"  {line}\n" for line in examples.splitlines())
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
-        epilog="examples:\n" + "".join(f"  {line}\n" for line in examples.splitlines()),
+        epilog=f"examples:\n{shown}\n{exits}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return parser
@@ -44,7 +59,7 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
         "--policy",
         type=Path,
         metavar="FILE",
-        default=os.environ.get(POLICY_ENV),
+        default=os.environ.get(POLICY_ENV) or None,
         help=f"the tenant's policy (default: ${POLICY_ENV})",
     )
 
@@ -63,6 +78,20 @@ def add_gateway(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="where log heads are remembered (default: ~/.local/state/anchorhold)",
+    )
+
+
+def add_proofs(parser: argparse.ArgumentParser) -> None:
+    """`--live` and `--strict`."""
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="ask every worker for evidence over a fresh nonce",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="also have every worker prove that it holds its key; implies --live",
     )
 
 

@@ -13,7 +13,7 @@ from wire.errors import PolicyError
 from .cli_options import add_command, add_json, note, printable
 from .clock import wall_clock
 from .files import read_file
-from .report import EXIT_BELOW_POLICY, EXIT_INVALID, EXIT_OK
+from .report import EXIT_BELOW_POLICY, EXIT_OK, exit_code
 
 if TYPE_CHECKING:
     import argparse
@@ -26,7 +26,7 @@ SOON_S = 7 * 86_400
 
 def register(commands: Any) -> None:
     """Add the command."""
-    policy = commands.add_parser("policy", help="work with tenant policies")
+    policy = add_command(commands, "policy", "work with tenant policies", EXAMPLES)
     actions = policy.add_subparsers(dest="action", required=True, metavar="ACTION")
     parser = add_command(actions, "check", "check a policy file and say what it accepts", EXAMPLES)
     parser.add_argument("file", type=Path, metavar="FILE", help="policy file")
@@ -35,27 +35,31 @@ def register(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 valid and in force, 2 not a valid policy, 3 valid but not in force, 4 unreadable."""
+    """0 valid and in force, 3 valid but not in force, 4 unreadable or not a policy."""
     raw = read_file(args.file, POLICY_MAX, "policy")
     try:
         policy = parse_policy(raw)
     except PolicyError as error:
+        # The same code as from `verify` under this policy: there is nothing to give a verdict on.
+        code = exit_code(error)
         note(f"INVALID ({error.code}): {error.message}")
         if args.json:
-            print(json.dumps({"ok": False, "error": error.message}, indent=2))
-        return EXIT_INVALID
+            print(json.dumps({"ok": False, "error": error.message, "exit_code": code}, indent=2))
+        return code
     now = wall_clock()
     in_force = policy.not_before <= now < policy.expires
+    code = EXIT_OK if in_force else EXIT_BELOW_POLICY
     found, warned = facts(policy), warnings(policy, now)
     if args.json:
-        print(json.dumps({"ok": in_force, **found, "warnings": warned}, indent=2))
+        document = {"ok": in_force, **found, "warnings": warned}
+        print(json.dumps(document | {"exit_code": code}, indent=2))
     else:
         width = max(map(len, found))
         for name, value in found.items():
             print(printable(f"{name:<{width}}  {value}"))
         for warning in warned:
             print(printable(f"warning: {warning}"))
-    return EXIT_OK if in_force else EXIT_BELOW_POLICY
+    return code
 
 
 def facts(policy: Policy) -> dict[str, Any]:

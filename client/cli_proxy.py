@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wire.errors import ConfigError
 
-from .cli_options import add_command, add_gateway, api_key, note, policy_path
+from .cli_options import add_command, add_gateway, add_proofs, api_key, note, policy_path
 from .session import Options
 
 if TYPE_CHECKING:
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from .proxy import Listener
 
 EXAMPLES = """\
-anchorhold proxy --url https://gateway.example --policy policy.json --key-file key.txt
-anchorhold proxy --url http://127.0.0.1:8010 --policy policy.json --socket /run/user/1000/ah.sock"""
+anchorhold proxy --url https://gateway.example --policy policy.json \\
+  --key-file key.txt
+anchorhold proxy --url http://127.0.0.1:8010 --policy policy.json \\
+  --socket /run/user/1000/ah.sock"""
 PORT = 8011
 
 
@@ -37,6 +39,7 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--receipts", type=Path, metavar="DIR", help="save every receipt here")
     add_gateway(parser)
+    add_proofs(parser)
     parser.set_defaults(run=run)
 
 
@@ -49,7 +52,12 @@ def run(args: argparse.Namespace) -> int:
     from .async_transport import AsyncSealedTransport  # optional dependencies
     from .proxy import listen_tcp, listen_unix, new_key, serve
 
-    options = Options(state_dir=args.state_dir, receipts_dir=args.receipts)
+    options = Options(
+        state_dir=args.state_dir,
+        receipts_dir=args.receipts,
+        live=args.live,
+        strict=args.strict,
+    )
     transport = AsyncSealedTransport(
         policy_path(args), base_url=args.url, api_key=api_key(args), options=options
     )
@@ -68,5 +76,6 @@ def announcement(listener: Listener, key: str) -> str:
     return (
         f"OPENAI_BASE_URL={listener.url}\n"
         f"OPENAI_API_KEY={key}\n"
-        f"# curl {unix}-H 'Authorization: Bearer {key}' {listener.url}/models"
+        f"# curl {unix}-H 'Authorization: Bearer {key}' \\\n"
+        f"#   {listener.url}/models"
     )

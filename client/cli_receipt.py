@@ -24,7 +24,7 @@ anchorhold receipt verify receipt.json --policy policy.json --json"""
 
 def register(commands: Any) -> None:
     """Add the command."""
-    receipt = commands.add_parser("receipt", help="work with saved receipts")
+    receipt = add_command(commands, "receipt", "work with saved receipts", EXAMPLES)
     actions = receipt.add_subparsers(dest="action", required=True, metavar="ACTION")
     text = "verify a receipt file offline"
     parser = add_command(actions, "verify", text, EXAMPLES)

@@ -11,6 +11,7 @@ from .cli_options import (
     add_command,
     add_gateway,
     add_json,
+    add_proofs,
     api_key,
     policy_path,
     printable,
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 anchorhold verify https://gateway.example --policy policy.json
-anchorhold verify http://127.0.0.1:8010 --policy policy.json --model smollm2 --json"""
+anchorhold verify http://127.0.0.1:8010 --policy policy.json \\
+  --model smollm2 --key-file key.txt --json"""
 
 
 def register(commands: Any) -> None:
@@ -38,13 +40,14 @@ def register(commands: Any) -> None:
         "--model", help="model the workers must serve (default: the policy's first)"
     )
     add_gateway(parser)
+    add_proofs(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """0 all checks passed, 2 something is invalid, 3 below policy, 4 cannot be read."""
-    options = Options(state_dir=args.state_dir, patient=False)
+    options = Options(state_dir=args.state_dir, patient=False, live=args.live, strict=args.strict)
     with Client(args.url, api_key(args), policy=policy_path(args), options=options) as client:
         found = client.report(args.model)
     print(
@@ -67,6 +70,7 @@ def lines(found: Verification) -> list[str]:
         f"worker  {worker.wid}  {worker.trust}  {worker.measurement}  key {worker.kid}"
         for worker in found.workers
     ]
+    shown.append(f"API key: {found.api_key}")
     if found.error is None:
         shown.append(f"passed: {len(found.checks)} checks")
     else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hmac
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from evidence.checkpoint import Checkpoint, peek_checkpoint
@@ -29,6 +28,7 @@ from wire.errors import (
     UnavailableError,
 )
 
+from .clock import utc_text
 from .commands import Recall, Remember, Steps
 from .served import get, proof
 from .state import Seen
@@ -216,10 +216,6 @@ class DirectoryView:
         return self.policy.log_origin
 
 
-def _utc(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
 def check_policy_window(policy: Policy, now: int, report: Report) -> None:
     """Step 1: the policy itself is in force.
 
@@ -230,8 +226,8 @@ def check_policy_window(policy: Policy, now: int, report: Report) -> None:
         if not policy.not_before <= now < policy.expires:
             state = "not yet in force" if now < policy.not_before else "expired"
             raise PolicyExpiredError(
-                f"policy {policy.id!r} is {state}: found {_utc(now)}, expected "
-                f"{_utc(policy.not_before)} to {_utc(policy.expires)}",
+                f"policy {policy.id!r} is {state}: found {utc_text(now)}, expected "
+                f"{utc_text(policy.not_before)} to {utc_text(policy.expires)}",
                 hint="install the tenant's current policy file",
             )
         detail.text = f"{policy.id!r} seq {policy.seq}, {policy.digest}"

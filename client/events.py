@@ -5,11 +5,12 @@ Everything here was authenticated to one verified worker before it was made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from attestation.result import Trust
 
     from .receipts import Receipt
@@ -78,4 +79,3 @@ class Done:
 
 
 Event = Answered | Delta | Body | Done
-JsonObject = Mapping[str, Any]

@@ -17,23 +17,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wire.envelope import CONTENT_TYPE as REQUEST_TYPE
 from wire.envelope import SealedRequest, seal_request
-from wire.errors import (
-    GatewayError,
-    ProtocolFailure,
-    UnavailableError,
-    WorkerNotice,
-)
+from wire.errors import GatewayError, UnavailableError, WorkerNotice
 from wire.header import Pad, RequestHeader
 from wire.ids import b64u
-from wire.limits import K_MAX, LIFE_MAX_S, PROBLEM_MAX, REWRAPS_MAX
-from wire.notice import notice_kid, verify_notice
+from wire.limits import K_MAX, LIFE_MAX_S, REWRAPS_MAX
 from wire.padding import out_class
 from wire.problems import KID_UNKNOWN, REWRAP_NEEDED
-from wire.response import CONTENT_TYPE as RESPONSE_TYPE
 
-from .commands import Close, Opened, Pause, Read, Send, Steps, exclusive
+from .commands import Pause, Steps, exclusive
+from .posting import check_type, post, read_refusal
 from .receiving import receive
-from .served import HTTP_OK, media_type, refusal
+from .served import HTTP_OK
 from .verify import Verifier, Want
 
 if TYPE_CHECKING:
@@ -125,12 +119,12 @@ def _send(terms: Terms, sent: Sent) -> Steps[Sent]:
         ProtocolFailure: a success that is not a sealed response, or a forged notice.
     """
     rid = b64u(sent.sealed.header.rid)
-    opened = yield from _post("/v1/sealed", sent.sealed.envelope, REQUEST_TYPE, rid)
+    opened = yield from post("/v1/sealed", sent.sealed.envelope, REQUEST_TYPE, rid)
     for rewraps in range(REWRAPS_MAX + 1):
         if opened.status == HTTP_OK:
-            _check_type(opened)
+            check_type(opened)
             return sent
-        error = yield from _refused(opened, sent)
+        error = yield from read_refusal(opened, sent.sealed, sent.candidates.workers)
         room = K_MAX - len(sent.sealed.kids)
         if error.type != REWRAP_NEEDED or rewraps == REWRAPS_MAX or room < 1:
             raise error
@@ -147,14 +141,8 @@ def _send(terms: Terms, sent: Sent) -> Steps[Sent]:
             raise error
         wraps = sent.sealed.rewrap([worker.candidate for worker in more.workers])
         sent = replace(sent, candidates=sent.candidates.joined(more))
-        opened = yield from _post(f"/v1/sealed/{rid}/wraps", wraps, WRAPS_TYPE, rid)
+        opened = yield from post(f"/v1/sealed/{rid}/wraps", wraps, WRAPS_TYPE, rid)
     raise AssertionError("the last round returns or raises")
-
-
-def _post(path: str, body: bytes, content_type: str, rid: str) -> Steps[Opened]:
-    opened = yield Send(path, body, content_type, rid)
-    assert isinstance(opened, Opened)
-    return opened
 
 
 def _draw(terms: Terms, want: Want, useless: int | None) -> Steps[Candidates]:
@@ -195,44 +183,4 @@ def _seal(terms: Terms, call: Call, candidates: Candidates) -> SealedRequest:
         call.body,
         terms.rng,
         allow_x25519=not policy.require_pq,
-    )
-
-
-def _check_type(opened: Opened) -> None:
-    """A success must be a sealed response. Anything else, however plausible, is never shown."""
-    media = media_type(opened.content_type)
-    if media != RESPONSE_TYPE:
-        raise ProtocolFailure(
-            f"gateway: a 200 of type {RESPONSE_TYPE} expected, found {media[:64]!r}",
-            hint="something between here and the worker answers in its place",
-        )
-
-
-def _refused(opened: Opened, sent: Sent) -> Steps[GatewayError]:
-    """Read a refusal. Returns the gateway's hint, or raises the worker's verified notice.
-
-    Raises:
-        WorkerNotice: signed by the attested key of a candidate, about this request.
-        ProtocolFailure: claims to be one and is not.
-    """
-    body = b""
-    while chunk := (yield Read()):
-        body += chunk
-        if len(body) > PROBLEM_MAX:
-            break
-    yield Close()
-    error = refusal(opened.status, opened.content_type, body)
-    if error.notice is not None and error.type != REWRAP_NEEDED:
-        raise _notice(error.notice, sent)
-    return error
-
-
-def _notice(document: dict[str, object], sent: Sent) -> WorkerNotice:
-    worker = sent.candidates.by_kid(notice_kid(document))
-    if worker is None:
-        raise ProtocolFailure("worker notice: from a key that was not a candidate")
-    sealed = sent.sealed
-    code = verify_notice(document, worker.sig_pk, sealed.header.rid, sealed.th, sealed.kids)
-    return WorkerNotice(
-        f"worker {worker.appraised.binding.wid}: refused the request ({code})", code=code
     )

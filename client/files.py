@@ -20,7 +20,13 @@ def read_file(path: Path, limit: int, what: str) -> bytes:
         with path.open("rb") as file:
             raw = file.read(limit + 1)
     except OSError as cause:
-        raise ConfigError(f"{what} file {path}: {cause.strerror}") from cause
+        raise ConfigError(
+            f"{what} file {path}: {cause.strerror}",
+            hint=f"name a {what} file that is there and that this user may read",
+        ) from cause
     if len(raw) > limit:
-        raise ConfigError(f"{what} file {path}: at most {limit} bytes expected, found more")
+        raise ConfigError(
+            f"{what} file {path}: found more than {limit} bytes, expected at most that",
+            hint=f"this is no {what} file: name another",
+        )
     return raw

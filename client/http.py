@@ -14,6 +14,7 @@ from typing import Any, Final
 import httpx2
 
 from wire.errors import AnchorholdError, ConfigError, ProtocolFailure, UnavailableError
+from wire.excerpt import shown
 from wire.response import CONTENT_TYPE as RESPONSE_TYPE
 
 from .commands import Fetch, Send
@@ -62,19 +63,34 @@ def endpoint(url: str, api_key: str | None, life_s: int, *, patient: bool = True
         raise ConfigError(f"gateway URL: {error}", hint=_URL_HINT) from None
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
         raise ConfigError(
-            "gateway URL: expected http:// or https://, a host, and no user name", hint=_URL_HINT
+            f"gateway URL: found {_url_parts(parsed)}, "
+            "expected http:// or https://, a host, and no user name",
+            hint=_URL_HINT,
         )
     if parsed.query or parsed.fragment:
-        raise ConfigError("gateway URL: expected no query and no fragment", hint=_URL_HINT)
+        found = " and ".join(
+            part for part, value in (("a query", parsed.query), ("a fragment", parsed.fragment))
+            if value
+        )  # fmt: skip
+        raise ConfigError(f"gateway URL: found {found}, expected neither", hint=_URL_HINT)
     path = parsed.path.rstrip("/").removesuffix("/v1")
     if api_key is not None and not (
         0 < len(api_key) <= API_KEY_MAX and api_key.isascii() and api_key.isprintable()
     ):
+        plain = "" if api_key.isascii() and api_key.isprintable() else ", some not printable ASCII"
         raise ConfigError(
-            f"API key: expected 1 to {API_KEY_MAX} printable characters",
+            f"API key: found {len(api_key)} characters{plain}, "
+            f"expected 1 to {API_KEY_MAX} printable ASCII ones",
             hint="give it by --key-file or the environment variable ANCHORHOLD_API_KEY",
         )
     return Endpoint(str(parsed.copy_with(path=path or "/")).rstrip("/"), api_key, life_s, patient)
+
+
+def _url_parts(parsed: httpx2.URL) -> str:
+    """What a URL is made of, without what may be secret in it: user name, path, query."""
+    scheme = f"scheme {shown(parsed.scheme)}" if parsed.scheme else "no scheme"
+    host = f"host {shown(parsed.host)}" if parsed.host else "no host"
+    return f"{scheme}, {host}" + (" and a user name" if parsed.userinfo else "")
 
 
 _URL_HINT = "for example https://gateway.example or http://127.0.0.1:8010"

@@ -8,6 +8,7 @@ of the machine are not the tenant. What has no sealed form is refused; nothing i
 from __future__ import annotations
 
 import contextlib
+import errno
 import hmac
 import os
 import socket
@@ -21,6 +22,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from wire.errors import ConfigError, MalformedError
+from wire.excerpt import shown
 from wire.ids import b64u
 from wire.limits import BODY_MAX
 
@@ -50,6 +52,16 @@ FORWARDED: Final = (
 OWN_PREFIX: Final = "x-anchorhold-"
 # httpx2 wants an absolute URL; this one is never resolved, the transport knows its own gateway.
 _INSIDE: Final = "http://sealed.invalid"
+# sun_path of a Unix socket address, less its terminating zero.
+SOCKET_PATH_MAX: Final = 107
+_SOCKET_HINTS: Final = {
+    errno.EADDRINUSE: "remove a left-over socket file, or choose another path with --socket",
+    errno.ENOENT: "make the folder first, or choose another path with --socket",
+    errno.ENOTDIR: "what should be a folder is a file: choose another path with --socket",
+    errno.EACCES: "choose a path in a folder you may write to with --socket",
+    errno.EPERM: "choose a path in a folder you may write to with --socket",
+    errno.EROFS: "choose a path in a folder you may write to with --socket",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +113,11 @@ def listen_tcp(host: str, port: int) -> Listener:
     except (OSError, OverflowError) as cause:
         sock.close()
         reason = getattr(cause, "strerror", None) or "not a port number"
+        in_use = getattr(cause, "errno", None) == errno.EADDRINUSE
+        hint = "stop what listens there, or choose another port with --port; 0 takes a free one"
         raise ConfigError(
-            f"proxy address {host}:{port}: {reason}", hint="choose another port with --port"
+            f"proxy address {host}:{port}: {reason}",
+            hint=hint if in_use else "choose another port with --port; 0 takes a free one",
         ) from cause
     found = sock.getsockname()[1]
     names = ("127.0.0.1", "localhost", "[::1]")
@@ -116,6 +131,12 @@ def listen_unix(path: Path) -> Listener:
     Raises:
         ConfigError: the path exists or cannot be bound.
     """
+    length = len(os.fsencode(path))
+    if length > SOCKET_PATH_MAX:
+        raise ConfigError(
+            f"proxy socket: found a path of {length} bytes, expected at most {SOCKET_PATH_MAX}",
+            hint="choose a shorter path with --socket; the system allows no longer ones",
+        )
     sock = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
     try:
@@ -125,7 +146,7 @@ def listen_unix(path: Path) -> Listener:
         sock.close()
         raise ConfigError(
             f"proxy socket {path}: {cause.strerror or cause}",
-            hint="remove a left-over socket file, or choose another path with --socket",
+            hint=_SOCKET_HINTS.get(cause.errno or 0, "choose another path with --socket"),
         ) from cause
     finally:
         os.umask(before)
@@ -144,19 +165,29 @@ def create_app(transport: AsyncSealedTransport, key: str, hosts: Iterable[str]) 
 
     async def answer(request: Request) -> Response:
         # 1: is it meant for us? A rebound name, or a page's own, is not.
-        if request.headers.get("host", "").lower() not in accepted:
-            return _refused(MalformedError("host: found another name", code="wrong_host"), 421)
+        host = request.headers.get("host")
+        if (host or "").lower() not in accepted:
+            names = " or ".join(sorted(accepted))
+            message = f"Host: found {shown(host)}, expected {names}"
+            return _refused(MalformedError(message, code="wrong_host"), 421)
         # 2: is it allowed? Compared in constant time.
-        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(shown.encode(), key.encode()):
-            error = MalformedError("key: expected the key this proxy printed", code="wrong_key")
+        scheme, _, shown_key = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(shown_key.encode(), key.encode()):
+            found = f"one of {len(shown_key)} characters" if shown_key else "none"
+            error = MalformedError(
+                f"Authorization: found {found}, expected Bearer and the key this proxy printed",
+                code="wrong_key",
+            )
             return _refused(error, 401)
         # 3: only paths under /v1 have a sealed form; the transport refuses the rest by name
         if not request.url.path.startswith("/v1/"):
             return _refused(unknown_endpoint(request.method, request.url.path), 404)
         body = await _body(request)
         if body is None:
-            return _refused(MalformedError(f"body: at most {BODY_MAX} bytes expected"), 413)
+            declared = request.headers.get("content-length", "")
+            found = declared if declared.isdecimal() else f"more than {BODY_MAX}"
+            message = f"body: found {found} bytes, expected at most {BODY_MAX}"
+            return _refused(MalformedError(message, code="body_too_large"), 413)
         inside = httpx2.Request(request.method, _INSIDE + request.url.path, content=body)
         return _forward(await transport.handle_async_request(inside))
 

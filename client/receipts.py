@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from evidence.bundle import build_bundle
 from evidence.commit import commit_segments, request_segments, response_segments
-from evidence.entry import Logged
 from evidence.record import ReceiptRecord, VerifiedReceipt, parse_record, verify_record
 from wire.errors import ConfigError, ReceiptError
 from wire.ids import b64u, sha256_tag, unb64u
@@ -244,17 +243,19 @@ def _check_side(
 
 
 def _bundle(heard: Heard, record: ReceiptRecord, verified: VerifiedReceipt) -> Steps[bytes]:
-    """The file for third parties: verdict and receipt proved under the receipt's head."""
-    verdict, size = heard.worker.document.verdict, verified.entry.checkpoint.size
-    path = yield from proof(f"/v1/log/inclusion?index={verdict.index}&size={size}")
-    anchored = Logged(
-        verdict.index, verdict.leaf, verdict.blind, verdict.event, record.logged.checkpoint, path
-    )
+    """The file for third parties: worker and receipt, proved under two heads of one log."""
+    document = heard.worker.document
+    old, new = sorted((heard.worker.verdict.checkpoint.size, verified.entry.checkpoint.size))
+    path: tuple[bytes, ...] = ()
+    if old != new:
+        path = yield from proof(f"/v1/log/consistency?first={old}&second={new}")
     return build_bundle(
         record,
-        binding=heard.worker.document.binding,
-        evidence=heard.worker.document.evidence,
-        posture=heard.worker.document.posture,
-        verdict=anchored,
+        binding=document.binding,
+        evidence=document.evidence,
+        posture=document.posture,
+        verdict=document.verdict,
+        beacon=document.beacon,
+        consistency=path,
         info={"model": heard.call.model, "trust": heard.worker.trust},
     )

@@ -23,6 +23,7 @@ from wire.errors import (
     WorkerNotice,
 )
 from wire.ids import b64u
+from wire.limits import TOKEN_TEXT_MAX
 from wire.records import DATA, ERROR, HEAD, RECEIPT, TOKENS, Record, TokenDelta
 from wire.response import ResponseReader
 
@@ -57,6 +58,7 @@ class _Answer:
     status: int = 0
     body: bytearray = field(default_factory=bytearray)
     texts: dict[int, list[str]] = field(default_factory=dict)
+    text_len: int = 0
     finishes: dict[int, str] = field(default_factory=dict)
     receipt: bytes | None = None
     error: WorkerNotice | None = None
@@ -152,6 +154,11 @@ def _delta(answer: _Answer, record: Record, worker: VerifiedWorker) -> Delta:
         if finish not in FINISHES:
             raise RecordError("response: finish reason stop or length expected")
         answer.finishes[index] = finish
+    # An attested worker may still be a faulty one: what it makes us keep is bounded by our request.
+    answer.text_len += len(delta.text)
+    most = answer.sealed.header.out * TOKEN_TEXT_MAX
+    if answer.text_len > most:
+        raise RecordError(f"response: at most {most} characters for this request expected")
     answer.texts.setdefault(index, []).append(delta.text)
     return Delta(delta.text, index, finish, _usage(delta.tail.get("u")), worker.trust)
 

@@ -106,6 +106,7 @@ class Verification:
         error: why it was refused, or None.
         trust: the weakest level among the workers; None when nothing was accepted.
         passed_over: checks of listed workers the policy does not accept; nothing is sent to them.
+        api_key: what became of the tenant's credential: not sent, accepted, refused, not tested.
     """
 
     url: str
@@ -116,6 +117,7 @@ class Verification:
     error: AnchorholdError | None
     trust: Trust | None
     passed_over: tuple[Check, ...] = ()
+    api_key: str = ""
 
     @property
     def ok(self) -> bool:
@@ -156,6 +158,7 @@ class Verification:
             "log": self.log,
             "checks": _json(self.checks),
             "passed_over": _json(self.passed_over),
+            "api_key": self.api_key,
             "workers": [
                 {name: getattr(worker, name) for name in WorkerSummary.__slots__}
                 for worker in self.workers

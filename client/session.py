@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attestation.policy import POLICY_MAX, Policy, parse_policy
-from wire.errors import AnchorholdError, ConfigError, UnavailableError
+from wire.errors import AnchorholdError, ConfigError, PolicyError, UnavailableError
 
 from .clock import wall_clock
+from .credential import KeyCheck, after_failure, check_key
 from .exchange import LIFE_DEFAULT_S, Terms
 from .files import read_file
 from .http import Endpoint, endpoint
 from .report import Report, Verification, weakest
 from .state import TrustState, default_state_dir
-from .verify import STEPS, Verifier, Want
+from .verify import Verifier, Want
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,6 +42,9 @@ class Options:
         life_s: seconds a request may wait and run, at most 900.
         salt: 32 bytes that let this client's requests share a prefix cache; None shares nothing.
         patient: wait a few seconds for a gateway that is restarting.
+        live: ask every worker for evidence over a fresh nonce, not only where its kind needs it.
+        strict: before a worker's first prompt, also have it prove by a sealed ping that it holds
+            its key; implies `live`.
         clock: Unix seconds.
         tick: monotonic seconds.
         rng: random bytes.
@@ -52,6 +56,8 @@ class Options:
     life_s: int = LIFE_DEFAULT_S
     salt: bytes | None = None
     patient: bool = True
+    live: bool = False
+    strict: bool = False
     clock: Callable[[], int] = wall_clock
     tick: Callable[[], float] = time.monotonic
     rng: Callable[[int], bytes] = os.urandom
@@ -82,7 +88,14 @@ def open_session(
         PolicyError: the policy is not valid.
     """
     where = endpoint(base_url, api_key, options.life_s, patient=options.patient)
-    verifier = Verifier(load_policy(policy), options.clock, options.tick, options.rng)
+    verifier = Verifier(
+        load_policy(policy),
+        options.clock,
+        options.tick,
+        options.rng,
+        live=options.live or options.strict,
+        strict=options.strict,
+    )
     if options.receipts_dir is not None and not options.receipts_dir.is_dir():
         raise ConfigError(f"receipts folder {options.receipts_dir}: expected an existing folder")
     return Session(
@@ -109,7 +122,14 @@ def load_policy(source: PolicySource) -> Policy:
     if isinstance(source, Policy):
         return source
     raw = source if isinstance(source, bytes) else read_file(Path(source), POLICY_MAX, "policy")
-    return parse_policy(raw)
+    try:
+        return parse_policy(raw)
+    except PolicyError as error:
+        if not isinstance(source, bytes):
+            error.hint = (
+                error.hint or f"`anchorhold policy check {source}` says what is wrong in it"
+            )
+        raise
 
 
 def verification(session: Session, model: str | None) -> Steps[Verification]:
@@ -134,7 +154,12 @@ def verification(session: Session, model: str | None) -> Steps[Verification]:
         else:
             workers = candidates.workers
         break
-    return _conclude(session, report, error, workers)
+    if error is not None:
+        key = after_failure(error)
+    else:
+        key = yield from check_key(session.where.api_key)
+        error = key.error
+    return _conclude(session, report, error, workers, key)
 
 
 def _conclude(
@@ -142,6 +167,7 @@ def _conclude(
     report: Report,
     error: AnchorholdError | None,
     workers: Iterable[VerifiedWorker],
+    key: KeyCheck,
 ) -> Verification:
     policy, head = session.verifier.policy, session.verifier.directory.head
     found = list(workers)
@@ -149,7 +175,7 @@ def _conclude(
         ran = {check.step.partition(" ")[2] for check in report.checks} | {
             check.step for check in report.checks
         }
-        report.not_run(step for step in STEPS if step not in ran)
+        report.not_run(step for step in session.verifier.steps if step not in ran)
     return Verification(
         url=session.where.url,
         policy=f"{policy.id} seq {policy.seq} {policy.digest}",
@@ -159,6 +185,7 @@ def _conclude(
         error=error,
         trust=weakest(worker.trust for worker in found),
         passed_over=tuple(report.aside),
+        api_key=key.said,
     )
 
 

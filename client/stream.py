@@ -4,48 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from .events import Answered, Body, Delta, Done
-from .results import SealedResponse
+from .answer_state import AnswerState, ChatState
+from .events import Body, Delta, Done
 from .served import HTTP_OK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from attestation.result import Trust
-
     from .events import Event
     from .receipts import Receipt
+    from .results import SealedResponse
 
 
-class SealedStream:
-    """Events of one exchange after its `Answered`.
-
-    Attributes:
-        answered: who answers, and the logical head.
-        receipt: verified, once `Done` was read.
-        complete: whether the authenticated end was read. Until then nothing delivered is final.
-    """
+class SealedStream(AnswerState):
+    """Events of one exchange after its `Answered`."""
 
     def __init__(
         self, events: Generator[Event, None, Any], on_receipt: Callable[[Receipt], None]
     ) -> None:
+        super().__init__(next(events))
         self._events = events
         self._on_receipt = on_receipt
-        self.receipt: Receipt | None = None
-        self.complete = False
-        first = next(events)
-        assert isinstance(first, Answered), "an exchange begins with its head"
-        self.answered = first
-
-    @property
-    def trust(self) -> Trust:
-        """What stands behind the answering worker."""
-        return self.answered.trust
 
     def __iter__(self) -> Iterator[Delta | Body]:
         for event in self._events:
             if isinstance(event, Done):
-                self.complete, self.receipt = True, event.receipt
+                self._end(event)
                 if event.receipt is not None:
                     self._on_receipt(event.receipt)
             elif isinstance(event, Delta | Body):
@@ -53,9 +37,7 @@ class SealedStream:
 
     def read(self) -> SealedResponse:
         """The whole response of a request that was not streamed."""
-        body = b"".join(event.data for event in self if isinstance(event, Body))
-        head = self.answered
-        return SealedResponse(head.status, head.headers, body, self.receipt, self.trust, head.rid)
+        return self._response(b"".join(event.data for event in self if isinstance(event, Body)))
 
     def close(self) -> None:
         """Stop: the connection closes, and the worker stops working."""
@@ -68,7 +50,7 @@ class SealedStream:
         self.close()
 
 
-class ChatStream:
+class ChatStream(ChatState):
     """Deltas of one chat answer; iterate to the end, then read `receipt`.
 
     Leaving before the end cancels the request. Text already yielded is authenticated, but only the
@@ -76,43 +58,15 @@ class ChatStream:
     """
 
     def __init__(self, stream: SealedStream) -> None:
+        super().__init__(stream)
         self._stream = stream
-        self._texts: list[str] = []
-        self.finish: str | None = None
         if stream.answered.status != HTTP_OK:
             stream.read().require()
-
-    @property
-    def trust(self) -> Trust:
-        """What stands behind the answering worker."""
-        return self._stream.trust
-
-    @property
-    def text(self) -> str:
-        """Text of the first choice so far."""
-        return "".join(self._texts)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the verified end was read."""
-        return self._stream.complete
-
-    @property
-    def receipt(self) -> Receipt:
-        """The verified receipt.
-
-        Raises:
-            RuntimeError: the stream was not read to its end.
-        """
-        if self._stream.receipt is None:
-            raise RuntimeError("the receipt comes with the end of the stream: iterate it first")
-        return self._stream.receipt
 
     def __iter__(self) -> Iterator[Delta]:
         for event in self._stream:
             if isinstance(event, Delta):
-                self._texts.append(event.text if event.index == 0 else "")
-                self.finish = event.finish or self.finish
+                self._take(event)
                 yield event
 
     def close(self) -> None:

@@ -7,20 +7,26 @@
  4. the list serves the model and is no shorter than the     BelowPolicyError
     policy's min_workers; denied workers do not count
  5. K distinct workers are drawn at random from the complete (drawn anew for every request)
-    list; a second binding of one drawn counts for nothing   BelowPolicyError under min_workers
+    list; a second binding of one drawn counts for nothing,  BelowPolicyError under min_workers
+    and shortens the list that step 4 measured
  6. binding fetched, its hash is the listed one              AttestationError binding_hash_mismatch
  7. the logged verdict is a leaf under our own log head,     AttestationError verdict_invalid
     about this binding, positive
- 8. live credential activation for evidence that needs it    AttestationError (in step 9)
- 9. raw evidence appraised here, under the tenant's policy   AttestationError, its reasons
+ 8. live evidence over our own nonce, with credential        AttestationError live_mismatch,
+    activation: for kinds that need it, or if `live`         or its reasons
+ 9. raw evidence appraised here, under the tenant's policy;  AttestationError, its reasons
+    its age by the log entry its beacon names, proved under
+    our own log head
 10. the key is usable: listed, of the strongest suite the    AttestationError
     policy allows, verdict and appraisal agree
 11. all candidates run one accepted service policy           BelowPolicyError
+12. if `strict`: each key has answered a sealed ping         AttestationError possession_unproven
 
-Steps 6 to 10 are cached by binding hash until the verdict expires; a worker leaves the cache when
-the directory drops or denies it. A worker the policy does not accept is passed over (a roll-out may
-be under way); a worker whose binding or log entry is not what the signed list says stops
-everything, because then the list's server lies.
+Steps 6 to 10 and 12 are cached by binding hash until the verdict expires; a worker leaves the cache
+when the directory drops or denies it. A worker the policy does not accept is passed over (a
+roll-out may be under way), and so is one that is gone or could not answer a ping; a worker whose
+binding or log entry is not what the signed list says stops everything, because then the list's
+server lies.
 """
 
 from __future__ import annotations
@@ -29,7 +35,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from evidence.bundle import POLICY_REASONS
-from wire.errors import AttestationError, BelowPolicyError, GatewayError, UnavailableError
+from wire.errors import (
+    AnchorholdError,
+    AttestationError,
+    BelowPolicyError,
+    GatewayError,
+    StreamTruncated,
+    UnavailableError,
+    WorkerNotice,
+)
 from wire.limits import K_MAX
 
 from .directory import (
@@ -39,10 +53,11 @@ from .directory import (
     DirectoryView,
     check_policy_window,
 )
+from .distinct import at_most, one_worker
 from .report import Report
 from .sampling import shuffled
+from .worker_checks import STEP_PING, WorkerChecks
 from .worker_checks import STEPS as WORKER_STEPS
-from .worker_checks import WorkerChecks
 from .workers import Candidates, VerifiedWorker
 
 if TYPE_CHECKING:
@@ -91,12 +106,18 @@ class Want:
 @dataclass(slots=True)
 class Verifier:
     """Draws verified candidates. One for each deployment and policy; its state lives in memory,
-    except the log head, which the driver stores."""
+    except the log head, which the driver stores.
+
+    Attributes:
+        live, strict: see `WorkerChecks`.
+    """
 
     policy: Policy
     clock: Callable[[], int]
     tick: Callable[[], float]
     rng: Callable[[int], bytes]
+    live: bool = False
+    strict: bool = False
     directory: DirectoryView = field(init=False)
     _checks: WorkerChecks = field(init=False)
     _cache: dict[bytes, VerifiedWorker] = field(default_factory=dict)
@@ -105,7 +126,14 @@ class Verifier:
 
     def __post_init__(self) -> None:
         self.directory = DirectoryView(self.policy, self.clock, self.tick)
-        self._checks = WorkerChecks(self.policy, self.clock, self.rng, self.directory)
+        self._checks = WorkerChecks(
+            self.policy, self.clock, self.rng, self.directory, self.live, self.strict
+        )
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Names of all steps a draw takes."""
+        return (*STEPS, STEP_PING) if self.strict else STEPS
 
     def draw(
         self,
@@ -114,7 +142,7 @@ class Verifier:
         not_generation: int | None = None,
         report: Report | None = None,
     ) -> Steps[Candidates]:
-        """Steps 1 to 11.
+        """Steps 1 to 11, and 12 where `strict`.
 
         Args:
             want: what for.
@@ -147,10 +175,10 @@ class Verifier:
     def _sample(
         self, snapshot: TrustedSnapshot, want: Want, report: Report, *, fresh: bool
     ) -> Steps[_Drawn]:
-        """Steps 4 to 10 over one snapshot."""
+        """Steps 4 to 10, and 12, over one snapshot."""
         self._forget(snapshot)
         listed = self._listed(snapshot, want.model, report)
-        drawn = _Drawn()
+        drawn = _Drawn(listed)
         tried = 0
         for entry in shuffled(listed, self.rng):  # 5
             if len(drawn.found) == self._count(want) or tried == TRIED_MAX:
@@ -166,7 +194,7 @@ class Verifier:
                     raise
                 drawn.refused.append(error)
                 report.set_aside(before)
-            except GatewayError as error:
+            except (GatewayError, WorkerNotice, StreamTruncated) as error:
                 drawn.gone.append(error)
                 report.set_aside(before)
             else:
@@ -243,7 +271,7 @@ class Verifier:
             and worker.policy == policy
             and worker.candidate.suite == suite
             and worker.kid not in want.exclude
-            and not any(_one_worker(worker, other) for other in found)
+            and not any(one_worker(worker, other) for other in found)
         )
 
     def _check_found(self, drawn: _Drawn, want: Want, report: Report) -> None:
@@ -257,6 +285,14 @@ class Verifier:
                 raise BelowPolicyError(
                     f"candidates: at least {enough} distinct workers of one policy expected, "
                     f"found {len(found)}"
+                )
+            # Every list, not only those longer than k: what was drawn may show that it is padded.
+            most = at_most(drawn.listed, self._cache.values())
+            if most < self.policy.min_workers and not want.exclude and want.count is None:
+                raise BelowPolicyError(
+                    f"directory: at least {self.policy.min_workers} workers for "
+                    f"{want.model[:64]!r} expected, found {most} in {len(drawn.listed)} entries",
+                    hint="a worker under several bindings counts once; policy member min_workers",
                 )
             if not found and not want.exclude:
                 raise BelowPolicyError(f"candidates: found no worker for {want.model[:64]!r}")
@@ -278,24 +314,11 @@ class Verifier:
         self._refused.clear()
 
 
-def _one_worker(a: VerifiedWorker, b: VerifiedWorker) -> bool:
-    """Whether two bindings speak for one worker, so that K of them are not K candidates.
-
-    A worker about to rotate lists two epochs for some minutes: either is usable, both are one.
-    """
-    one, other = a.appraised.binding, b.appraised.binding
-    return (
-        one.wid == other.wid
-        or one.boot == other.boot
-        or one.sig_pk == other.sig_pk
-        or not set(one.kids().values()).isdisjoint(other.kids().values())
-    )
-
-
 @dataclass(slots=True)
 class _Drawn:
-    """Outcome of one sampling: accepted, refused by the policy, not served any more."""
+    """Outcome of one sampling: of what list, accepted, refused by the policy, not there."""
 
+    listed: list[WorkerEntry]
     found: list[VerifiedWorker] = field(default_factory=list)
     refused: list[AttestationError] = field(default_factory=list)
-    gone: list[GatewayError] = field(default_factory=list)
+    gone: list[AnchorholdError] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Steps 6 to 10 of `verify`: is this one listed worker what the list, the log and its evidence say?
+"""Steps 6 to 10 and 12 of `verify`: is a listed worker what list, log and evidence say it is?
 
 The order is the order of trust: bytes that hash to the listed name, a verdict that everybody can
 see in the log, then our own judgement of the raw evidence. A gateway's verdict never replaces ours.
@@ -7,22 +7,23 @@ see in the log, then our own judgement of the raw evidence. A gateway's verdict 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from attestation.appraise import appraise
 from attestation.result import AppraisedEvidence
-from attestation.verify.credential import Activation, challenge_for
 from evidence.entry import VerifiedEntry, verify_logged
 from evidence.events import ATTEST_VERDICT
 from evidence.merkle import leaf_hash, verify_inclusion
-from wire.canonical import encode
 from wire.errors import AttestationError, MalformedError, ReceiptError
+from wire.excerpt import listed
 from wire.ids import b64u, bh_of
 from wire.suites import strongest
 from wire.wraps import Candidate
 
-from .commands import Fetch, Steps, fetch
-from .served import get, json_body, json_object, proof
+from .beacon import Dated, date_beacon
+from .live_challenge import LiveChallenge
+from .ping import ping
+from .served import get, proof
 from .workers import _VERIFIER, BindingDocument, VerifiedWorker, parse_binding_document
 
 if TYPE_CHECKING:
@@ -31,35 +32,44 @@ if TYPE_CHECKING:
     from attestation.policy import Policy
     from evidence.directory import WorkerEntry
 
+    from .commands import Steps
     from .directory import DirectoryView
     from .report import Report
 
 DOCUMENT_REPLY_MAX: Final = 1024 * 1024  # four pieces of evidence, a binding, a log entry
-NONCE_LEN: Final = 32
 STEPS: Final = (
     "6 binding is the listed one",
     "7 verdict is in the log",
-    "8 live activation",
+    "8 live evidence",
     "9 evidence appraised under the policy",
     "10 key is usable",
 )
+STEP_PING: Final = "12 key answers a ping"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerChecks:
-    """Checks one worker under one policy, against one verified directory."""
+    """Checks one worker under one policy, against one verified directory.
+
+    Attributes:
+        live: ask for live evidence of every kind (step 8), not only where the kind needs it.
+        strict: also send a ping that only the holder of the key can answer (step 12).
+    """
 
     policy: Policy
     clock: Callable[[], int]
     rng: Callable[[int], bytes]
     directory: DirectoryView
+    live: bool = False
+    strict: bool = False
 
     def run(self, entry: WorkerEntry, report: Report) -> Steps[VerifiedWorker]:
-        """Steps 6 to 10.
+        """Steps 6 to 10, and 12 where `strict`.
 
         Raises:
             AttestationError: with the reasons.
             GatewayError: the worker's documents were not served; it may be gone.
+            WorkerNotice, StreamTruncated: it could not answer the ping.
         """
         mark = f"{b64u(entry.bh)[:8]} "
         with report.step(mark + STEPS[0]) as detail:  # 6
@@ -72,16 +82,20 @@ class WorkerChecks:
             verdict = yield from self._verdict(entry, document)
             detail.text = f"leaf {verdict.index}"
         with report.step(mark + STEPS[2]) as detail:  # 8
-            activation = yield from self._activation(document)
-            detail.text = "not needed for this kind" if activation is None else "answered"
+            challenge = LiveChallenge(self.policy, self.clock, self.rng, self.live)
+            live = yield from challenge.run(document, report, f"{mark}8.")
+            detail.text = "not needed for this kind" if live is None else "answers our nonce"
         with report.step(mark + STEPS[3]) as detail:  # 9
+            dated = yield from self._dated(document)
+            report.include(dated.checks, f"{mark}9.")
             result = appraise(
                 document.binding,
                 document.evidence,
                 document.posture,
                 self.policy,
                 self.clock(),
-                activation=activation,
+                activation=None if live is None else live.activation,
+                beacon_time=dated.time,
             )
             report.include(result.checks, f"{mark}9.")
             if not isinstance(result, AppraisedEvidence):
@@ -93,11 +107,18 @@ class WorkerChecks:
                 # Evidence made for somebody's challenge is not the worker's listed evidence:
                 # whoever asked chose the nonce, and with it could give one worker many bindings.
                 raise _refused("nonce_unexpected", "nonce: found one that nobody here asked for")
+            if live is not None:
+                live.check_kind(result)
             detail.text = f"trust {result.trust}, {result.kind}, {result.measurement}"
         with report.step(mark + STEPS[4]) as detail:  # 10
             candidate = self._candidate(entry, result, verdict)
             detail.text = f"suite {candidate.suite}, expires {result.expires}"
-        return VerifiedWorker(candidate, result, document, verdict, _VERIFIER)
+        worker = VerifiedWorker(candidate, result, document, verdict, _VERIFIER)
+        if self.strict:
+            with report.step(mark + STEP_PING) as detail:  # 12
+                yield from ping(worker, self.policy, self.clock(), self.rng)
+                detail.text = f"key {b64u(worker.kid)}"
+        return worker
 
     def _verdict(self, entry: WorkerEntry, document: BindingDocument) -> Steps[VerifiedEntry]:
         """Step 7. The leaf must lie under *our* head: a proof to some other signed head would let
@@ -125,36 +146,11 @@ class WorkerChecks:
             raise _refused("verdict_invalid", "verdict: a positive one for this binding expected")
         return verdict
 
-    def _activation(self, document: BindingDocument) -> Steps[Activation | None]:
-        """Step 8: our own challenge, relayed. Its failure is judged in step 9."""
-        accepted = {rule.kind for rule in self.policy.accept}
-        for item in document.evidence:
-            if item.kind not in accepted:
-                continue
-            try:
-                challenge = challenge_for(item, self.rng)
-            except (AttestationError, MalformedError):
-                continue  # evidence that cannot be challenged is refused, with its reason, in 9
-            if challenge is None:
-                continue
-            wid = json_object(document.binding, "binding").get("wid")
-            request: dict[str, Any] = {
-                "nonce": b64u(self.rng(NONCE_LEN)),
-                "bh": b64u(bh_of(document.binding)),
-                "credential": challenge.credential.to_json(),
-            }
-            reply = yield from fetch(
-                Fetch(
-                    "POST",
-                    f"/v1/workers/{_segment(wid)}/challenge",
-                    DOCUMENT_REPLY_MAX,
-                    encode(request),
-                    "application/json",
-                )
-            )
-            answer = json_object(json_body(reply), "challenge").get("answer")
-            return challenge.activation(answer)
-        return None
+    def _dated(self, document: BindingDocument) -> Steps[Dated]:
+        """The time of the binding's beacon, for step 9."""
+        head = self.directory.head
+        assert head is not None, "a directory was verified"
+        return (yield from date_beacon(document, self.policy, head))
 
     def _candidate(
         self, entry: WorkerEntry, appraised: AppraisedEvidence, verdict: VerifiedEntry
@@ -168,7 +164,11 @@ class WorkerChecks:
         if kem is None:
             raise _refused("suite_not_accepted", "kems: found no suite the policy accepts")
         if kem.kid not in entry.kids:
-            raise _refused("kid_not_listed", "directory: the key of the binding expected")
+            raise _refused(
+                "kid_not_listed",
+                f"kid: found {b64u(kem.kid)} in the binding, expected one the directory lists: "
+                f"{listed(map(b64u, entry.kids))}",
+            )
         body = verdict.event.body
         # The log must not call this worker more than its evidence is.
         if (body["trust"], body["measurement"]) != (appraised.trust, appraised.measurement):
@@ -176,13 +176,6 @@ class WorkerChecks:
                 "verdict_mismatch", "verdict: the trust and measurement we found expected"
             )
         return Candidate(kem.kid, kem.suite, kem.pk)
-
-
-def _segment(wid: object) -> str:
-    """A worker id as one path segment; the binding is not yet trusted: refuse anything else."""
-    if not isinstance(wid, str) or not wid or not all(c.isalnum() or c in "-_." for c in wid):
-        raise _refused("binding_malformed", "wid: expected letters, digits, '-', '_' or '.'")
-    return wid
 
 
 def _refused(code: str, message: str) -> AttestationError:

@@ -6,6 +6,7 @@ from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.evidence import Evidence, evidence_list
+from evidence.beacon import BeaconProof
 from evidence.entry import Logged, VerifiedEntry
 from wire.canonical import parse_strict
 from wire.errors import MalformedError, ProtocolFailure
@@ -31,12 +32,14 @@ class BindingDocument:
         evidence: items as received.
         posture: posture container bytes, or None.
         verdict: log entry that is said to hold the gateway's own verdict.
+        beacon: what is said to date the beacon in the binding; None where it names none.
     """
 
     binding: bytes
     evidence: tuple[Evidence, ...]
     posture: bytes | None
     verdict: Logged
+    beacon: BeaconProof | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,9 @@ def parse_binding_document(body: bytes) -> BindingDocument:
             evidence_list(document.get("evidence")),
             None if document.get("posture") is None else blob(document, "posture", POSTURE_MAX),
             Logged.from_json(_member(document, "inclusion")),
+            None
+            if document.get("beacon") is None
+            else BeaconProof.from_json(_member(document, "beacon")),
         )
     except MalformedError as error:
         raise ProtocolFailure(f"worker document: {error.message}") from error

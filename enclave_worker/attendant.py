@@ -36,6 +36,7 @@ class Attendant:
     Attributes:
         was_ready: whether the worker ever got ready.
         failure: (stage, message) if the worker said why it cannot go on.
+        attested: whether evidence for its keys could be made, once it was asked for.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Attendant:
         self._stop_by: float | None = None
         self._pause = CONNECT_FIRST_S
         self.was_ready = False
+        self.attested: bool | None = None
         self.failure: tuple[str, str] | None = None
 
     @property
@@ -123,7 +125,11 @@ class Attendant:
             self.was_ready = self.was_ready or message["state"] == "ready"
             self._enter(str(message["state"]), facts)
         elif kind == "FAILED":
-            self.failure = (str(message.get("stage")), str(message.get("message")))
+            # A failed attester is the reason; what the worker says is its consequence.
+            self.failure = self.failure or (
+                str(message.get("stage")),
+                str(message.get("message")),
+            )
 
     def _connect(self) -> None:
         """Connect to the gateway and hand the descriptor over, or try again a little later."""
@@ -146,7 +152,9 @@ class Attendant:
         try:
             evidence = self._attester.attest(unb64u(message["binding"]), self._clock.ms())
             answer |= evidence.to_json()
+            self.attested, self.failure = True, None
         except (AnchorholdError, OSError) as error:
+            self.attested = self.attested or False
             self.failure = ("attest", str(error))
             answer["error"] = "attest"
         self._send(answer)

@@ -40,5 +40,5 @@ def make_attester(config: LauncherConfig) -> Attester:
     """Return the attester for `config.trust`; its state goes below `config.state_dir`."""
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if config.trust == "simulated":
-        return TpmAttester(config.state_dir / TPM_FOLDER)
+        return TpmAttester(config.state_dir / TPM_FOLDER, config.tpm_ca)
     return SoftwareAttester(software_root(config.software_root or config.state_dir / ROOT_FILE))

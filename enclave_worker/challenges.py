@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from wire.errors import AnchorholdError
+from wire.errors import AnchorholdError, UnavailableError
 from wire.ids import b64u, unb64u
 
 from .bench import Bench
@@ -12,6 +12,7 @@ from .port import LauncherPort
 # Each live challenge costs an attestation (a second on a TPM); more at once are refused as busy.
 LIVE_MAX = 4
 NONCE_LEN = 32
+BH_LEN = 32
 
 
 class Challenges:
@@ -50,13 +51,13 @@ class Challenges:
         return {"id": question["id"], "answer": answer}
 
     async def live(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Answer CHALLENGE_JOB: a binding with the asker's nonce, attested now."""
+        """Answer CHALLENGE_JOB: the binding asked about with the asker's nonce, attested now."""
         self._live += 1
         try:
             if self._live > LIVE_MAX:
                 return {"id": question["id"], "error": "busy"}
             return {"id": question["id"], **await self._fresh(question)}
-        except (AnchorholdError, KeyError, IndexError):
+        except (AnchorholdError, KeyError):
             return {"id": question["id"], "error": "unavailable"}
         finally:
             self._live -= 1
@@ -64,7 +65,12 @@ class Challenges:
     async def _fresh(self, question: dict[str, Any]) -> dict[str, Any]:
         bench = self._bench
         nonce = unb64u(question["nonce"], NONCE_LEN)
-        epoch = bench.keyring.offered(bench.clock.s())[-1]
+        asked = unb64u(question["bh"], BH_LEN)
+        # The epoch the asker has seen: while keys rotate, two are offered.
+        offered = bench.keyring.offered(bench.clock.s())
+        epoch = next((one for one in offered if one.bh == asked), None)
+        if epoch is None:
+            raise UnavailableError("challenge: found no such binding, expected one on offer")
         binding = bench.keyring.challenged(epoch, nonce)
         evidence = await self._port.attest(binding)
         answer: dict[str, Any] = {

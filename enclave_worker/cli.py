@@ -21,6 +21,14 @@ from .launcher_config import read_config
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_CONFIG = 4
+EPILOG = """\
+examples:
+  anchorhold worker --config worker.toml --measure
+  anchorhold worker --config worker.toml
+
+exit codes: 0 ok, 4 unreadable or usage, 130 interrupted,
+            1 the worker failed, or a defect of ours
+"""
 # A bar is drawn again when this much more is done; finer steps only cost system calls.
 STEPS = 50
 
@@ -29,7 +37,13 @@ Say = Callable[[str], None]
 
 def register(subparsers: Any) -> None:
     """Add `worker` to `subparsers` (what `ArgumentParser.add_subparsers` returned)."""
-    worker = subparsers.add_parser("worker", help="measure, sandbox and run one worker")
+    worker = subparsers.add_parser(
+        "worker",
+        help="measure, sandbox and run one worker",
+        description="Measure, sandbox and run one worker.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     worker.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML settings")
     worker.add_argument(
         "--measure",

@@ -11,7 +11,7 @@ Message = `u32 len ‖ JSON object` with a member `type`. L = launcher, W = work
     W→L NEED_CONN {}                               the worker has no gateway connection
     W→L ATTEST {id, binding}                       evidence for these exact binding bytes
     W→L ACTIVATE {id, credential}                  a gateway's or client's TPM credential
-    W→L FAILED {stage, error, where}               the worker cannot go on
+    W→L FAILED {stage, message}                    the worker cannot go on
 
 Nothing a client sent travels here, in either direction: the launcher is outside the sandbox.
 """

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from attestation.binding import Kem, Model, encode_binding
+from attestation.binding import Beacon, Kem, Model, encode_binding
 from attestation.evidence import Evidence
 from attestation.posture import record_digest
 from wire.errors import KidUnknownError
@@ -61,6 +61,7 @@ class Epoch:
         binding: the binding's bytes, which the evidence covers.
         bh: SHA-256 of the binding.
         nbf, exp: offered in this window, seconds since the epoch.
+        beacon: the log prefix the binding names, or None.
         drop_at: when the seeds are wiped.
         replay: every request opened under these keys.
     """
@@ -71,6 +72,7 @@ class Epoch:
     bh: bytes
     nbf: int
     exp: int
+    beacon: Beacon | None
     drop_at: int
     replay: ReplaySet = field(default_factory=ReplaySet)
     _evidence: Evidence | None = None
@@ -137,17 +139,18 @@ class Keyring:
         """Name this posture record in every later binding."""
         self._posture = record_digest(record)
 
-    def prepare(self, now: int) -> Epoch:
+    def prepare(self, now: int, beacon: Beacon | None = None) -> Epoch:
         """Make the next epoch. It can open nothing until it is installed.
 
         Args:
             now: seconds since the epoch.
+            beacon: the newest log prefix known, for the binding to name.
         """
         self._made += 1
         held, self._next = self._next or self._draw(), []
         exp = now + self._config.epoch_s
         kems = [Kem(key.suite, key.pk) for key in held]
-        binding = self._binding(self._made, kems, now, exp, None)
+        binding = self._binding(self._made, kems, now, exp, beacon, None)
         return Epoch(
             number=self._made,
             keys={kem.kid: key for kem, key in zip(kems, held, strict=True)},
@@ -155,6 +158,7 @@ class Keyring:
             bh=bh_of(binding),
             nbf=now,
             exp=exp,
+            beacon=beacon,
             drop_at=exp + min(GRACE_MAX_S, self._config.epoch_s // GRACE_PART),
         )
 
@@ -194,17 +198,16 @@ class Keyring:
 
     def drop_ended(self, now: int) -> int:
         """Wipe the seeds of epochs past their grace; returns how many epochs went."""
-        ended = [epoch for epoch in self._epochs if now >= epoch.drop_at]
-        for epoch in ended:
-            self._retired.update(epoch.keys)
-            epoch.wipe()
-            self._epochs.remove(epoch)
-        return len(ended)
+        return self._drop([epoch for epoch in self._epochs if now >= epoch.drop_at])
+
+    def drop_all(self) -> int:
+        """Wipe every epoch at once; returns how many there were."""
+        return self._drop(list(self._epochs))
 
     def challenged(self, epoch: Epoch, nonce: bytes) -> bytes:
         """Return the epoch's binding with a verifier's 32-byte nonce in it, for live evidence."""
         kems = [Kem(key.suite, key.pk) for key in epoch.keys.values()]
-        return self._binding(epoch.number, kems, epoch.nbf, epoch.exp, nonce)
+        return self._binding(epoch.number, kems, epoch.nbf, epoch.exp, epoch.beacon, nonce)
 
     def close(self) -> None:
         """Wipe everything."""
@@ -215,12 +218,25 @@ class Keyring:
             key.seed.close()
         self._sig_seed.close()
 
+    def _drop(self, epochs: list[Epoch]) -> int:
+        for epoch in epochs:
+            self._retired.update(epoch.keys)
+            epoch.wipe()
+            self._epochs.remove(epoch)
+        return len(epochs)
+
     def _draw(self) -> list[HeldKey]:
         names = (HYBRID,) if self._config.require_pq else (HYBRID, X25519)
         return [HeldKey(name, SecretBytes.random(SEED_LEN)) for name in names]
 
     def _binding(
-        self, number: int, kems: list[Kem], nbf: int, exp: int, nonce: bytes | None
+        self,
+        number: int,
+        kems: list[Kem],
+        nbf: int,
+        exp: int,
+        beacon: Beacon | None,
+        nonce: bytes | None,
     ) -> bytes:
         config = self._config
         return encode_binding(
@@ -235,6 +251,7 @@ class Keyring:
             models=[Model(config.model_name, config.model_digests["tree"])],
             nbf=nbf,
             exp=exp,
+            beacon=beacon,
             nonce=nonce,
             posture=self._posture,
         )

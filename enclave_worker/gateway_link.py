@@ -2,7 +2,7 @@
 
 The worker proves its attested key on this very connection (HELLO signs the gateway's nonce), asks
 for work with signed credits, and answers on the same socket. Losing the connection cancels what
-runs: its readers sat behind that gateway.
+runs: its readers sat behind that gateway. A gateway silent for a whole lease is lost as well.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any
 
 from wire.canonical import encode as encode_json
-from wire.errors import MalformedError, ProtocolFailure, ReceiptError, UnavailableError
+from wire.errors import MalformedError, ProtocolFailure, ReceiptError
 from wire.ids import b64u, unb64u
 from wire.limits import ENVELOPE_MAX
 from wire.link import (
@@ -44,6 +44,7 @@ from .challenges import NONCE_LEN, Challenges
 from .epochs import Epoch
 from .journal import Event, emit, report
 from .port import LauncherPort
+from .rotation import Rotation
 from .session import Session
 
 READ_SIZE = 262_144
@@ -72,12 +73,18 @@ class GatewayLink:
     """Speaks on one connection. Implements bench.Outlet."""
 
     def __init__(
-        self, sock: socket.socket, bench: Bench, port: LauncherPort, posture: bytes
+        self,
+        sock: socket.socket,
+        bench: Bench,
+        port: LauncherPort,
+        posture: bytes,
+        rotation: Rotation,
     ) -> None:
         """Take ownership of a connected socket."""
         self._sock = sock
         self._bench = bench
         self._port = port
+        self._rotation = rotation
         self._challenges = Challenges(bench, port, posture)
         self._decoder = Decoder(INBOUND_MAX)
         self._incoming = self._messages()
@@ -100,20 +107,33 @@ class GatewayLink:
         Raises:
             Refused: the gateway does not admit this worker.
             ConnectionError, TimeoutError, MalformedError: the connection is of no use any more.
+            FirstEpochError: the attester failed, and there is no key to introduce.
         """
         self._reader, self._writer = await asyncio.open_connection(sock=self._sock)
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                lease_s = await self._handshake()
+                await self._challenged()
+            # Perhaps an attestation, which has its own limit and is not the gateway's to hurry.
+            offered = await self._rotation.offered()
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                lease_s = await self._introduce(offered)
             beat = self._task(self._heartbeat(lease_s))
             await self._pull(self._bench.config.slots)
             try:
-                async for message in self._incoming:
-                    self._handle(message)
+                await self._serve_until_silent(lease_s)
             finally:
                 beat.cancel()
+        except TimeoutError:
+            # What is unsent stays unsent: closing politely would wait for the one who is silent.
+            self._writer.transport.abort()
+            raise
         finally:
             await self._close()
+
+    @property
+    def admitted(self) -> bool:
+        """Whether the gateway has admitted this worker on this connection."""
+        return self._admitted
 
     async def announce(self, epoch: Epoch) -> None:
         """Offer a new epoch on an admitted connection (KEYS); nothing before admission."""
@@ -156,15 +176,17 @@ class GatewayLink:
 
     # ------------------------------------------------------------ handshake
 
-    async def _handshake(self) -> int:
-        """CHALLENGE, HELLO, perhaps ACTIVATE, ADMITTED; returns the lease in seconds."""
+    async def _challenged(self) -> None:
+        """CHALLENGE: what to sign, and the log's newest head."""
         challenge = await anext(self._incoming, None)
         if challenge is None or challenge.type != MessageType.CHALLENGE:
             raise ProtocolFailure("link: expected a CHALLENGE first")
-        self._nonce = unb64u(challenge.json()["nonce"], NONCE_LEN)
-        offered = self._bench.keyring.offered(self._bench.clock.s())
-        if not offered:
-            raise UnavailableError("keys: found every epoch ended, expected a later one attested")
+        document = challenge.json()
+        self._nonce = unb64u(document["nonce"], NONCE_LEN)
+        self._rotation.heard(document, "link: CHALLENGE")
+
+    async def _introduce(self, offered: list[Epoch]) -> int:
+        """HELLO, perhaps ACTIVATE, ADMITTED; returns the lease in seconds."""
         await self._send(json_message(HELLO, self._introduction(offered[0])))
         async for message in self._incoming:
             if message.type == MessageType.ADMITTED:
@@ -184,6 +206,21 @@ class GatewayLink:
         return self._challenges.introduction(epoch, hello_bytes(self._nonce, epoch.bh))
 
     # ------------------------------------------------------------ messages in
+
+    async def _serve_until_silent(self, lease_s: int) -> None:
+        """Handle messages until the gateway closes.
+
+        Every heartbeat is answered with a LEASE, so an admitted worker hears something three times
+        in a lease. After a lease of silence the gateway has given its work to others.
+
+        Raises:
+            TimeoutError: nothing came for a whole lease.
+        """
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(lease_s) as lease:
+            async for message in self._incoming:
+                lease.reschedule(loop.time() + lease_s)
+                self._handle(message)
 
     async def _messages(self) -> AsyncGenerator[Message, None]:
         """Yield messages until the peer closes."""
@@ -210,7 +247,9 @@ class GatewayLink:
             # A later epoch was refused: the ones admitted go on, and the launcher says why.
             emit(Event.REFUSED)
             self._port.status("epoch_refused", reasons=_reasons(message.json()))
-        elif kind not in (MessageType.ADMITTED, MessageType.LEASE):
+        elif kind == MessageType.LEASE:
+            self._rotation.heard(message.json(), "link: LEASE")
+        elif kind != MessageType.ADMITTED:
             raise ProtocolFailure(f"link: message type {int(kind)} is not for a worker")
 
     def _start(self, rid: bytes, envelope: bytes) -> None:

@@ -20,7 +20,7 @@ from .openai_api import ApiRequest
 from .openai_errors import ApiError
 from .worker_config import WorkerConfig
 
-OPS = {"chat": "chat", "completion": "completion"}
+OPS = ("chat", "completion")
 CACHE_SALT_LEN = 32
 KID_LEN = 32
 NO_TH = bytes(32)
@@ -140,7 +140,7 @@ def check_agreement(opened: OpenedRequest, request: ApiRequest) -> None:
     """
     header = opened.header
     # 1
-    if OPS[header.op] != request.kind:
+    if header.op != request.kind:
         raise ApiError(400, "header_mismatch", f"op: header says {header.op}, body {request.kind}")
     # 2
     if header.model != request.model:

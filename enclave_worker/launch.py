@@ -241,9 +241,9 @@ class Launcher:
         pause = RESTART_FIRST_S
         while not self._stopping.is_set():
             begun = time.monotonic()
-            reached_ready = self._one_life()
-            if self._stopping.is_set() or not self.config.restart or not reached_ready:
-                # A worker that never got ready would fail the same way again: say so instead.
+            worth_repeating = self._one_life()
+            if self._stopping.is_set() or not self.config.restart or not worth_repeating:
+                # Never ready, or never attested: it would fail the same way again, so say so.
                 break
             if time.monotonic() - begun > LONG_LIFE_S:
                 pause = RESTART_FIRST_S
@@ -251,7 +251,7 @@ class Launcher:
             pause = min(pause * 2, RESTART_MAX_S)
 
     def _one_life(self) -> bool:
-        """Start one worker and attend to it until it ends; whether it ever got ready."""
+        """Start one worker and attend to it until it ends; whether another one may do better."""
         root, attester = self._measured(), self._attester
         assert attester is not None
         wrapped = wrap(root.staged, self.config.model_dir)
@@ -275,7 +275,7 @@ class Launcher:
         if not self._stopping.is_set():
             self._fail(*(attendant.failure or ("run", _died(status))))
             self._enter("died", {"status": status})
-        return attendant.was_ready
+        return attendant.was_ready and attendant.attested is not False
 
     def _worker_config(self, root: MeasuredRoot, wrapped: Wrapped) -> WorkerConfig:
         return replace(root.worker_config, wrapper=wrapped.wrapper, namespaces=wrapped.namespaces)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wire.errors import ConfigError
+from wire.excerpt import shown
 from wire.limits import NAME_MAX
 
 Trust = Literal["software", "simulated"]
@@ -31,6 +32,8 @@ class LauncherConfig:
         state_dir: for the staged root, a generated software root, a software TPM's state.
         trust: "software" (a development root signs) or "simulated" (software TPM quotes).
         software_root: Ed25519 private key, PEM, made if absent; None: one in state_dir.
+        tpm_ca: folder of the CA that certifies software TPMs, made if absent; workers that share
+            it share a trust anchor. None: one in state_dir.
         wid: opaque worker name.
         service_policy: policy document whose digest requests must name.
         engine: EngineConfig members.
@@ -49,6 +52,7 @@ class LauncherConfig:
     service_policy: bytes
     trust: Trust = "software"
     software_root: Path | None = None
+    tpm_ca: Path | None = None
     wid: str = "worker-1"
     engine: dict[str, Any] = field(default_factory=dict)
     require_pq: bool = True
@@ -65,7 +69,10 @@ class LauncherConfig:
             value = getattr(self, name)
             printable = value.isascii() and value.isprintable()
             if not printable or not 1 <= len(value) <= most:
-                raise ConfigError(f"{name}: expected 1 to {most} printable ASCII characters")
+                raise ConfigError(
+                    f"{name}: found {shown(value)} of {len(value)} characters, "
+                    f"expected 1 to {most} printable ASCII ones"
+                )
         if len(str(self.gateway_socket).encode()) > SOCKET_PATH_MAX:
             raise ConfigError(
                 f"gateway_socket: found {len(str(self.gateway_socket).encode())} bytes, "
@@ -73,7 +80,10 @@ class LauncherConfig:
                 hint="Put the socket in a folder with a shorter path.",
             )
         if not 1 <= len(self.service_policy) <= POLICY_MAX:
-            raise ConfigError(f"service_policy: expected 1 to {POLICY_MAX} bytes")
+            raise ConfigError(
+                f"service_policy: found {len(self.service_policy)} bytes, "
+                f"expected 1 to {POLICY_MAX}"
+            )
 
 
 def read_config(path: Path) -> LauncherConfig:
@@ -87,12 +97,21 @@ def read_config(path: Path) -> LauncherConfig:
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except OSError as error:
         raise ConfigError(
-            f"worker configuration: found no file {path}", hint="Name an existing TOML file."
+            f"worker configuration: cannot read {path}: {error.strerror}", hint=_FILE_HINT
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"worker configuration {path}: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f"worker configuration {path}: found bytes that are no text, expected TOML settings",
+            hint=_FILE_HINT,
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"worker configuration {path}: found text that is not TOML ({error}), "
+            "expected TOML settings",
+            hint=_FILE_HINT,
+        ) from None
     known = {item.name: item for item in fields(LauncherConfig)}
     unknown = sorted(set(document) - set(known))
     if unknown:
@@ -104,11 +123,23 @@ def read_config(path: Path) -> LauncherConfig:
     required = ("model_dir", "model_name", "aud", "gateway_socket", "state_dir", "service_policy")
     missing = [key for key in required if key not in values]
     if missing:
-        raise ConfigError(f"worker configuration {path}: key {missing[0]!r} is missing")
+        raise ConfigError(
+            f"worker configuration {path}: key {missing[0]!r} is missing, "
+            f"expected all of {', '.join(required)}"
+        )
     return LauncherConfig(**values)
 
 
-_PATHS = ("model_dir", "gateway_socket", "state_dir", "software_root", "log")
+_FILE_HINT = "Name an existing TOML file; docs/operate/worker.md has a sample."
+_KINDS: dict[type, str] = {
+    str: "text",
+    int: "an integer",
+    float: "a decimal",
+    bool: "true or false",
+    dict: "a table",
+    list: "an array",
+}
+_PATHS = ("model_dir", "gateway_socket", "state_dir", "software_root", "tpm_ca", "log")
 _INTEGERS = ("epoch_s", "slots")
 _FLAGS = ("require_pq", "restart")
 
@@ -124,8 +155,8 @@ def _typed(path: Path, key: str, value: Any) -> Any:
         expected = dict
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise ConfigError(
-            f"worker configuration {path}: {key} is {type(value).__name__}, "
-            f"expected {expected.__name__}"
+            f"worker configuration {path}: {key}: found {_KINDS.get(type(value), 'a date')}, "
+            f"expected {_KINDS[expected]}"
         )
     if key == "service_policy":
         return _policy(path.parent / str(value))
@@ -136,4 +167,7 @@ def _policy(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"service_policy {path}: {error.strerror}") from None
+        raise ConfigError(
+            f"service_policy: cannot read {path}: {error.strerror}",
+            hint="Name the policy document the workers load.",
+        ) from None

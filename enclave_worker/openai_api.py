@@ -11,6 +11,7 @@ from typing import Any, Literal
 from evidence.commit import SEGMENTS_MAX, request_segments
 from wire.canonical import parse_strict
 from wire.errors import MalformedError
+from wire.excerpt import json_kind, shown
 from wire.limits import BODY_MAX
 
 from .engine.errors import RequestInvalid
@@ -30,6 +31,7 @@ IGNORED = (
 ROLES = ("system", "user", "assistant")
 # More messages than any context window holds, and all a receipt can commit to.
 MESSAGES_MAX = SEGMENTS_MAX
+ROLE_MAX = 32  # characters; longer than any role there is
 MODEL_NAME_MAX = 256
 # OpenAI's own bound; the engine would take more, but nothing useful lies beyond it.
 TEMPERATURE_MAX = 2.0
@@ -117,17 +119,21 @@ def parse_request(method: str, path: str, body: bytes) -> ApiRequest:
 def _messages(fields: Fields) -> tuple[ChatMessage, ...]:
     raw = fields.raw("messages")
     if not isinstance(raw, list) or not 1 <= len(raw) <= MESSAGES_MAX:
-        raise invalid("messages", f"expected an array of 1 to {MESSAGES_MAX} messages")
+        raise invalid(
+            "messages",
+            f"found {_counted(raw)}, expected an array of 1 to {MESSAGES_MAX} messages",
+        )
     return tuple(_message(item, f"messages[{index}].") for index, item in enumerate(raw))
 
 
 def _message(raw: Any, where: str) -> ChatMessage:
     fields = Fields(raw, where)
-    role = fields.text("role", 32)
+    role = fields.text("role", ROLE_MAX)
     # OpenAI renamed `system` for its newer models; to a chat template they are the same.
     role = "system" if role == "developer" else role
     if role not in ROLES:
-        raise invalid(fields.name("role"), f"expected one of {', '.join(ROLES)}")
+        found = shown(role, ROLE_MAX)
+        raise invalid(fields.name("role"), f"found {found}, expected one of {', '.join(ROLES)}")
     content = _content(fields.raw("content"), fields.name("content"))
     fields.text("name", 64)
     # What an assistant message copied from an earlier reply carries: accepted while empty.
@@ -143,18 +149,29 @@ def _content(raw: Any, name: str) -> str:
     if isinstance(raw, str):
         return raw
     if not isinstance(raw, list) or not raw:
-        raise invalid(name, "expected a string or an array of text parts")
+        raise invalid(name, f"found {_counted(raw)}, expected a string or an array of text parts")
     texts = []
     for index, item in enumerate(raw):
         part = Fields(item, f"{name}[{index}].")
-        if part.raw("type") != "text":
-            raise invalid(part.name("type"), "only text parts are supported", "unsupported_value")
+        found = part.raw("type")
+        if found != "text":
+            what = shown(found, ROLE_MAX) if isinstance(found, str) else json_kind(found)
+            raise invalid(
+                part.name("type"),
+                f"found {what}, this service supports only text parts",
+                "unsupported_value",
+            )
         text = part.raw("text")
         if not isinstance(text, str):
-            raise invalid(part.name("text"), "expected a string")
+            raise invalid(part.name("text"), f"found {json_kind(text)}, expected a string")
         part.done()
         texts.append(text)
     return "".join(texts)
+
+
+def _counted(value: Any) -> str:
+    """What was found where an array belongs: its type, or how many items it has."""
+    return f"an array of {len(value)} items" if isinstance(value, list) else json_kind(value)
 
 
 def _prompt(fields: Fields) -> str | tuple[int, ...]:
@@ -166,9 +183,9 @@ def _prompt(fields: Fields) -> str | tuple[int, ...]:
         return raw
     if isinstance(raw, list) and raw and all(type(item) is int and item >= 0 for item in raw):
         if max(raw) >= 2**32:
-            raise invalid("prompt", "expected token ids below 2^32")
+            raise invalid("prompt", "found a token id over 32 bits, expected all below 2^32")
         return tuple(raw)
-    raise invalid("prompt", "expected one string or one array of token ids")
+    raise invalid("prompt", f"found {_counted(raw)}, expected one string or one array of token ids")
 
 
 def _max_tokens(fields: Fields, kind: Kind) -> int | None:
@@ -176,7 +193,10 @@ def _max_tokens(fields: Fields, kind: Kind) -> int | None:
     if kind == "chat":
         newer = fields.integer("max_completion_tokens", 1, 2**31 - 1)
         if limit is not None and newer is not None and limit != newer:
-            raise invalid("max_tokens", "differs from max_completion_tokens; give one of them")
+            raise invalid(
+                "max_tokens",
+                f"found {limit} beside max_completion_tokens {newer}, expected one of them",
+            )
         limit = newer if newer is not None else limit
     return limit
 
@@ -211,10 +231,16 @@ def _stop(fields: Fields) -> tuple[str, ...]:
         return ()
     items = [raw] if isinstance(raw, str) else raw
     if not isinstance(items, list) or len(items) > MAX_STOP_STRINGS:
-        raise invalid("stop", f"expected a string or at most {MAX_STOP_STRINGS} strings")
+        raise invalid(
+            "stop",
+            f"found {_counted(items)}, expected a string or at most {MAX_STOP_STRINGS} strings",
+        )
     for item in items:
         if not isinstance(item, str) or not 1 <= len(item) <= MAX_STOP_CHARS:
-            raise invalid("stop", f"expected strings of 1 to {MAX_STOP_CHARS} characters")
+            found = f"{len(item)} characters" if isinstance(item, str) else json_kind(item)
+            raise invalid(
+                "stop", f"found {found}, expected strings of 1 to {MAX_STOP_CHARS} characters"
+            )
     return tuple(items)
 
 
@@ -223,7 +249,9 @@ def _include_usage(fields: Fields, stream: bool) -> bool:
     if raw is None:
         return False
     if not stream:
-        raise invalid("stream_options", "only allowed together with stream: true")
+        raise invalid(
+            "stream_options", "found without stream: true, expected only together with it"
+        )
     options = Fields(raw, "stream_options.")
     wanted = options.flag("include_usage")
     # Padding is the sealed channel's business and always on: the member changes nothing.

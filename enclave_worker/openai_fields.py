@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from wire.excerpt import json_kind, json_value
+
 from .openai_errors import ApiError, invalid
 
 
@@ -21,7 +23,11 @@ class Fields:
             where: prefix of field names in messages, such as "messages[2].".
         """
         if not isinstance(members, Mapping):
-            raise invalid(where.rstrip(".") or "body", "expected a JSON object", "invalid_type")
+            raise invalid(
+                where.rstrip(".") or "body",
+                f"found {json_kind(members)}, expected a JSON object",
+                "invalid_type",
+            )
         self._members = members
         self._where = where
         self._seen: set[str] = set()
@@ -41,7 +47,7 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, str):
-            raise invalid(self.name(key), f"found {_kind(value)}, expected a string")
+            raise invalid(self.name(key), f"found {json_kind(value)}, expected a string")
         if len(value) > limit:
             raise invalid(self.name(key), f"found {len(value)} characters, expected ≤ {limit}")
         return value
@@ -52,7 +58,10 @@ class Fields:
         if value is None:
             return None
         if type(value) is not int or not low <= value <= high:
-            raise invalid(self.name(key), f"expected an integer from {low} to {high}")
+            raise invalid(
+                self.name(key),
+                f"found {json_value(value)}, expected an integer from {low} to {high}",
+            )
         return value
 
     def number(self, key: str, low: float, high: float) -> float | None:
@@ -61,7 +70,10 @@ class Fields:
         if value is None:
             return None
         if type(value) not in (int, float) or not low <= value <= high:
-            raise invalid(self.name(key), f"expected a number from {low:g} to {high:g}")
+            raise invalid(
+                self.name(key),
+                f"found {json_value(value)}, expected a number from {low:g} to {high:g}",
+            )
         return float(value)
 
     def flag(self, key: str) -> bool:
@@ -70,7 +82,7 @@ class Fields:
         if value is None:
             return False
         if type(value) is not bool:
-            raise invalid(self.name(key), f"found {_kind(value)}, expected true or false")
+            raise invalid(self.name(key), f"found {json_kind(value)}, expected true or false")
         return value
 
     def only(self, key: str, *allowed: Any) -> None:
@@ -78,9 +90,11 @@ class Fields:
         value = self.raw(key)
         if value is None or any(value == item and type(value) is type(item) for item in allowed):
             return
-        shown = ", ".join(repr(item) for item in allowed) or "nothing"
+        known = ", ".join(repr(item) for item in allowed) or "nothing"
         raise invalid(
-            self.name(key), f"this service supports only {shown} here", "unsupported_value"
+            self.name(key),
+            f"found {json_value(value)}, this service supports only {known} here",
+            "unsupported_value",
         )
 
     def ignore(self, keys: Iterable[str]) -> None:
@@ -94,9 +108,3 @@ class Fields:
             name = self.name(unknown[0])
             message = f"{name}: this service does not know the field"
             raise ApiError(400, "unknown_parameter", message, param=name)
-
-
-def _kind(value: object) -> str:
-    """Return the JSON name of a parsed value's type."""
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string"}
-    return names.get(type(value), "an array" if isinstance(value, list) else "an object")

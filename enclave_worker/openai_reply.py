@@ -3,13 +3,12 @@
 import json
 import secrets
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from .engine.events import Usage
 from .openai_api import Kind
 
 PREFIX: dict[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-"}
-Choice = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""The worker's main loop: keys first, then one gateway connection after another, until STOP.
+"""The worker's main loop: one gateway connection after another, until STOP.
 
-Keys rotate on their own clock, beside the connections: the next epoch is attested before the
-present one ends, announced if a gateway is connected, and old keys are wiped after their grace.
+The first keys are made on the first connection, since they name the newest head of that gateway's
+log. Later ones rotate while a gateway is connected: the next epoch is attested before the present
+one ends and announced at once. Old keys are wiped after their grace, connected or not.
 """
 
 import asyncio
@@ -10,10 +11,10 @@ import contextlib
 from wire.errors import AnchorholdError, UnavailableError
 
 from .bench import Bench
-from .epochs import Epoch
 from .gateway_link import GatewayLink, Refused
 from .journal import Event, emit, report
 from .port import LauncherPort
+from .rotation import Rotation
 
 # Between connections: long enough not to spin, short enough for a gateway that restarts.
 RECONNECT_S = 0.2
@@ -41,18 +42,17 @@ class Server:
         self._bench = bench
         self._port = port
         self._posture = posture
+        self._rotation = Rotation(bench.keyring, bench.clock, port)
         self._link: GatewayLink | None = None
 
     async def run(self) -> None:
         """Serve until the launcher says STOP or goes away.
 
         Raises:
-            UnavailableError: the first epoch could not be attested: there is nothing to serve with.
+            FirstEpochError: it could not be attested: there is nothing to serve with.
         """
         self._port.attach()
         try:
-            await self._rotate()
-            emit(Event.EPOCH, number=1)
             self._port.status("ready")
             await self._until_stopped()
         finally:
@@ -80,13 +80,14 @@ class Server:
             sock = await self._port.connection()
             emit(Event.CONNECTED)
             self._port.status("connected")
-            self._link = GatewayLink(sock, self._bench, self._port, self._posture)
+            self._link = GatewayLink(sock, self._bench, self._port, self._posture, self._rotation)
             pause = RECONNECT_S
             try:
                 await self._link.run()
             except Refused as error:
                 emit(Event.REFUSED)
                 self._port.status("refused", reasons=error.reasons)
+                self._rotation.refused(error.reasons)
                 pause = REFUSED_PAUSE_S
             except (ConnectionError, TimeoutError):
                 pass
@@ -109,27 +110,14 @@ class Server:
             dropped = ring.drop_ended(clock.s())
             if dropped:
                 emit(Event.EPOCH_DROPPED, count=dropped)
-            if clock.s() < ring.rotate_at():
-                continue
+            if self._link is None or not self._link.admitted:
+                continue  # keys made now would name an old head; the next connection makes them
             try:
-                epoch = await self._rotate()
+                epoch = await self._rotation.due()
             except UnavailableError as error:
                 report(error)
                 await asyncio.sleep(ATTEST_PAUSE_S)
                 continue
-            emit(Event.EPOCH, number=epoch.number)
-            if self._link is not None:
+            if epoch is not None and self._link is not None:
                 with contextlib.suppress(ConnectionError):
                     await self._link.announce(epoch)
-
-    async def _rotate(self) -> Epoch:
-        """Make, attest and install the next epoch."""
-        ring = self._bench.keyring
-        epoch = ring.prepare(self._bench.clock.s())
-        try:
-            evidence = await self._port.attest(epoch.binding)
-        except BaseException:
-            epoch.wipe()
-            raise
-        ring.install(epoch, evidence)
-        return epoch

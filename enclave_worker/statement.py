@@ -47,7 +47,7 @@ class Answered:
         prompt: (role, bytes) of each segment of the request.
         text: the answer.
         request_ct, response_ct: SHA-256 over the ciphertext frames of each direction.
-        finish: stop, length or cancelled.
+        finish: stop or length: other ends are answers without a receipt.
         sampling: as used, after defaults.
         usage: exact counts.
         salt_scope: "request" or "caller": where the prefix-cache salt came from.

@@ -23,7 +23,7 @@ class WorkerConfig:
         wid: opaque worker name.
         aud: deployment id; requests for another one are refused.
         model_name: the one model served.
-        model_dir: folder inside the staged root.
+        model_dir: the model's folder, which the sandbox lets the worker read.
         service_policy: the policy document whose digest requests must name.
         engine: EngineConfig members.
         trust: "software" or "simulated", as the attester's kind implies; recorded in receipts.

@@ -3,7 +3,8 @@
     {"format":"anchorhold-receipt/1",
      "receipt":{"statement","blind","log":{index, leaf, blind, event, checkpoint, proof}},
      "binding":b64,"evidence":[{"kind","body"}],"posture":b64|null,
-     "verdict":{index, leaf, blind, event, checkpoint, proof}|null,"consistency":[b64…],
+     "verdict":{index, leaf, blind, event, checkpoint, proof}|null,
+     "beacon":{"entry":{…},"consistency":[b64…]}|null,"consistency":[b64…],
      "info":{…}}
 
 A bundle holds no prompt, no answer and no salt. `info` is for people and is not believed. Reading
@@ -21,6 +22,7 @@ from wire.ids import b64u, unb64u
 from wire.limits import BINDING_MAX
 
 from . import shape
+from .beacon import BeaconProof
 from .entry import Logged
 from .merkle import PROOF_MAX
 from .record import ReceiptRecord, parse_record
@@ -40,6 +42,7 @@ _SHAPE = shape.shaped(
         "evidence": shape.listed(_ANY, 8),
         "posture": shape.optional(shape.text(_POSTURE_MAX)),
         "verdict": shape.optional(_ANY),
+        "beacon": shape.optional(_ANY),
         "consistency": shape.listed(shape.raw(32), PROOF_MAX),
         "info": shape.scalars(16),
     }
@@ -56,6 +59,7 @@ class Bundle:
         evidence: evidence for that binding.
         posture: the posture container, or None.
         verdict: the gateway's logged verdict on that binding, or None.
+        beacon: what dates the beacon in the binding, or None.
         consistency: proof between the heads of `verdict` and `record`, empty if they are equal.
         info: notes for people.
     """
@@ -65,6 +69,7 @@ class Bundle:
     evidence: tuple[Evidence, ...]
     posture: bytes | None
     verdict: Logged | None
+    beacon: BeaconProof | None
     consistency: tuple[bytes, ...]
     info: Mapping[str, Any]
 
@@ -76,14 +81,15 @@ def build_bundle(
     evidence: Sequence[Evidence],
     posture: bytes | None,
     verdict: Logged | None,
+    beacon: BeaconProof | None = None,
     consistency: Sequence[bytes] = (),
     info: Mapping[str, str | int | bool | None] | None = None,
 ) -> bytes:
     """Write a bundle file.
 
-    Ask the log for the verdict's inclusion path at the *receipt's* tree size and put the receipt's
-    checkpoint beside it: both are then proved under one head and `consistency` stays empty.
-    Otherwise pass the consistency proof from the smaller head to the larger.
+    With the verdict proved under another head than the receipt, `consistency` is the proof from the
+    smaller head to the larger. The beacon's entry must stand under one of the two, under the very
+    same signed note.
     """
     document = {
         "format": FORMAT,
@@ -92,6 +98,7 @@ def build_bundle(
         "evidence": [item.to_json() for item in evidence],
         "posture": None if posture is None else b64u(posture),
         "verdict": None if verdict is None else verdict.to_json(),
+        "beacon": None if beacon is None else beacon.to_json(),
         "consistency": [b64u(item) for item in consistency],
         "info": dict(info or {}),
     }
@@ -109,6 +116,7 @@ def parse_bundle(raw: bytes) -> Bundle:
         evidence=evidence_list(found["evidence"]),
         posture=None if found["posture"] is None else unb64u(found["posture"]),
         verdict=None if found["verdict"] is None else Logged.from_json(found["verdict"]),
+        beacon=None if found["beacon"] is None else BeaconProof.from_json(found["beacon"]),
         consistency=tuple(unb64u(item) for item in found["consistency"]),
         info=found["info"],
     )

@@ -18,6 +18,7 @@ from wire.ids import b64u, sha256_tag
 from wire.limits import CLOCK_SKEW_S, LIFE_MAX_S
 
 from .archive import Bundle, build_bundle, parse_bundle
+from .beacon import verify_beacon
 from .checkpoint import SignedCheckpoint, open_checkpoint
 from .events import ATTEST_VERDICT, Event, parse_event
 from .leaf import open_leaf
@@ -74,14 +75,15 @@ def verify_bundle(raw: bytes, policy: Policy, now: int) -> Report:
         4 names         the statement speaks of this binding: bh, kid, wid, boot, model, policy
         5 signature     statement signed by the binding's key
         6 time          the request ended while the binding's key could still be in use
-        7 evidence.*    every step of the appraisal, at the time of the request
-        8 attestation   the statement names this evidence, measurement and trust
-        9 event         the leaf opens to an event that commits to this statement
-        10 checkpoint   signed by a pinned log key
-        11 inclusion    the leaf stands under that checkpoint
-        12 verdict      an earlier entry says this binding was found good, under a signed head
-        13 one_history  both heads belong to one growing log
-        14 policy       the policy is in force at `now`
+        7 beacon        the log entry the binding's beacon ends in, under the verdict's head
+        8 evidence.*    every step of the appraisal, at the time of the request
+        9 attestation   the statement names this evidence, measurement and trust
+        10 event        the leaf opens to an event that commits to this statement
+        11 checkpoint   signed by a pinned log key
+        12 inclusion    the leaf stands under that checkpoint
+        13 verdict      an earlier entry says this binding was found good, under a signed head
+        14 one_history  both heads belong to one growing log
+        15 policy       the policy is in force at `now`
     """
     try:  # 1
         bundle = parse_bundle(raw)
@@ -99,7 +101,7 @@ class _NotRun(Exception):  # noqa: N818 -- not an error: the check's input is no
 
 
 class _Audit:
-    """Runs checks 2 to 14 over one bundle and keeps their account."""
+    """Runs checks 2 to 15 over one bundle and keeps their account."""
 
     def __init__(self, bundle: Bundle, policy: Policy, now: int) -> None:
         self.bundle = bundle
@@ -110,6 +112,7 @@ class _Audit:
         self.claims: dict[str, Any] = {}
         self._said: dict[str, Any] = {}
         self._binding: Binding | None = None
+        self._beacon_time: int | None = None
         self._appraised: AppraisedEvidence | None = None
         self._event: Event | None = None
         self._head: SignedCheckpoint | None = None
@@ -127,19 +130,21 @@ class _Audit:
         self.check("names", self._names, statement, binding)  # 4
         self.check("signature", self._signature, statement, binding)  # 5
         self.check("time", self._time, statement, binding)  # 6
-        self._appraise()  # 7
+        dated = () if bundle.beacon is None else (named("beacon leaf", bundle.beacon.entry.leaf),)
+        self.check("beacon", self._beacon, binding, *dated)  # 7
+        self._appraise()  # 8
         bodies = [named(f"evidence {item.kind}", item.body) for item in bundle.evidence]
-        self.check("attestation", self._attestation, statement, *bodies)  # 8
+        self.check("attestation", self._attestation, statement, *bodies)  # 9
         blind = named("blind", record.blind)
-        self.check("event", self._commitment, statement, blind, leaf)  # 9
-        self.check("checkpoint", self._checkpoint, note)  # 10
-        self.check("inclusion", self._inclusion, leaf, note)  # 11
+        self.check("event", self._commitment, statement, blind, leaf)  # 10
+        self.check("checkpoint", self._checkpoint, note)  # 11
+        self.check("inclusion", self._inclusion, leaf, note)  # 12
         verdict = bundle.verdict
         named_verdict = () if verdict is None else (named("verdict leaf", verdict.leaf),)
-        self.check("verdict", self._verdict, *named_verdict)  # 12
-        self.check("one_history", self._one_history, note)  # 13
+        self.check("verdict", self._verdict, *named_verdict)  # 13
+        self.check("one_history", self._one_history, note)  # 14
         in_force = self.policy.not_before <= self.now < self.policy.expires
-        self.note(  # 14
+        self.note(  # 15
             "policy",
             in_force,
             f"{self.policy.id} number {self.policy.seq}, {self.policy.digest}"
@@ -211,8 +216,27 @@ class _Audit:
 
     # ------------------------------------------------------------ the worker itself
 
+    def _beacon(self) -> str:
+        """Check 7. A head of its own would need a proof of its own that it is of this history."""
+        beacon, shown = self._needs_binding().beacon, self.bundle.beacon
+        if beacon is None:
+            if shown is not None:
+                raise ReceiptError("no proof for a binding that names no beacon expected")
+            return "the binding names none"
+        if shown is None:
+            raise _NotRun("the bundle does not show the log entry of the binding's beacon")
+        origin = self.policy.log_origin
+        if origin is None or not self.policy.log_vkeys:
+            raise _NotRun("the policy pins no log")
+        entries = (self.bundle.record.logged, self.bundle.verdict)
+        if all(item is None or shown.entry.checkpoint != item.checkpoint for item in entries):
+            raise ReceiptError("beacon: the head of the receipt or of the verdict expected")
+        verified = verify_beacon(beacon, shown, origin, self.policy.log_vkeys)
+        self._beacon_time = verified.time
+        return f"entry {shown.entry.index}, at {verified.time}"
+
     def _appraise(self) -> None:
-        """Check 7. The policy's own window is check 14: here it is opened to the request's time."""
+        """Check 8. The policy's own window is check 15: here it is opened to the request's time."""
         if self._binding is None or not self._said:
             self.note("evidence", None, "not run: needs the statement and the binding")
             return
@@ -223,7 +247,14 @@ class _Audit:
             expires=max(self.policy.expires, at + 1),
         )
         bundle = self.bundle
-        result = appraise(bundle.binding, bundle.evidence, bundle.posture, opened, at)
+        result = appraise(
+            bundle.binding,
+            bundle.evidence,
+            bundle.posture,
+            opened,
+            at,
+            beacon_time=self._beacon_time,
+        )
         reasons = (
             {}
             if isinstance(result, AppraisedEvidence)

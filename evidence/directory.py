@@ -29,6 +29,7 @@ from wire.errors import (
     RollbackError,
     StaleDirectoryError,
 )
+from wire.excerpt import listed, shown
 from wire.ids import b64u, sha256_tag, unb64u
 from wire.limits import CLOCK_SKEW_S
 
@@ -316,11 +317,13 @@ def _check_signature(payload: bytes, sigs: Sequence[Mapping[str, str]], policy: 
         try:
             Ed25519PublicKey.from_public_bytes(public).verify(unb64u(item["sig"]), signed)
         except (InvalidSignature, ValueError) as error:
-            message = f"directory: valid signature by {item['kid'][:64]!r} expected"
+            kid = shown(item["kid"])
+            message = f"directory: found a wrong signature by {kid}, expected a valid one"
             raise DirectoryError(message) from error
         return
     raise DirectoryError(
-        f"directory: signature by one of {len(pinned)} pinned keys expected, found none",
+        f"directory: found signatures by {listed(item['kid'] for item in sigs)}, "
+        f"expected one by a pinned key: {listed(pinned)}",
         hint="the policy's directory.keys must list the deployment's directory key",
     )
 

@@ -25,9 +25,10 @@ from attestation.evidence import Evidence, evidence_list
 from attestation.policy import Policy
 from attestation.result import AppraisedEvidence, Refused
 from attestation.verify.credential import Activation, challenge_for
+from evidence.beacon import snapshot_time
 from evidence.entry import Logged
 from evidence.events import ATTEST_VERDICT, attest_verdict_event, parse_event
-from wire.errors import AttestationError, MalformedError
+from wire.errors import AttestationError, MalformedError, ReceiptError
 from wire.ids import bh_of, sha256_tag, unb64u
 from wire.limits import BINDING_MAX
 from wire.link import hello_bytes
@@ -202,13 +203,16 @@ class Admission:
         return None
 
     async def _beacon_time(self, beacon: Beacon | None) -> int | None:
-        """When our log had the head a binding names; None when it never did."""
+        """When our log published the head a binding names; None when it never did."""
         log = self._ledger.log
         if beacon is None or beacon.log != log.origin or not 0 < beacon.size <= log.size:
             return None
         if log.root(beacon.size) != beacon.root:
             return None
-        return parse_event((await log.entry(beacon.size - 1)).event).ts // 1000
+        try:
+            return snapshot_time(parse_event((await log.entry(beacon.size - 1)).event))
+        except ReceiptError:
+            return None
 
     async def _log(
         self, hello: Hello, verdict: AppraisedEvidence | Refused | tuple[str, ...]

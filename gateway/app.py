@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wire.errors import UnavailableError
+from wire.excerpt import shown
 
 from .config import GatewayConfig
 from .errors import Fault, Refusal
@@ -40,12 +41,14 @@ def create_app(config: GatewayConfig, deps: Gateway) -> FastAPI:
         finally:
             await deps.stop()
 
-    # No docs pages: they load scripts from elsewhere.
+    # No docs pages: they load scripts from elsewhere. No schema either: docs/operate/gateway.md
+    # has the routes, and a public port need not describe itself to whoever scans it.
     app = FastAPI(
         title=f"Anchorhold gateway ({config.aud})",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,
     )
     for routes in (sealed_routes, keys_routes, log_routes, health_routes):
         app.include_router(routes(deps))
@@ -55,8 +58,16 @@ def create_app(config: GatewayConfig, deps: Gateway) -> FastAPI:
         return _problem(refusal)
 
     @app.exception_handler(HTTPException)
-    async def refuse_http(_: Request, error: HTTPException) -> Response:
-        return _problem(Refusal(_BY_STATUS.get(error.status_code, Fault.BAD_QUERY)))
+    async def refuse_http(request: Request, error: HTTPException) -> Response:
+        fault = _BY_STATUS.get(error.status_code, Fault.BAD_QUERY)
+        if fault is not Fault.METHOD:
+            return _problem(Refusal(fault))
+        allowed = (error.headers or {}).get("Allow", "")
+        found = shown(request.method)
+        answer = _problem(Refusal(fault, f"method: found {found}, expected {allowed or 'another'}"))
+        if allowed:  # RFC 9110 §15.5.6
+            answer.headers["allow"] = allowed
+        return answer
 
     @app.exception_handler(RequestValidationError)
     async def refuse_invalid(_: Request, error: RequestValidationError) -> Response:

@@ -15,17 +15,30 @@ from typing import Any
 from tenancy.identity import LIFE_DEFAULT_S, SCOPES, KeyRecord
 from tenancy.key_table import load_table, open_or_create, save_table
 from wire.errors import AnchorholdError, ConfigError
+from wire.excerpt import shown
 
 from .clock import Clock
 from .main import EXIT_CONFIG, EXIT_OK
 from .main import run as run_gateway
 
 _DAY_S = 86_400
+_EXITS = """
+exit codes: 0 ok, 4 unreadable or usage, 130 interrupted, 1 a defect of ours"""
+_GATEWAY_EXAMPLES = """\
+  anchorhold gateway --config gateway.toml --init
+  anchorhold gateway --config gateway.toml
+"""
+_EXAMPLES = {
+    "create": "  anchorhold key create --table keys.json --tenant hospital --days 30\n",
+    "list": "  anchorhold key list --table keys.json\n",
+    "revoke": "  anchorhold key revoke --table keys.json 7f3a90c1\n",
+}
+_KEY_EXAMPLES = "".join(_EXAMPLES.values())
 
 
 def register(subparsers: Any) -> None:
     """Add `gateway` and `key` to `subparsers` (what `ArgumentParser.add_subparsers` returned)."""
-    gateway = subparsers.add_parser("gateway", help="run the gateway")
+    gateway = _command(subparsers, "gateway", "run the gateway", _GATEWAY_EXAMPLES)
     gateway.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML settings")
     gateway.add_argument(
         "--init",
@@ -34,8 +47,8 @@ def register(subparsers: Any) -> None:
     )
     gateway.set_defaults(run=lambda args: run_gateway(args.config, init=args.init))
 
-    key = subparsers.add_parser("key", help="manage API keys")
-    actions = key.add_subparsers(dest="action", required=True)
+    key = _command(subparsers, "key", "manage API keys", _KEY_EXAMPLES)
+    actions = key.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = _action(actions, "create", "mint a key; it is shown once", _create)
     create.add_argument("--tenant", required=True, help="who pays for its requests")
     create.add_argument("--scope", action="append", choices=SCOPES, help="default: infer")
@@ -46,10 +59,22 @@ def register(subparsers: Any) -> None:
     revoke.add_argument("kid", help="key id, the third part of the key")
 
 
+def _command(commands: Any, name: str, text: str, examples: str) -> argparse.ArgumentParser:
+    """A command whose help ends with examples and exit codes."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"examples:\n{examples}\n{_EXITS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
 def _action(
     actions: Any, name: str, text: str, act: Callable[[argparse.Namespace], int]
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(name, help=text)
+    parser = _command(actions, name, text, _EXAMPLES[name])
     parser.add_argument("--table", type=Path, required=True, metavar="FILE", help="key table")
     parser.add_argument("--pepper", type=Path, metavar="FILE", help="pepper; FILE.pepper otherwise")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -64,15 +89,21 @@ def _guarded(act: Callable[[argparse.Namespace], int], args: argparse.Namespace)
     except AnchorholdError as error:
         sys.stderr.write(f"anchorhold key: {error.diagnostics()}\n")
     except OSError as error:
-        sys.stderr.write(f"anchorhold key: cannot write the table: {error.strerror}\n")
+        at = error.filename or args.table
+        sys.stderr.write(
+            f"anchorhold key: cannot write {at}: {error.strerror}\n"
+            "name a table in a folder this user may write to\n"
+        )
     return EXIT_CONFIG
 
 
 def _create(args: argparse.Namespace) -> int:
     if not args.env.isascii() or not args.env.isalnum() or args.env.lower() != args.env:
-        raise ConfigError("env: expected 1-12 lower-case letters or digits")
+        raise ConfigError(
+            f"--env: found {shown(args.env)}, expected 1-12 lower-case letters or digits"
+        )
     if len(args.env) > 12:
-        raise ConfigError(f"env: expected 1-12 characters, found {len(args.env)}")
+        raise ConfigError(f"--env: found {len(args.env)} characters, expected 1-12")
     table = open_or_create(args.table, os.urandom, args.pepper)
     table, text, record = table.create(
         args.tenant,

@@ -13,10 +13,13 @@ from typing import Any
 
 from tenancy.queue import GLOBAL_REQUESTS_MAX, TENANT_BYTES_MAX, TENANT_REQUESTS_MAX
 from wire.errors import ConfigError
+from wire.excerpt import shown
 from wire.limits import ENVELOPE_MAX
 
 #: A configuration is a page of text; anything larger is the wrong file.
 CONFIG_MAX_BYTES = 256 * 1024
+#: An audience is a short name; it is in every request header and every log entry.
+AUD_MAX = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,21 +111,34 @@ def _check(config: GatewayConfig) -> None:
         value = getattr(config, name)
         if not low <= value <= high:
             raise ConfigError(f"{name}: expected {low:g} to {high:g}, found {value}")
-    if not config.aud or len(config.aud) > 128 or not config.aud.isascii():
-        raise ConfigError("aud: expected 1 to 128 ASCII characters")
+    if not config.aud or len(config.aud) > AUD_MAX or not config.aud.isascii():
+        raise ConfigError(
+            f"aud: found {len(config.aud)} characters, {shown(config.aud)},"
+            f" expected 1 to {AUD_MAX} ASCII characters"
+        )
     if config.directory_refresh_s >= config.directory_life_s:
-        raise ConfigError("directory_refresh_s: expected less than directory_life_s")
+        raise ConfigError(
+            f"directory_refresh_s: found {config.directory_refresh_s},"
+            f" expected less than directory_life_s, {config.directory_life_s}"
+        )
     if config.telemetry_exporter not in EXPORTERS:
         raise ConfigError(
             f"telemetry_exporter: expected one of {', '.join(EXPORTERS)},"
             f" found {config.telemetry_exporter[:32]!r}"
         )
     if config.telemetry_exporter == "file" and config.telemetry_file is None:
-        raise ConfigError("telemetry_file: needed when telemetry_exporter is `file`")
+        raise ConfigError(
+            "telemetry_file: found none, expected a file since telemetry_exporter is `file`"
+        )
     if config.telemetry_exporter == "otlp" and config.telemetry_endpoint is None:
-        raise ConfigError("telemetry_endpoint: needed when telemetry_exporter is `otlp`")
+        raise ConfigError(
+            "telemetry_endpoint: found none, expected a URL since telemetry_exporter is `otlp`"
+        )
     if (config.tls_cert_file is None) != (config.tls_key_file is None):
-        raise ConfigError("tls_cert_file and tls_key_file: expected both or neither")
+        found = "tls_key_file" if config.tls_cert_file is None else "tls_cert_file"
+        raise ConfigError(
+            f"tls_cert_file and tls_key_file: found only {found}, expected both or neither"
+        )
 
 
 def _convert(name: str, annotation: Any, value: object, folder: Path) -> object:
@@ -158,12 +174,15 @@ def parse_config(text: str, folder: Path) -> GatewayConfig:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"configuration: not TOML: {error}") from error
+        raise ConfigError(
+            f"configuration: found text that is not TOML ({error}), expected TOML settings",
+            hint="docs/operate/gateway.md lists every setting",
+        ) from error
     fields = {item.name: item for item in dataclasses.fields(GatewayConfig)}
     unknown = sorted(set(document) - set(fields))
     if unknown:
         raise ConfigError(
-            f"configuration: unknown key {', '.join(unknown)[:200]}",
+            f"configuration: found unknown key {', '.join(unknown)[:200]}",
             hint=f"expected some of: {', '.join(fields)}",
         )
     needed = [name for name, item in fields.items() if item.default is dataclasses.MISSING]
@@ -183,10 +202,19 @@ def load_config(path: Path) -> GatewayConfig:
     """
     try:
         if path.stat().st_size > CONFIG_MAX_BYTES:
-            raise ConfigError(f"configuration: {path.name} is larger than {CONFIG_MAX_BYTES} bytes")
+            raise ConfigError(
+                f"configuration {path}: found {path.stat().st_size} bytes,"
+                f" expected at most {CONFIG_MAX_BYTES}"
+            )
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"configuration: cannot read {path}: {error.strerror}") from error
+        raise ConfigError(
+            f"configuration: cannot read {path}: {error.strerror}",
+            hint="name an existing TOML file; docs/operate/gateway.md lists every setting",
+        ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"configuration: {path.name} is not UTF-8 text") from error
+        raise ConfigError(
+            f"configuration {path}: found bytes that are no text, expected TOML settings",
+            hint="name a TOML file; docs/operate/gateway.md lists every setting",
+        ) from error
     return parse_config(text, path.resolve().parent)

@@ -10,6 +10,7 @@ import logging
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from attestation.binding import Beacon
 from evidence.directory import (
     WorkerEntry,
     build_snapshot,
@@ -38,8 +39,10 @@ RETRY_S = 1.0
 class Directory:
     """Builds and keeps the current document.
 
-    Args:
-        denied: binding hashes to publish as denied.
+    Attributes:
+        deny: binding hashes to publish as denied.
+        beacon: the log prefix that ends in the newest snapshot, for bindings to name; None before
+            the first one.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Directory:
         self._changed = asyncio.Event()
         self.deny: frozenset[bytes] = frozenset()
         self.document: bytes | None = None
+        self.beacon: Beacon | None = None
         self.expires = 0
         self._published: tuple[bytes, dict[str, str], int] | None = None
         self._proved_at = 0
@@ -88,22 +92,30 @@ class Directory:
             self.document, self._proved_at = document, size
         return document
 
-    async def run(self) -> None:
-        """Publish for ever: at once, on change, and before the last one is too old."""
+    async def run(self, pause: float) -> None:
+        """Publish for ever: on change, and before the last one is too old.
+
+        Args:
+            pause: what the first `attempt` returned.
+        """
         while True:
-            self._changed.clear()
-            try:
-                await self.publish()
-                pause = self._pause()
-            except AnchorholdError:
-                # The ledger's failure is in the journal; not being ready shows in /readyz.
-                pause = RETRY_S
             try:
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
                 await asyncio.sleep(GATHER_S)
             except TimeoutError:
-                continue
+                pass
+            pause = await self.attempt()
+
+    async def attempt(self) -> float:
+        """Publish if the log allows it; returns the seconds after which to do it again."""
+        self._changed.clear()
+        try:
+            await self.publish()
+        except AnchorholdError:
+            # The ledger's failure is in the journal; not being ready shows in /readyz.
+            return RETRY_S
+        return self._pause()
 
     async def publish(self) -> None:
         """Make, log and publish one snapshot.
@@ -137,6 +149,8 @@ class Directory:
             signature = sign_snapshot(payload, self._config.directory_kid, self._key)
             self._published = (payload, signature, logged.index)
             self.document = None
+            log, size = self._ledger.log, logged.index + 1
+            self.beacon = Beacon(log.origin, size, log.root(size))
             self.expires = expires
             span.set(Attr.WORKERS, len(workers))
             span.set(Attr.LOG_INDEX, logged.index)

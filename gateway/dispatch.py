@@ -15,7 +15,7 @@ from typing import Any
 from tenancy.queue import Queue, QueueFullError, Ticket
 from wire.envelope import parse_envelope
 from wire.errors import EnvelopeError, MalformedError, ProtocolFailure
-from wire.limits import CLOCK_SKEW_S, K_MAX, REWRAPS_MAX
+from wire.limits import CLOCK_SKEW_S, K_MAX
 from wire.link import BYTES, CANCEL, DONE, JOB, NOTICE, Message, raw_message
 from wire.notice import RETRY_CODES, verify_notice
 from wire.wraps import parse_wraps
@@ -175,8 +175,7 @@ class Dispatcher:
             ticket = self._queue.pop_for(kids, now)
             if ticket is None:
                 return
-            exchange = self._exchanges[ticket.rid]
-            self._release(exchange, session, next(iter(ticket.kids & kids)))
+            self._release(self._exchanges[ticket.rid], session)
 
     def receive(self, session: Session, message: Message) -> None:
         """Take BYTES, NOTICE or DONE from a worker.
@@ -202,11 +201,8 @@ class Dispatcher:
                 self._drop(exchange)
             elif exchange.state is State.STREAMING:
                 self._cut(exchange)
-            elif exchange.header.retry == "never":
-                # The worker may have acted on it: only the client can decide to send it again.
-                self._refuse(exchange, Refusal(Fault.NO_WORKER, "the worker was lost"))
             else:
-                self._retry(exchange, cause)
+                self._retry_unless_acted_on(exchange, cause)
         self.check_waiting()
 
     def cut(self, exchange: Exchange) -> None:
@@ -255,23 +251,27 @@ class Dispatcher:
         ticket = exchange.ticket
         assert ticket is not None
         now, monotonic = self._clock.wall(), self._clock.monotonic()
-        found = ((kid, self._registry.live(kid, now)) for kid in ticket.kids)
-        ready = [
-            (session.credits, kid, session)
-            for kid, session in found
-            if session is not None and session.can_take(monotonic)
-        ]
+        found = (self._registry.live(kid, now) for kid in ticket.kids)
+        ready = [one for one in found if one is not None and one.can_take(monotonic)]
         if ready:
-            _, kid, session = max(ready, key=lambda item: item[0])
             self._queue.remove(exchange.rid)
-            self._release(exchange, session, kid)
+            self._release(exchange, max(ready, key=lambda session: session.credits))
         elif not self.settling and not any(self._registry.live(kid, now) for kid in ticket.kids):
             self._exhausted(exchange)
 
-    def _release(self, exchange: Exchange, session: Session, kid: bytes) -> None:
+    def _release(self, exchange: Exchange, session: Session) -> None:
+        """Give a request to a worker that holds one of its keys.
+
+        A request may be wrapped to two keys of one worker (old and new, while they rotate). The
+        worker opens the first wrap it can; its other one is no further candidate.
+        """
+        ticket, held = exchange.ticket, session.kids(self._clock.wall())
+        assert ticket is not None
         session.credits -= 1
         self._held.setdefault(session, {})[exchange.rid] = exchange
-        exchange.session, exchange.kid, exchange.state = session, kid, State.RELEASED
+        exchange.session, exchange.state = session, State.RELEASED
+        exchange.kid = next(wrap.kid for wrap in exchange.wraps if wrap.kid in held)
+        exchange.ticket = dataclasses.replace(ticket, kids=ticket.kids - held)
         exchange.trace.released(session.newest.bh)
         self._spawn(self._send_job(exchange, session))
 
@@ -335,28 +335,33 @@ class Dispatcher:
             exchange.close(complete=True)
             self._drop(exchange)
         else:
-            self._retry(exchange, "protocol")
+            self._retry_unless_acted_on(exchange, "protocol")
 
     def _take_back(self, exchange: Exchange) -> None:
         if exchange.session is not None:
             self._held.get(exchange.session, {}).pop(exchange.rid, None)
             exchange.session = None
 
+    def _retry_unless_acted_on(self, exchange: Exchange, cause: str) -> None:
+        """The worker may have acted on it: only the client can decide to send it again."""
+        if exchange.header.retry == "never":
+            self._refuse(exchange, Refusal(Fault.NO_WORKER, "the worker was lost"))
+        else:
+            self._retry(exchange, cause)
+
     def _retry(self, exchange: Exchange, cause: str) -> None:
-        ticket = exchange.ticket
-        assert ticket is not None
-        remaining = ticket.kids - {exchange.kid}
-        if not remaining:
+        assert exchange.ticket is not None
+        if not exchange.ticket.kids:
             self._exhausted(exchange)
             return
         exchange.trace.retried(cause)
         exchange.state = State.QUEUED
-        exchange.ticket = self._queue.put(dataclasses.replace(ticket, kids=remaining))
+        exchange.ticket = self._queue.put(exchange.ticket)
         self._place(exchange)
 
     def _exhausted(self, exchange: Exchange) -> None:
         self._queue.remove(exchange.rid)
-        if exchange.rewraps >= REWRAPS_MAX or len(exchange.kids) >= K_MAX:
+        if not exchange.rewrappable:
             self._refuse(exchange, Refusal(Fault.NO_WORKER, retry_after=5))
             return
         exchange.state = State.REWRAP

@@ -4,14 +4,11 @@ Every refusal is `application/problem+json`. It is an untrusted hint to the clie
 little as helps: a type from a closed list, a sentence without content, a coarse Retry-After.
 """
 
-import json
 from enum import Enum
 from typing import Any
 
 from wire import problems
 
-#: RFC 9457's type for "just the HTTP status": faults that have no name of ours.
-ABOUT_BLANK = "about:blank"
 #: Waits a client may be told. Exact ones would show other tenants' load.
 RETRY_AFTER_S = (1, 2, 5, 10, 30)
 
@@ -34,9 +31,9 @@ class Fault(Enum):
     DUPLICATE = (problems.BAD_ENVELOPE, 409, "a request with this id is in flight")
     NOT_FOUND = (problems.NOT_FOUND, 404, "no such thing here")
     BAD_QUERY = (problems.NOT_FOUND, 400, "a parameter is not valid")
-    BAD_REQUEST = (ABOUT_BLANK, 400, "not valid HTTP")
-    METHOD = (ABOUT_BLANK, 405, "method not allowed")
-    INTERNAL = (ABOUT_BLANK, 500, "the gateway failed")
+    BAD_REQUEST = (problems.BAD_REQUEST, 400, "not valid HTTP")
+    METHOD = (problems.METHOD, 405, "method not allowed")
+    INTERNAL = (problems.INTERNAL, 500, "the gateway failed")
 
     @property
     def urn(self) -> str:
@@ -106,9 +103,6 @@ class Refusal(Exception):  # noqa: N818 -- an answer to the client, not a failur
             extra["retry_after"] = self.retry_after
         if self.notice is not None:
             extra["notice"] = self.notice
-        if fault.urn == ABOUT_BLANK:
-            blank = {"type": ABOUT_BLANK, "status": fault.status, "title": fault.title} | extra
-            return json.dumps(blank).encode()
         document = problems.problem(fault.urn, fault.status, fault.title, self.detail, **extra)
         return problems.encode_problem(document)
 

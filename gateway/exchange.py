@@ -1,7 +1,7 @@
 """One sealed request from admission to the end of its answer, between HTTP and the worker link.
 
-The HTTP side awaits `first()` and iterates `chunks()`; the worker side calls `start`, `feed`,
-`finish`, `fail` and `cut`. Response bytes are passed on unparsed: they are not ours to read.
+The HTTP side awaits `first()` and iterates `chunks()`; the worker side calls `feed`, `fail`,
+`close` and, after a re-wrap, `resume`. Response bytes are passed on unparsed: not ours to read.
 """
 
 import asyncio
@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from tenancy.queue import Ticket
-from wire.header import RequestHeader
+from wire.header import PING, RequestHeader
+from wire.limits import K_MAX, REWRAPS_MAX
 from wire.wraps import Wrap
 
 from .errors import Refusal
@@ -38,6 +39,8 @@ class Exchange:
         header, th: the clear header and its hash.
         wraps: present candidates; `kids` are all there ever were.
         rewrapped: whether `wraps` are not those in the spooled envelope.
+        ticket: its place in line; once a worker has it, the candidates that are left.
+        kid: the key the worker that has it will open it with.
         forget_at: monotonic seconds after which nobody is expected to speak of it any more.
     """
 
@@ -69,6 +72,12 @@ class Exchange:
     def __post_init__(self) -> None:
         """Start with the candidates of the envelope."""
         self.kids.update(wrap.kid for wrap in self.wraps)
+
+    @property
+    def rewrappable(self) -> bool:
+        """Whether new wraps could continue it. A ping is about one key: another proves nothing."""
+        room = self.rewraps < REWRAPS_MAX and len(self.kids) < K_MAX
+        return room and self.header.op != PING
 
     async def first(self) -> None:
         """Wait for the first response byte.

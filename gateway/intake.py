@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from wire.envelope import CONTENT_TYPE, Envelope, parse_envelope
 from wire.errors import ExpiredError, MalformedError
+from wire.excerpt import shown
 from wire.header import RequestHeader, check_times, parse_header
 from wire.ids import b64u
 from wire.limits import HDR_MAX
@@ -23,6 +24,8 @@ from .spool import Entry, SpoolFullError, TooLargeError
 
 MAGIC = b"AHQ1"
 _HEADER_AT = len(MAGIC) + 4
+#: Digits of 2^63; no body is longer, and a longer text is not worth reading as a number.
+LENGTH_DIGITS_MAX = 20
 
 
 def check_headers(request: Request, limit: int, media_type: str) -> None:
@@ -33,15 +36,24 @@ def check_headers(request: Request, limit: int, media_type: str) -> None:
             a declared length above `limit`.
     """
     headers = request.headers
-    if headers.get("content-type", "").split(";")[0].strip().lower() != media_type:
-        raise Refusal(Fault.MEDIA_TYPE, f"expected Content-Type: {media_type}")
+    found = headers.get("content-type")
+    if (found or "").split(";")[0].strip().lower() != media_type:
+        raise Refusal(
+            Fault.MEDIA_TYPE, f"Content-Type: found {shown(found)}, expected {media_type}"
+        )
     if "content-encoding" in headers:
-        raise Refusal(Fault.MEDIA_TYPE, "Content-Encoding is not accepted")
+        raise Refusal(
+            Fault.MEDIA_TYPE,
+            f"Content-Encoding: found {shown(headers['content-encoding'])}, expected none",
+        )
     length = headers.get("content-length", "0")
-    if not length.isdigit() or len(length) > 20:
-        raise Refusal(Fault.BAD_ENVELOPE, "Content-Length is no number")
+    if not (length.isascii() and length.isdigit()) or len(length) > LENGTH_DIGITS_MAX:
+        raise Refusal(
+            Fault.BAD_ENVELOPE,
+            f"Content-Length: found {shown(length)}, expected a number of bytes up to {limit}",
+        )
     if int(length) > limit:
-        raise Refusal(Fault.TOO_LARGE, f"at most {limit} bytes expected, {length} declared")
+        raise Refusal(Fault.TOO_LARGE, f"body: found {length} bytes, expected at most {limit}")
 
 
 async def receive_envelope(
@@ -92,9 +104,17 @@ def check_header(
         Refusal: it does not fit.
     """
     if header.aud != config.aud:
-        raise Refusal(Fault.BAD_ENVELOPE, "aud: the request is for another deployment")
-    if request.headers.get("idempotency-key") != b64u(header.rid):
-        raise Refusal(Fault.BAD_ENVELOPE, "Idempotency-Key: expected the request id (rid)")
+        raise Refusal(
+            Fault.BAD_ENVELOPE,
+            f"aud: found {shown(header.aud)}, expected this deployment, {shown(config.aud)}",
+        )
+    found = request.headers.get("idempotency-key")
+    if found != b64u(header.rid):
+        raise Refusal(
+            Fault.BAD_ENVELOPE,
+            f"Idempotency-Key: found {shown(found)}, expected the request id"
+            f" {shown(b64u(header.rid))}",
+        )
     try:
         check_times(header, clock.wall())
     except ExpiredError as error:
@@ -103,15 +123,19 @@ def check_header(
 
 def _complete_header(head: bytearray) -> RequestHeader | None:
     """The clear header, once all of it is in `head`."""
+    begin = bytes(head[: len(MAGIC)])
+    if not MAGIC.startswith(begin):
+        # Four bytes of what should have been an envelope: in hex, for whoever wrote the client.
+        raise Refusal(
+            Fault.BAD_ENVELOPE,
+            f"envelope: found the bytes {begin.hex()}, expected it to begin with"
+            f" {MAGIC.hex()} ({MAGIC.decode()})",
+        )
     if len(head) < _HEADER_AT:
-        if not MAGIC.startswith(bytes(head[: len(MAGIC)])):
-            raise Refusal(Fault.BAD_ENVELOPE, f"expected to begin with {MAGIC.decode()}")
         return None
     size = int.from_bytes(head[len(MAGIC) : _HEADER_AT], "big")
-    if bytes(head[: len(MAGIC)]) != MAGIC:
-        raise Refusal(Fault.BAD_ENVELOPE, f"expected to begin with {MAGIC.decode()}")
     if size > HDR_MAX:
-        raise Refusal(Fault.BAD_ENVELOPE, f"header of at most {HDR_MAX} bytes expected")
+        raise Refusal(Fault.BAD_ENVELOPE, f"header: found {size} bytes, expected at most {HDR_MAX}")
     if len(head) < _HEADER_AT + size:
         return None
     try:
@@ -125,7 +149,9 @@ async def _spool(entry: Entry, chunk: bytes) -> None:
         await entry.write(chunk)
     except TooLargeError as error:
         limit = entry.spool.entry_max
-        raise Refusal(Fault.TOO_LARGE, f"at most {limit} bytes expected, more were sent") from error
+        raise Refusal(
+            Fault.TOO_LARGE, f"body: found more than {limit} bytes, expected at most that"
+        ) from error
     except SpoolFullError as error:
         raise spool_refusal(error) from error
 
@@ -176,5 +202,7 @@ async def read_small(request: Request, limit: int, config: GatewayConfig, clock:
     async for chunk in _Pace(config, clock).chunks(request):
         body += chunk
         if len(body) > limit:
-            raise Refusal(Fault.TOO_LARGE, f"at most {limit} bytes expected")
+            raise Refusal(
+                Fault.TOO_LARGE, f"body: found more than {limit} bytes, expected at most that"
+            )
     return bytes(body)

@@ -7,8 +7,12 @@ nobody and completes no answer, since no receipt could be made durable.
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from attestation.binding import Beacon
+from evidence.beacon import BeaconProof, prove_beacon
+from evidence.checkpoint import peek_checkpoint
 from evidence.entry import Logged
 from evidence.sequencer import Log
 from wire.errors import UnavailableError
@@ -31,6 +35,15 @@ class Ledger:
     def available(self) -> bool:
         """Whether the log still takes entries."""
         return self.log.stopped is None
+
+    async def dated(self, index: int, beacon: Beacon | None) -> tuple[Logged, BeaconProof | None]:
+        """An entry, and the proof of a beacon of ours, both under one head."""
+        if beacon is None:
+            return await self.log.entry(index), None
+        first, entry = await self.log.entry(beacon.size - 1), await self.log.entry(index)
+        path = self.log.inclusion(first.index, peek_checkpoint(entry.checkpoint).size)
+        first = replace(first, checkpoint=entry.checkpoint, proof=path)
+        return entry, prove_beacon(beacon, first, self.log.consistency)
 
     async def append(self, event_type: str, body: Mapping[str, Any]) -> Logged:
         """Write one event; returns once it is durable.

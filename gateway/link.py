@@ -80,7 +80,8 @@ class Link:
     async def run(self, reader: asyncio.StreamReader) -> None:
         """Serve until the connection ends, then undo everything it stood for."""
         assert len(self.nonce) == NONCE_LEN
-        self.send(json_message(CHALLENGE, {"nonce": b64u(self.nonce), "gw": self.roster.name}))
+        greeting = {"nonce": b64u(self.nonce), "gw": self.roster.name}
+        self.send(json_message(CHALLENGE, {**greeting, "beacon": self.roster.beacon_json()}))
         deadline = asyncio.get_running_loop().call_later(
             self.roster.hello_deadline_s, self._check_admitted
         )
@@ -150,7 +151,8 @@ class Link:
             self.roster.dispatcher.receive(session, message)
         elif kind == MessageType.HEARTBEAT:
             self.roster.renew(session)
-            self.send(json_message(LEASE, {"lease_s": self.roster.lease_s}))
+            lease = {"lease_s": self.roster.lease_s, "beacon": self.roster.beacon_json()}
+            self.send(json_message(LEASE, lease))
         elif kind == MessageType.PULL:
             session.pull(message.json())
             self.roster.renew(session)

@@ -31,8 +31,10 @@ class Registry:
     def add_epoch(self, session: Session, epoch: Epoch) -> None:
         """A worker has new keys."""
         session.epochs.append(epoch)
-        del session.epochs[:-EPOCHS_PER_SESSION_MAX]
         self._learn(session, epoch)
+        cut_off = {old.bh for old in session.epochs[:-EPOCHS_PER_SESSION_MAX]}
+        del session.epochs[:-EPOCHS_PER_SESSION_MAX]
+        self.forget(cut_off - {kept.bh for kept in session.epochs})
 
     def remove(self, session: Session) -> None:
         """A worker is gone; its keys stay known until they expire."""
@@ -77,7 +79,10 @@ class Registry:
         for bh in bhs:
             epoch = self._epochs.pop(bh, None)
             for kid in epoch.kids if epoch is not None else ():
-                self._by_kid.pop(kid, None)
+                # A later binding may list the same key: then it is that one's.
+                if self._by_kid.get(kid) == bh:
+                    del self._by_kid[kid]
+                    self._holder.pop(kid, None)
 
     def expired(self, now: int) -> list[bytes]:
         """Bindings whose keys nobody should ask for any more."""

@@ -3,7 +3,7 @@
 import time
 
 from evidence.events import round_usage
-from wire.header import RequestHeader
+from wire.header import PING, RequestHeader
 from wire.ids import sha256_tag
 
 from .attributes import OPERATIONS, Attr, digest_text, size_class
@@ -75,7 +75,8 @@ class RequestTrace:
     def first_byte(self) -> None:
         """The first sealed byte arrived from the worker."""
         waited = time.monotonic() - self._started
-        self._telemetry.time(Metric.TIME_TO_FIRST_TOKEN, waited, self._labels(None))
+        if self._operation != PING:  # its answer has no token
+            self._telemetry.time(Metric.TIME_TO_FIRST_TOKEN, waited, self._labels(None))
         self._next(SpanName.STREAM)
 
     def receipt(self) -> Trace:

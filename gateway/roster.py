@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from attestation.binding import Beacon
 from wire.errors import AnchorholdError
 
 from .admission import Admission, NotAdmitted
@@ -28,6 +29,7 @@ class Roster:
     Args:
         name: how the gateway introduces itself to workers.
         changed: called when the directory no longer says what is so.
+        beacon: the log prefix that new bindings should name.
     """
 
     name: str
@@ -41,11 +43,17 @@ class Roster:
     journal: Journal
     clock: Clock
     changed: Callable[[], None]
+    beacon: Callable[[], Beacon | None]
     _ends: dict[Session, End] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Admitted workers with a connection."""
         return len(self._ends)
+
+    def beacon_json(self) -> dict[str, str | int] | None:
+        """The beacon as CHALLENGE and LEASE carry it; None while nothing is published."""
+        beacon = self.beacon()
+        return None if beacon is None else beacon.to_json()
 
     def lease_end(self) -> float:
         """When a lease renewed now ends, in monotonic seconds."""

@@ -119,6 +119,7 @@ class Gateway:
             journal=journal,
             clock=clock,
             changed=directory.changed,
+            beacon=lambda: directory.beacon,
         )
         workers = Workers(roster, config.path("worker_socket", "worker.sock"), rng)
         telemetry.gauge(Metric.LEASES, lambda: len(roster))
@@ -153,10 +154,12 @@ class Gateway:
         Raises:
             ConfigError: the worker socket cannot be used.
         """
+        # The first snapshot comes before the first worker: it is the beacon of the worker's keys.
+        pause = await self.directory.attempt()
         await self.workers.open()
         loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(self.directory.run()),
+            loop.create_task(self.directory.run(pause)),
             loop.create_task(self._tick()),
             loop.create_task(self._watch()),
         ]
@@ -218,6 +221,12 @@ def _load_policy(config: GatewayConfig) -> Policy:
     if policy.aud != config.aud:
         raise ConfigError(
             f"admission_policy_file: a policy for {config.aud!r} expected, found {policy.aud!r}"
+        )
+    if config.directory_refresh_s >= policy.beacon_max_age_s:
+        raise ConfigError(
+            f"directory_refresh_s: less than the policy's beacon_max_age_s"
+            f" ({policy.beacon_max_age_s} s) expected, found {config.directory_refresh_s}",
+            hint="a worker's new keys name the last snapshot, which must not be too old by then",
         )
     return policy
 

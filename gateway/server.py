@@ -67,7 +67,10 @@ def bind(host: str, port: int) -> socket.socket:
                 f"port {port} on {host} is in use by another program",
                 hint="set `port` to another number in the configuration, or 0 for any free one",
             ) from error
-        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {error.strerror}",
+            hint="set `host` to an address of this machine and `port` to one this user may use",
+        ) from error
     return sock
 
 

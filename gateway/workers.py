@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wire.errors import ConfigError, UnavailableError
+from wire.ids import b64u
 
 from .link import Link
 from .roster import Roster
@@ -77,7 +78,7 @@ class Workers:
                 continue
             if all(epoch.bh != bh for epoch in session.epochs):
                 continue
-            question = {"wid": wid, "nonce": nonce, "credential": credential}
+            question = {"wid": wid, "nonce": nonce, "bh": b64u(bh), "credential": credential}
             answer = await link.challenge(question)
             if "error" in answer or "binding" not in answer:
                 raise UnavailableError("the worker could not answer the challenge")

@@ -6,14 +6,11 @@ checks are the ones a deployment uses.
 
 import asyncio
 import contextlib
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -27,6 +24,7 @@ from client.session import Options, load_policy
 from enclave_worker.launcher_config import Trust
 from evidence.bundle import verify_bundle
 
+from .demo_folder import demo_folder
 from .deployment import Deployment, create
 from .model_cache import ensure
 from .model_cli import progress_bar
@@ -37,15 +35,24 @@ PROMPT = "In two sentences: why should a hospital verify a server before it send
 MAX_TOKENS = 120
 AUD = "anchorhold-demo"
 
+# No line is wider than a terminal of 80 columns, keys and names filled in.
 SNIPPETS = """
-curl {url}/chat/completions -H 'Authorization: Bearer {key}' \\
+curl {url}/chat/completions \\
+  -H 'Authorization: Bearer {key}' \\
   -H 'Content-Type: application/json' \\
-  -d '{{"model":"{model}","messages":[{{"role":"user","content":"Hello"}}],"stream":true}}'
+  -d '{{"model": "{model}", "stream": true,
+       "messages": [{{"role": "user", "content": "Hello"}}]}}'
 
 from openai import OpenAI
-client = OpenAI(base_url="{url}", api_key="{key}")
-messages = [{{"role": "user", "content": "Hello"}}]
-print(client.chat.completions.create(model="{model}", messages=messages))
+client = OpenAI(
+    base_url="{url}",
+    api_key="{key}",
+)
+answer = client.chat.completions.create(
+    model="{model}",
+    messages=[{{"role": "user", "content": "Hello"}}],
+)
+print(answer.choices[0].message.content)
 """
 
 BANNERS = {
@@ -94,8 +101,7 @@ class Demo:
             model = ensure(self.options.model, report=report)
         name = read(model).name
         self._say(f"{name} from {model}")
-        folder = Path(tempfile.mkdtemp(prefix="anchorhold-demo-"))
-        try:
+        with demo_folder() as folder:
             deployment = create(folder / "d", aud=AUD, now=_now())
             config = StackConfig(
                 deployment=deployment, model_dir=model, model_name=name, port=self.options.port,
@@ -109,8 +115,6 @@ class Demo:
                 ready = time.monotonic() - self.began
                 self._say(f"gateway at {stack.url}, ready {ready:.1f} s after start")
                 yield stack, deployment, name
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def chat(self, stack: Stack, deployment: Deployment, model: str) -> bool:
         """Verify, send one sealed streaming chat, check the receipt; whether all of it held."""
@@ -156,8 +160,9 @@ class Demo:
         self._head("6  yours now: a local OpenAI-compatible proxy; Ctrl-C stops everything")
         self._say(SNIPPETS.format(url=listener.url, key=key, model=model))
         self._say(
-            f"check it yourself:\n  {sys.argv[0]} verify {stack.url}"
-            f" --policy {deployment.tenant_policy} --key-file {deployment.key_file}"
+            f"check it yourself:\n  {sys.argv[0]} verify {stack.url} \\\n"
+            f"    --policy {deployment.tenant_policy} \\\n"
+            f"    --key-file {deployment.key_file}"
         )
         transport = AsyncSealedTransport(
             deployment.tenant_policy, base_url=stack.url, api_key=deployment.api_key,
@@ -169,7 +174,7 @@ class Demo:
 
     def banner(self) -> None:
         """Say what this trust level is, loudly."""
-        self.console.print(f"[bold yellow]{BANNERS[self.options.trust]}[/]")
+        self.console.print(f"[bold yellow]{BANNERS[self.options.trust]}[/]", soft_wrap=False)
 
     @contextmanager
     def _start(self, config: StackConfig) -> Iterator[Stack]:

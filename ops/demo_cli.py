@@ -1,29 +1,26 @@
 """`anchorhold demo`."""
 
 import argparse
+import signal
 from typing import Any
 
+from client.cli_options import add_command
 from wire.errors import ConfigError
 
 from .demo import PROMPT, Demo, DemoOptions
 
-EPILOG = """examples:
-  anchorhold demo                        start everything, chat once, stay up with the proxy
-  anchorhold demo --once                 the same, and stop after the answer
-  anchorhold demo --trust simulated      quotes from a software TPM (needs swtpm and tpm2-tools)
-  anchorhold demo --model ./my-llama     another local model folder
-"""
+EXAMPLES = """\
+anchorhold demo                     start everything, chat once, stay up
+anchorhold demo --once              the same, and stop after the answer
+anchorhold demo --trust simulated   quotes from a software TPM (needs swtpm)
+anchorhold demo --model ./my-llama  another local model folder"""
 PORT_MAX = 65_534  # the proxy takes the next one
 
 
 def register(subparsers: Any) -> None:
     """Add the `demo` command."""
-    demo = subparsers.add_parser(
-        "demo",
-        help="the whole service on this machine, one sealed chat and its proof",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    text = "the whole service on this machine, one sealed chat and its proof"
+    demo = add_command(subparsers, "demo", text, EXAMPLES)
     demo.add_argument("--once", action="store_true", help="exit after the answer")
     demo.add_argument(
         "--trust", choices=("software", "simulated"), default="software", help="kind of evidence"
@@ -57,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
         )
     )
+    # Asked to end, it ends as on Ctrl-C: workers, gateway and folder go with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     demo.banner()
     with demo.service() as (stack, deployment, model):
         verified = demo.chat(stack, deployment, model)

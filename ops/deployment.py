@@ -88,7 +88,9 @@ class Deployment:
             "directory": {"keys": [self._public("directory")]},
             "log": {"origin": f"{self.aud}/log", "vkeys": [self._vkey()]},
             "deny": {"bh": [], "measurements": [], "kids": []},
-            "freshness": {"beacon_max_age_s": 600, "directory_max_age_s": 600},
+            "freshness": {
+                "beacon_max_age_s": 600, "directory_max_age_s": 600, "require_beacon": True,
+            },
         }  # fmt: skip
         text = json.dumps(document, indent=1).encode()
         self.tenant_policy.write_bytes(text)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wire.errors import ConfigError
 
-from .model_import import Report, import_model, quiet
+from .model_import import NO_ROOM, Report, import_model, quiet
 from .model_manifest import FILE as MANIFEST
 from .model_manifest import check_name, verify
 from .model_source import KNOWN
@@ -50,7 +50,10 @@ def ensure(
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"model cache: cannot be created: {error.strerror}") from None
+        raise ConfigError(
+            f"model cache {cache}: cannot be created: {error.strerror}",
+            hint="set ANCHORHOLD_MODELS to a folder this user may write to",
+        ) from None
     with _locked(cache / f".{target.name}.lock"):
         # Left by a process that was killed; only the holder of the lock writes here.
         for stale in (*cache.glob(f".{target.name}.*.tmp"), *cache.glob(f".{target.name}.*.old")):
@@ -62,7 +65,12 @@ def ensure(
                 report("importing again: the cached model does not match its manifest", 0, 1)
             else:
                 return target
-        import_model(source, target, dtype=dtype, force=True, report=report)
+        try:
+            import_model(source, target, dtype=dtype, force=True, report=report)
+        except ConfigError as error:
+            if error.code == NO_ROOM:  # here the folder is ours to choose, and theirs to move
+                error.hint = "free some space, or set ANCHORHOLD_MODELS to a folder that has it"
+            raise
     return target
 
 
@@ -76,7 +84,8 @@ def _key(source: str) -> str:
     except OSError:
         raise ConfigError(
             f"model source {source!r}: found nothing, expected a .gguf file, a Hugging Face "
-            f"folder or one of {sorted(KNOWN)}"
+            f"folder or one of {sorted(KNOWN)}",
+            hint="paths are taken from the folder the command is run in",
         ) from None
     identity = f"{path}\0{newest.st_mtime_ns}\0{newest.st_size}".encode()
     return check_name(f"{path.stem.lower()}-{hashlib.sha256(identity).hexdigest()[:12]}")

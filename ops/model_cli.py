@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,23 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from client.cli_options import add_command
+from client.report import EXIT_INVALID
+from wire.errors import ConfigError
+
 from .model_import import DTYPES, Report, import_model
-from .model_manifest import read, verify
+from .model_manifest import CHANGED, read, verify
 from .model_source import KNOWN
+
+EXAMPLES = """\
+anchorhold model import smollm2 models/smollm2
+anchorhold model verify models/smollm2"""
+IMPORT_EXAMPLES = """\
+anchorhold model import smollm2 models/smollm2
+anchorhold model import ./llama.Q8_0.gguf models/llama --name my-llama"""
+EXITS = """\
+exit codes: 0 ok, 2 a file differs from the manifest, 4 unreadable or usage,
+            130 interrupted, 1 a defect of ours"""
 
 
 def register(subparsers: Any) -> None:
@@ -27,13 +42,16 @@ def register(subparsers: Any) -> None:
 
     `run` returns the exit code and raises AnchorholdError for everything a user can get wrong.
     """
-    model = subparsers.add_parser("model", help="import and check models")
+    model = add_command(subparsers, "model", "import and check models", EXAMPLES, EXITS)
     commands = model.add_subparsers(dest="model_command", required=True, metavar="COMMAND")
 
-    add = commands.add_parser("import", help="turn a GGUF file or HF folder into a model folder")
+    text = "turn a GGUF file or HF folder into a model folder"
+    add = add_command(commands, "import", text, IMPORT_EXAMPLES, EXITS)
     add.add_argument("source", metavar="SOURCE", help=f".gguf, HF folder, or {', '.join(KNOWN)}")
     add.add_argument("dir", metavar="DIR", type=Path, help="folder to make")
-    add.add_argument("--dtype", choices=sorted(DTYPES), default="bfloat16")
+    add.add_argument(
+        "--dtype", choices=sorted(DTYPES), default="bfloat16", help="default: bfloat16"
+    )
     add.add_argument("--name", help="what clients call the model")
     add.add_argument("--force", action="store_true", help="replace a model that is there")
     add.set_defaults(run=_import)
@@ -42,8 +60,10 @@ def register(subparsers: Any) -> None:
         ("inspect", _inspect, "print the manifest as JSON"),
         ("verify", _verify, "check every file against the manifest"),
     ):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("dir", metavar="DIR", type=Path)
+        command = add_command(
+            commands, name, text, f"anchorhold model {name} models/smollm2", EXITS
+        )
+        command.add_argument("dir", metavar="DIR", type=Path, help="model folder")
         command.set_defaults(run=run)
 
 
@@ -85,6 +105,12 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     """Run `model verify`."""
-    manifest = verify(arguments.dir)
+    try:
+        manifest = verify(arguments.dir)
+    except ConfigError as error:
+        if error.code != CHANGED:
+            raise
+        print(f"INVALID ({error.code}): {error.diagnostics()}", file=sys.stderr)
+        return EXIT_INVALID
     print(f"{manifest.name}: {len(manifest.files)} files match the manifest")
     return 0

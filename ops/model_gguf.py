@@ -45,6 +45,7 @@ _KEYS = {
     "llama.vocab_size": "vocab_size",
 }
 _CHECKED = ("llama.attention.value_length", "llama.rope.dimension_count")
+_MAGIC = b"GGUF"
 # What gguf can undo; everything a Llama file on PyPI or the Hub commonly uses.
 _TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
 
@@ -64,8 +65,9 @@ class GgufModel:
             self._reader = gguf.GGUFReader(path)
         except (OSError, ValueError, IndexError, KeyError) as error:
             raise ConfigError(
-                f"model file {path.name}: found no readable GGUF ({type(error).__name__})"
-            ) from None
+                f"model file {path}: found {_begins(path)}, expected a whole GGUF file",
+                hint="fetch the file again: it is cut short, damaged or of another format",
+            ) from error
         self.metadata: Mapping[str, Any] = {
             name: field.contents() for name, field in self._reader.fields.items()
         }
@@ -137,6 +139,19 @@ class GgufModel:
             "mlp_bias": False,
             "tie_word_embeddings": "output.weight" not in self._names,
         }
+
+
+def _begins(path: Path) -> str:
+    """How a file that is no GGUF begins, and its size."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_MAGIC))
+        size = f"{path.stat().st_size} bytes"
+    except OSError as error:
+        return f"nothing readable ({error.strerror})"
+    if magic == _MAGIC:
+        return f"{size} that begin like GGUF and cannot be read to their end"
+    return f"{size} that begin with {magic.hex() or 'nothing'} instead of {_MAGIC.hex()} (GGUF)"
 
 
 def _hf_name(name: str) -> str:

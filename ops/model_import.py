@@ -30,6 +30,9 @@ from .model_source import ModelSource, encode_json, open_source
 DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 # Tokenizer, configuration, file system slack.
 SPACE_MARGIN = 64 << 20
+#: Code of the error for a disk without room.
+NO_ROOM = "no_room"
+_ROOM_HINT = "free some space, or import into a folder on another disk"
 # Progress: (what is being done, how much is done, of how much).
 Report = Callable[[str, int, int], None]
 
@@ -73,24 +76,22 @@ def import_model(
     opened = open_source(source)
     chosen = check_name(name if name is not None else opened.name)
     # 3
-    target.parent.mkdir(parents=True, exist_ok=True)
-    need = opened.parameters * DTYPES[dtype].itemsize + SPACE_MARGIN
-    free = shutil.disk_usage(target.parent).free
-    if free < need:
-        raise ConfigError(
-            f"model import: found {free >> 20} MiB free, expected at least {need >> 20} MiB",
-            hint="free some space, or set ANCHORHOLD_MODELS to a folder that has it",
-        )
     work = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
+        # Made first: where nothing can be written, "0 MiB free" would be true and beside the point.
+        target.parent.mkdir(parents=True, exist_ok=True)
         work.mkdir()
+        _check_room(opened.parameters * DTYPES[dtype].itemsize + SPACE_MARGIN, target.parent)
         _write(opened, work, dtype, report)  # 4
         _accepted(work)  # 5
         manifest = _seal(opened, work, chosen, dtype, report)  # 6
         _publish(work, target)  # 7
     except OSError as error:
-        full = " (the disk is full)" if error.errno == errno.ENOSPC else ""
-        raise ConfigError(f"model import: cannot write: {error.strerror}{full}") from None
+        full = error.errno == errno.ENOSPC
+        raise ConfigError(
+            f"model import: cannot write in {target.parent}: {error.strerror}",
+            hint=_ROOM_HINT if full else "name a folder inside one this user may write to",
+        ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return manifest
@@ -104,13 +105,25 @@ def _check_target(target: Path, *, force: bool) -> None:
         return
     if not (target / MANIFEST).is_file():
         raise ConfigError(
-            f"model folder {target.name!r}: found something that is not an imported model, "
+            f"model folder {str(target)!r}: found something that is not an imported model, "
             "expected a new or empty folder"
         )
     if not force:
         raise ConfigError(
-            f"model folder {target.name!r}: found a model there already, expected a new folder",
+            f"model folder {str(target)!r}: found a model there already, expected a new folder",
             hint="use --force to replace it",
+        )
+
+
+def _check_room(need: int, folder: Path) -> None:
+    """Step 3: bytes needed against bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise ConfigError(
+            f"model import: found {free >> 20} MiB free in {folder}, "
+            f"expected at least {need >> 20} MiB",
+            code=NO_ROOM,
+            hint=_ROOM_HINT,
         )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from wire.errors import ConfigError
 
+#: Code of the error for a folder that is not what its manifest says.
+CHANGED = "model_changed"
 SCHEMA = "anchorhold-model/1"
 FILE = "manifest.json"
 # A manifest lists some ten small entries.
@@ -59,7 +61,7 @@ def read(folder: Path) -> Manifest:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(
-            f"model folder {folder.name!r}: {FILE}: {error.strerror}",
+            f"model folder {str(folder)!r}: {FILE}: {error.strerror}",
             hint="import the model first: anchorhold model import SOURCE DIR",
         ) from None
     try:
@@ -67,7 +69,7 @@ def read(folder: Path) -> Manifest:
     except ValueError:
         document = None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise ConfigError(f"model folder {folder.name!r}: {FILE}: expected schema {SCHEMA!r}")
+        raise ConfigError(f"model folder {str(folder)!r}: {FILE}: expected schema {SCHEMA!r}")
     files = _field(document, "files", dict)
     for name, digest in files.items():
         if not _NAME.fullmatch(name) or not _DIGEST.fullmatch(str(digest)):
@@ -103,13 +105,17 @@ def verify(folder: Path, report: Callable[[int], None] = lambda _: None) -> Mani
     found = {path.name for path in folder.iterdir()} - {FILE}
     for name in sorted(found ^ set(manifest.files)):
         kind = "no such file" if name not in found else "a file the manifest does not list"
-        raise ConfigError(f"model folder {folder.name!r}: {name}: found {kind}")
+        raise ConfigError(
+            f"model folder {str(folder)!r}: {name}: found {kind}, expected what the manifest lists",
+            code=CHANGED,
+        )
     for name, expected in manifest.files.items():
         actual = digest(folder / name, report)
         if actual != expected:
             raise ConfigError(
-                f"model folder {folder.name!r}: {name}: found SHA-256 {actual[:16]}, "
+                f"model folder {str(folder)!r}: {name}: found SHA-256 {actual[:16]}, "
                 f"expected {expected[:16]}",
+                code=CHANGED,
                 hint="the file was changed or damaged: import the model again with --force",
             )
     return manifest

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -22,6 +21,9 @@ from .model_tokenizer import tokenizer_files
 
 # The pickle-based files people most often have instead: loading one can run code.
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth")
+
+
+_PICKLE_HINT = "pickled weights can run code when loaded: convert them where that is acceptable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +155,24 @@ class FolderSource:
 
     def _slices(self) -> Iterator[tuple[str, list[int]]]:
         """Yield (name, shape) of every tensor."""
-        try:
-            with ExitStack() as stack:
-                for shard in self._shards:
-                    file = stack.enter_context(safe_open(shard, framework="pt"))
+        for shard in self._shards:
+            try:
+                with safe_open(shard, framework="pt") as file:
                     for name in file.keys():  # noqa: SIM118 - not a mapping
                         yield name, file.get_slice(name).get_shape()
-        except (OSError, SafetensorError) as error:
-            raise ConfigError(f"model weights: {type(error).__name__}: {error}") from None
+            except OSError as error:
+                raise ConfigError(
+                    f"model weights {shard}: {error.strerror or 'No such file'}, "
+                    "expected every file the index names",
+                    hint="fetch the model folder again",
+                ) from None
+            except SafetensorError as error:
+                size = shard.stat().st_size
+                raise ConfigError(
+                    f"model weights {shard}: found {size} bytes that are not whole safetensors "
+                    f"({str(error)[:80]})",
+                    hint="fetch the file again: it is cut short, damaged or of another format",
+                ) from None
 
     def _weight_files(self) -> list[Path]:
         """Return the safetensors files; raises ConfigError where there are none."""
@@ -173,8 +185,8 @@ class FolderSource:
         pickles = [name for name in _PICKLES if (self._path / name).exists()]
         found = pickles[0] if pickles else "no weights"
         raise ConfigError(
-            f"model folder {self._path.name!r}: found {found}, expected {SINGLE} or {INDEX}",
-            hint="pickled weights can run code when loaded: convert them where that is acceptable",
+            f"model folder {str(self._path)!r}: found {found}, expected {SINGLE} or {INDEX}",
+            hint=_PICKLE_HINT if pickles else "name the folder the model's files are in",
         )
 
 

@@ -4,6 +4,7 @@ Order matters and is the point: a worker is measured first, the policies name th
 only then does a gateway come up that admits nothing else.
 """
 
+import errno
 import json
 import socket
 import subprocess
@@ -15,21 +16,19 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+from attestation.policy import PCR_DEFAULT
+from client.clock import wall_clock
 from enclave_worker.launch import Launcher
 from enclave_worker.launcher_config import LauncherConfig, Trust
 from wire.errors import ConfigError, UnavailableError
 from wire.ids import unb64u
 
 from .deployment import Deployment
+from .tether import TETHERED
 
-#: PCR the worker's measurement is extended into; 8 to 15 cannot be reset by software.
-MEASUREMENT_PCR = 11
 GATEWAY_TIMEOUT_S = 30.0
-#: The same interpreter and packages as this process, whatever is on PATH.
-RUN = "import sys; from ops.cli import main; sys.exit(main())"
 ADMISSION_TIMEOUT_S = 60.0
 
 OnState = Callable[[str, str, Mapping[str, Any]], None]
@@ -125,9 +124,12 @@ class Stack:
     def start_gateway(self) -> None:
         """Start (or start again) the gateway and wait until it answers."""
         log = (self.config.deployment.root / "gateway.log").open("ab")
-        command = [sys.executable, "-P", "-c", RUN, "gateway", "--config"]
+        command = [sys.executable, "-P", "-c", TETHERED, "gateway", "--config"]
         self.gateway = subprocess.Popen(
-            [*command, str(self.config.deployment.gateway_config)], stdout=log, stderr=log
+            [*command, str(self.config.deployment.gateway_config)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
         )
         log.close()
         deadline = time.monotonic() + GATEWAY_TIMEOUT_S
@@ -157,6 +159,8 @@ class Stack:
         except subprocess.TimeoutExpired:
             self.gateway.kill()
             self.gateway.wait()
+        if self.gateway.stdin is not None:
+            self.gateway.stdin.close()
         self.gateway = None
 
     def stop(self) -> None:
@@ -176,7 +180,7 @@ class Stack:
             if launcher.measurement not in rule["measurements"]:
                 rule["measurements"].append(launcher.measurement)
         self.config.deployment.write_policy(
-            accept=list(rules.values()), models=[self.config.model_name], now=int(_now())
+            accept=list(rules.values()), models=[self.config.model_name], now=wall_clock()
         )
 
     def __enter__(self) -> Self:
@@ -188,12 +192,7 @@ class Stack:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop."""
         self.stop()
 
@@ -213,7 +212,7 @@ class Stack:
             return {"kind": "software", "roots": [anchor], "measurements": [], "posture": {}}
         return {
             "kind": "tpm2", "roots": [anchor], "measurements": [],
-            "pcr": MEASUREMENT_PCR, "posture": {},
+            "pcr": PCR_DEFAULT, "posture": {},
         }  # fmt: skip
 
     def _launcher(self, wid: str, on_progress: OnProgress | None) -> Launcher:
@@ -227,6 +226,7 @@ class Stack:
             service_policy=config.deployment.service_policy,
             trust=config.trust,
             software_root=root / "software-root.key" if config.trust == "software" else None,
+            tpm_ca=root / "tpm-ca" if config.trust == "simulated" else None,
             wid=wid,
             engine=config.engine,
             epoch_s=config.epoch_s,
@@ -272,11 +272,12 @@ def check_port(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigError(
+                    f"port {port}: found it in use, expected a free port",
+                    hint="stop what listens there, or choose another one with --port",
+                ) from None
             raise ConfigError(
-                f"port {port}: found it in use ({error.strerror}), expected a free port",
-                hint="stop what listens there, or choose another one with --port",
+                f"port {port}: cannot listen there: {error.strerror}",
+                hint="choose another one with --port; those below 1024 need privileges",
             ) from None
-
-
-def _now() -> float:
-    return time.time()  # noqa: TID251 - a process shell reads the clock

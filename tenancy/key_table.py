@@ -13,6 +13,7 @@ from pathlib import Path
 
 from wire.canonical import parse_strict
 from wire.errors import ConfigError, MalformedError
+from wire.excerpt import json_kind, json_value, listed, shown
 
 from .identity import (
     LIFE_MAX_S,
@@ -86,12 +87,14 @@ class KeyTable:
         """
         if TENANT_PATTERN.fullmatch(tenant) is None:
             raise ConfigError(
-                "tenant: expected 1-64 lower-case letters, digits, '.', '_' or '-', starting with"
-                " a letter or digit"
+                f"tenant: found {shown(tenant)} of {len(tenant)} characters, expected 1-64"
+                " lower-case letters, digits, '.', '_' or '-', starting with a letter or digit"
             )
         wanted = tuple(dict.fromkeys(scopes))
         if not wanted or any(scope not in SCOPES for scope in wanted):
-            raise ConfigError(f"scopes: expected some of {', '.join(SCOPES)}")
+            raise ConfigError(
+                f"scopes: found {listed(wanted)}, expected some of {', '.join(SCOPES)}"
+            )
         if not 0 < life_s <= LIFE_MAX_S:
             raise ConfigError(f"life: expected 1 to {LIFE_MAX_S} seconds, found {life_s}")
         live = sum(
@@ -139,27 +142,46 @@ def _parse_record(item: object, index: int) -> KeyRecord:
     return KeyRecord(**{**item, "scopes": tuple(scopes)})
 
 
+def _outline(document: object) -> str:
+    """What a parsed document is, without what it holds."""
+    if not isinstance(document, dict):
+        return json_kind(document)
+    return f"an object with v {json_value(document.get('v'))} and keys {listed(document, most=4)}"
+
+
 def parse_table(raw: bytes, pepper: bytes) -> KeyTable:
     """Read a table from the bytes of its file.
 
     Raises:
         ConfigError: not a key table of version 1; the message names what was expected.
     """
+    return _with_pepper(_parse_records(raw), pepper)
+
+
+def _with_pepper(records: Mapping[str, KeyRecord], pepper: bytes) -> KeyTable:
     if len(pepper) < PEPPER_BYTES:
         raise ConfigError(f"pepper: expected {PEPPER_BYTES} bytes, found {len(pepper)}")
+    return KeyTable(pepper, records)
+
+
+def _parse_records(raw: bytes) -> Mapping[str, KeyRecord]:
     try:
         document = parse_strict(raw, max_bytes=TABLE_MAX_BYTES)
     except MalformedError as error:
         raise ConfigError(f"key table: not readable as JSON: {error}") from error
     if not isinstance(document, dict) or document.get("v") != 1 or set(document) != {"v", "keys"}:
-        raise ConfigError('key table: expected {"v": 1, "keys": [...]}')
+        raise ConfigError(
+            f'key table: found {_outline(document)}, expected {{"v": 1, "keys": [...]}}'
+        )
     if not isinstance(document["keys"], list):
-        raise ConfigError("key table: expected a list under keys")
+        raise ConfigError(
+            f"key table: found {json_kind(document['keys'])} under keys, expected an array"
+        )
     records = [_parse_record(item, index) for index, item in enumerate(document["keys"])]
     by_kid = {record.kid: record for record in records}
     if len(by_kid) != len(records):
-        raise ConfigError("key table: a key id appears twice")
-    return KeyTable(pepper, by_kid)
+        raise ConfigError("key table: found a key id twice, expected each once")
+    return by_kid
 
 
 def encode_table(table: KeyTable) -> bytes:
@@ -182,12 +204,22 @@ def load_table(path: Path, pepper_file: Path | None = None) -> KeyTable:
     hint = "create one with `anchorhold key create --table FILE --tenant NAME`"
     pepper_file = pepper_file or pepper_path(path)
     try:
-        pepper = pepper_file.read_bytes()
         raw = path.read_bytes()
+        records = _parse_records(raw)
+        pepper = pepper_file.read_bytes()
     except OSError as error:
-        name = Path(error.filename or path).name
-        raise ConfigError(f"key table: cannot read {name}: {error.strerror}", hint=hint) from error
-    return parse_table(raw, pepper)
+        at = Path(error.filename or path)
+        if isinstance(error, IsADirectoryError):
+            hint = "name a file: the table and its pepper are made where there are none"
+        elif isinstance(error, PermissionError):
+            hint = "run this as the user that owns the file"
+        elif path.exists() != pepper_file.exists():
+            hint = "a table and its pepper belong together: restore the one that is missing"
+        raise ConfigError(f"key table: cannot read {at}: {error.strerror}", hint=hint) from error
+    except ConfigError as error:
+        # Whoever named the wrong file must not be told to write over it.
+        raise ConfigError(f"{error.message} ({path})", hint="name another file") from error
+    return _with_pepper(records, pepper)
 
 
 def save_table(table: KeyTable, path: Path) -> None:
@@ -221,5 +253,9 @@ def open_or_create(
             file.write(table.pepper)
         save_table(table, path)
     except OSError as error:
-        raise ConfigError(f"key table: cannot create {path.name}: {error.strerror}") from error
+        at = error.filename or path
+        raise ConfigError(
+            f"key table {path}: cannot create {at}: {error.strerror}",
+            hint="name a file in a folder this user may write to",
+        ) from error
     return table

@@ -14,6 +14,8 @@ TENANT_REQUESTS_MAX = 256
 TENANT_BYTES_MAX = 64 * 1024 * 1024
 #: Requests waiting in all: bounds the gateway's memory and the time of a scan.
 GLOBAL_REQUESTS_MAX = 4096
+# Below this, rebuilding a heap costs more than the entries it would free.
+SPARE_ENTRIES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,8 @@ class _Load:
 class Queue:
     """First-come order with an index by key id: finding the next ticket for a worker is O(log n).
 
-    Each key id has a heap of (order, rid); entries of removed tickets are skipped lazily and the
-    heap is dropped when it runs empty.
+    Each key id has a heap of (order, rid). Entries of removed tickets are skipped lazily; a heap is
+    rebuilt when most of it is such entries and dropped when it runs empty.
     """
 
     caps: Caps = field(default_factory=Caps)
@@ -164,6 +166,10 @@ class Queue:
 
     def _trim(self, kid: bytes) -> None:
         heap = self._by_kid.get(kid)
+        # One ticket that waits at the head would otherwise keep every entry behind it for ever.
+        if heap is not None and len(heap) > 2 * len(self._tickets) + SPARE_ENTRIES:
+            heap[:] = [entry for entry in heap if self._live(kid, entry) is not None]
+            heapq.heapify(heap)
         while heap and self._live(kid, heap[0]) is None:
             heapq.heappop(heap)
         if heap is not None and not heap:

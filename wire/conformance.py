@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .errors import AnchorholdError, MalformedError
+from .excerpt import json_kind, shown
 from .framing import FINAL, FrameOpener, FrameSealer
 from .records import decode, encode
 from .schedule import RequestKeys, ResponseKeys, r_kid, transcript_hash, wrap_info
@@ -54,10 +55,18 @@ def run_vectors(doc: object) -> list[CaseResult]:
         MalformedError: not a file of this schema.
     """
     if not isinstance(doc, Mapping) or doc.get("schema") != SCHEMA:
-        raise MalformedError(f"vectors: expected schema {SCHEMA}")
+        found = json_kind(doc)
+        if isinstance(doc, Mapping):
+            schema = doc.get("schema")
+            text = shown(schema) if isinstance(schema, str) else json_kind(schema)
+            found = f"schema {text}" if "schema" in doc else "an object without a schema"
+        raise MalformedError(f"vectors: found {found}, expected schema {SCHEMA}")
     vectors, rejects = doc.get("vectors"), doc.get("reject", [])
     if not isinstance(vectors, list) or not isinstance(rejects, list):
-        raise MalformedError("vectors: expected lists `vectors` and `reject`")
+        raise MalformedError(
+            f"vectors: found {json_kind(vectors)} under `vectors` and {json_kind(rejects)} under "
+            "`reject`, expected two arrays"
+        )
     exchanges: dict[str, _Exchange] = {}
     return [
         *_cases(vectors, lambda entry: _run_vector(entry, exchanges)),

@@ -18,7 +18,6 @@ from .limits import FRAME_CT_MAX, FRAME_HEAD, FRAME_PT_MAX, FRAMES_MAX, TAG_LEN
 
 MORE: Final = 0
 FINAL: Final = 1
-OVERHEAD: Final = FRAME_HEAD + TAG_LEN  # bytes a frame adds to its plaintext
 
 
 def frame_head(final: bool, ct_len: int) -> bytes:

@@ -25,8 +25,9 @@ from .suites import HYBRID, SUITES
 Pad = Literal["cadence", "bucket", "off"]
 Retry = Literal["safe", "never"]
 
+PING: Final = "ping"  # asks for nothing but a sign of the key
 OPS: Final = frozenset(
-    {"chat", "completion", "embed", "vector.query", "vector.write", "admin", "ping"}
+    {"chat", "completion", "embed", "vector.query", "vector.write", "admin", PING}
 )
 PADS: Final = frozenset({"cadence", "bucket", "off"})
 RETRIES: Final = frozenset({"safe", "never"})

@@ -23,6 +23,10 @@ REQUEST_MIN: Final = 1024  # smaller requests are padded up: short prompts look 
 PLAINTEXT_MAX: Final = (BODY_MAX + 2 * REQUEST_HEAD_MAX) * 9 // 8
 # A sender fills its frames. Empty ones cost the worker a decryption each: their number is bounded.
 REQUEST_FRAMES_MAX: Final = 4096
+# Of a response, FINAL aside: 29 hours of a frame every 100 ms. A reader keeps a hash of each.
+RESPONSE_FRAMES_MAX: Final = 1_048_576
+# Answer text a token may stand for: vocabularies have entries of a few hundred bytes.
+TOKEN_TEXT_MAX: Final = 1024
 K_MAX: Final = 8  # wraps in one envelope, and kids in all over the life of a request
 REWRAPS_MAX: Final = 2  # a lying gateway could ask for more wraps to widen who can open the body
 WRAP_MAX: Final = 2048  # the hybrid wrap is 1200 bytes; room for nothing unexpected

@@ -25,7 +25,7 @@ _DONE_LABEL: Final = b"anchorhold/1 done\0"
 class MessageType(IntEnum):
     """G→W is gateway to worker, W→G the other way."""
 
-    CHALLENGE = 1  # G→W {"nonce","gw"} on connect
+    CHALLENGE = 1  # G→W {"nonce","gw","beacon"} on connect
     HELLO = 2  # W→G {"wid","binding","evidence","posture","sig","activation"}
     ACTIVATE = 3  # G→W {"id","credential"} for evidence kinds that need it
     ACTIVATED = 4  # W→G {"id","answer"}
@@ -34,7 +34,7 @@ class MessageType(IntEnum):
     KEYS = 7  # W→G HELLO for the next epoch
     PULL = 8  # W→G {"n","seq","sig"} credits, added up
     HEARTBEAT = 9  # W→G {}
-    LEASE = 10  # G→W {"lease_s"}
+    LEASE = 10  # G→W {"lease_s","beacon"}
     JOB = 11  # G→W rid ‖ envelope
     CANCEL = 12  # G→W rid
     BYTES = 13  # W→G rid ‖ response bytes
@@ -42,8 +42,8 @@ class MessageType(IntEnum):
     RECEIPT = 15  # W→G rid ‖ JSON {"event"}
     LOGGED = 16  # G→W rid ‖ JSON {"index","leaf","blind","event","checkpoint","proof"}
     DONE = 17  # W→G rid ‖ JSON {"usage","finish","sig"}
-    CHALLENGE_JOB = 18  # G→W {"id","wid","nonce","credential"?}
-    CHALLENGE_ANSWER = 19  # W→G {"id","binding"?,"evidence"?,"answer"?}
+    CHALLENGE_JOB = 18  # G→W {"id","wid","nonce","bh","credential"?}
+    CHALLENGE_ANSWER = 19  # W→G {"id","binding"?,"evidence"?,"posture"?,"answer"?}
     GOODBYE = 20  # W→G {} draining
 
 

@@ -13,7 +13,6 @@ from .limits import FRAME_PT_MAX
 from .padding import request_size
 from .records import DATA, RECORD_HEAD, TOKENS, Record, TokenDelta
 
-_TEXT_HEAD = RECORD_HEAD + 2  # record head and text length of a TOKENS record
 _RUNE_MAX = 4  # bytes of the longest UTF-8 character
 _MERGE_MAX: Final = 32_768  # characters; keeps a merged text under the u16 length
 

@@ -24,6 +24,9 @@ TOO_LARGE: Final = URN + "too_large"
 KID_UNKNOWN: Final = URN + "kid_unknown"
 BAD_ENVELOPE: Final = URN + "bad_envelope"
 NOT_FOUND: Final = URN + "not_found"
+BAD_REQUEST: Final = URN + "bad_request"
+METHOD: Final = URN + "method"
+INTERNAL: Final = URN + "internal"
 
 TYPES: Final = frozenset(
     {
@@ -37,6 +40,9 @@ TYPES: Final = frozenset(
         KID_UNKNOWN,
         BAD_ENVELOPE,
         NOT_FOUND,
+        BAD_REQUEST,
+        METHOD,
+        INTERNAL,
     }
 )
 _RETRY_AFTER_MAX = 3600  # seconds; a gateway cannot park a client for longer

@@ -24,7 +24,7 @@ from .errors import (
 )
 from .framing import FrameOpener, FrameSealer
 from .ids import b64u, unb64u
-from .limits import RHDR_MAX, VERSION
+from .limits import RESPONSE_FRAMES_MAX, RHDR_MAX, VERSION
 from .records import HEAD, RECEIPT, Record, decode, encode
 from .schedule import RequestKeys, ResponseKeys, r_kid
 
@@ -116,6 +116,7 @@ class ResponseReader:
         keys: its request keys.
         R: its response secret (`SealedRequest.R`).
         kids: every key it was wrapped to so far.
+        frames_max: frames accepted, the final one aside; the hash of each is kept.
 
     Attributes:
         kid: the key that answered, once the prelude was read.
@@ -128,6 +129,7 @@ class ResponseReader:
     __slots__ = (
         "_R",
         "_failed",
+        "_frames_max",
         "_keys",
         "_kids",
         "_opener",
@@ -148,7 +150,9 @@ class ResponseReader:
         keys: RequestKeys,
         R: bytes,  # noqa: N803 -- the name in the specification
         kids: Collection[bytes],
+        frames_max: int = RESPONSE_FRAMES_MAX,
     ) -> None:
+        self._frames_max = frames_max
         self._th = th
         self._rid = rid
         self._keys = keys
@@ -186,7 +190,10 @@ class ResponseReader:
         if self._opener is None:
             return []
         found: list[Record] = []
-        for pt in self._opener.feed(chunk):
+        plaintexts = self._opener.feed(chunk)
+        if self.frames > self._frames_max:
+            raise FrameError(f"response: at most {self._frames_max} frames expected")
+        for pt in plaintexts:
             records = decode(pt)
             self._check_order(records)
             found += records

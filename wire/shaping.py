@@ -252,7 +252,7 @@ class BodyShaper(_Stream):
             return []
         return [*self.settle(), self._final(self._padded)]
 
-    def settle(self) -> list[FramePlan]:
+    def settle(self) -> list[FramePlan]:  # type: ignore[explicit-override]  # 3.12's
         plans: list[FramePlan] = []
         if self._padded and self._queue:
             return [FramePlan(records, size) for records, size in paginate(self._queue)]

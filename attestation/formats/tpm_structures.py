@@ -25,7 +25,7 @@ HASHES: Final[Mapping[int, str]] = MappingProxyType(
     {0x0004: "sha1", 0x000B: "sha256", 0x000C: "sha384", 0x000D: "sha512"}
 )
 ALG_RSA, ALG_NULL, ALG_RSAES, ALG_OAEP = 0x0001, 0x0010, 0x0015, 0x0017
-ALG_RSASSA, ALG_RSAPSS, ALG_ECDSA, ALG_ECDAA = 0x0014, 0x0016, 0x0018, 0x001A
+ALG_RSASSA, ALG_RSAPSS, ALG_ECDSA = 0x0014, 0x0016, 0x0018
 ALG_ECC = 0x0023
 CURVES: Final[Mapping[int, ec.EllipticCurve]] = MappingProxyType(
     {0x0003: ec.SECP256R1(), 0x0004: ec.SECP384R1()}

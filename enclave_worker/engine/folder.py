@@ -39,10 +39,10 @@ class ModelFolder:
     def read(cls, path: Path) -> "ModelFolder":
         """Read the JSON files; raises ModelError naming the file, found and expected."""
         if not path.is_dir():
-            raise ModelError(f"model folder: found no folder at {path.name!r}, expected one")
+            raise ModelError(f"model folder: found no folder at {str(path)!r}, expected one")
         if not (path / "config.json").is_file():
             raise ModelError(
-                f"model folder {path.name!r}: found no config.json, expected a Hugging Face folder "
+                f"model folder {str(path)!r}: found no config.json, expected a Hugging Face folder "
                 "(config.json, *.safetensors, tokenizer.json)"
             )
         raw = read_json(path / "config.json")

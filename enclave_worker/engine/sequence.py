@@ -15,7 +15,7 @@ class GenerationRequest:
         params: sampling.
         tenant: opaque handle, carried for fair scheduling and page quotas; never a name.
         weight: the tenant's share, carried for fair scheduling.
-        cache_salt: keys a tenant's prefix cache; minted inside the enclave, never by the caller.
+        cache_salt: keys the prefix cache: the caller's sealed salt, or one drawn for this request.
     """
 
     id: str
@@ -41,7 +41,6 @@ class Sequence:
         limit: longest length `tokens` may reach.
         pages: page ids of the KV pool, one for each 16 tokens, in order.
         computed: tokens whose keys and values are stored.
-        cancelled: set by cancel(); the sequence leaves before the next step.
     """
 
     request: GenerationRequest
@@ -51,7 +50,6 @@ class Sequence:
     limit: int
     pages: list[int] = field(default_factory=list)
     computed: int = 0
-    cancelled: bool = False
 
     @property
     def id(self) -> str:

@@ -28,7 +28,7 @@ _CREATE_RULESET_VERSION = 1
 _RULE_PATH_BENEATH = 1
 
 # linux/landlock.h, LANDLOCK_ACCESS_FS_*
-_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 1, 1 << 2, 1 << 3
 _ABI1_FS = (1 << 13) - 1  # … up to MAKE_SYM
 _REFER = 1 << 13  # ABI 2: rename and link across folders
 _TRUNCATE = 1 << 14  # ABI 3

@@ -13,7 +13,6 @@ import errno
 import mmap
 import os
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 from typing import Literal, Self
 
 from attestation.posture import Control
@@ -73,12 +72,7 @@ class SecretBytes:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -45,17 +45,19 @@ def keys_routes(gateway: Gateway) -> APIRouter:
 
     @router.get("/v1/keys/{bh}", response_class=Response)
     async def get_binding(bh: str) -> Response:
-        """What one listed worker presented, and the log entry of our verdict on it."""
+        """What one listed worker presented, our logged verdict on it, and what dates its beacon."""
         epoch = gateway.registry.epoch(_binding_hash(bh))
         if epoch is None:
             raise Refusal(Fault.NOT_FOUND, "no admitted binding has this hash")
-        verdict = await gateway.ledger.log.entry(epoch.verdict.index)
+        named = epoch.appraised.binding.beacon
+        verdict, beacon = await gateway.ledger.dated(epoch.verdict.index, named)
         return JSONResponse(
             {
                 "binding": b64u(epoch.appraised.binding.raw),
                 "evidence": [item.to_json() for item in epoch.evidence],
                 "posture": None if epoch.posture is None else b64u(epoch.posture),
                 "inclusion": verdict.to_json(),
+                "beacon": None if beacon is None else beacon.to_json(),
             },
             headers=_FRESH,
         )

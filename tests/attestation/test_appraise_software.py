@@ -376,7 +376,10 @@ def test_step_20_refuses_a_binding_that_claims_another_image(tee: SoftwareTee) -
 
 def test_step_21_refuses_a_measurement_the_policy_does_not_list(tee: SoftwareTee) -> None:
     tee.rule["measurements"] = [OTHER]
-    refused(tee.appraise(), "measurement_not_accepted")
+    verdict = refused(tee.appraise(), "measurement_not_accepted")
+    said = verdict.reasons[0].detail
+    assert said.startswith(f"measurement: found {tee.measurement()}, expected sha256:")
+    assert OTHER[:23] in said
 
 
 # ---------------------------------------------------------------- across steps

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -272,6 +273,30 @@ def test_a_restarted_tpm_keeps_its_endorsement_and_forgets_its_registers(
     assert after.ak.raw != before.ak.raw
     assert after.pcrs[11] == before.pcrs[11]
     assert {path.name for path in tmp_path.iterdir()} == {"d" * 100, "ca"}
+
+
+def test_tpms_made_at_once_under_one_ca_share_a_root_and_no_key(
+    tmp_path: Path, attester: TpmAttester
+) -> None:
+    del attester  # skips where there is no simulator
+    with ThreadPoolExecutor() as pool:
+        made = pool.map(lambda name: TpmAttester(tmp_path / name, tmp_path / "ca"), "ab")
+        one, two = made
+    try:
+        assert one.trust_anchor() == two.trust_anchor()
+        bodies = []
+        for tpm in (one, two):
+            tee = RealTee(tpm)
+            tpm.measure(tee.parts)
+            verdict = tee.appraise()
+            assert isinstance(verdict, AppraisedEvidence), verdict
+            bodies.append(parse_body(tee.evidence(tee.binding()).body))
+        assert bodies[0].ek.raw != bodies[1].ek.raw
+        assert bodies[0].ek_cert != bodies[1].ek_cert
+        assert bodies[0].chain == bodies[1].chain
+    finally:
+        one.close()
+        two.close()
 
 
 def test_missing_programs_are_named_with_what_to_do(

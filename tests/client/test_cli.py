@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from client import cli
+from wire.envelope import parse_envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,10 +78,66 @@ def test_no_weak_trust_is_ever_called_by_a_strong_word(
         assert "confidential" not in text.lower()
 
 
+@pytest.mark.parametrize(
+    ("key", "expected", "said"),
+    [
+        ("right", 0, "API key: accepted by the gateway"),
+        ("none", 0, "API key: not sent, not tested"),
+        ("wrong", 4, "API key: refused by the gateway (401)"),
+    ],
+)
+def test_verify_says_what_became_of_the_api_key(
+    run: Any, server: Loopback, service: Service, policy: Path, monkeypatch: pytest.MonkeyPatch,
+    key: str, expected: int, said: str,
+) -> None:  # fmt: skip
+    keys = {"right": service.api_key, "none": "", "wrong": "anchorhold_other_key"}
+    monkeypatch.setenv("ANCHORHOLD_API_KEY", keys[key])
+    code, out, _ = run("verify", server.url, "--policy", policy)
+    assert code == expected
+    assert any(line.startswith(said) for line in out.splitlines())
+    assert ("check the API key" in out) == (key == "wrong")
+    assert not keys[key] or keys[key] not in out
+    code, out, _ = run("verify", server.url, "--policy", policy, "--json")
+    document = json.loads(out)
+    assert (code, document["ok"]) == (expected, key != "wrong")
+    assert f"API key: {document['api_key']}" == said or key == "none"
+
+
 def test_verify_as_json(run: Any, server: Loopback, policy: Path) -> None:
     code, out, _ = run("verify", server.url, "--policy", policy, "--json")
     document = json.loads(out)
     assert (code, document["ok"], document["trust"]) == (0, True, "software")
+
+
+def test_verify_strict_shows_live_evidence_and_a_ping_for_each_worker(
+    run: Any, server: Loopback, policy: Path
+) -> None:
+    code, out, _ = run("verify", server.url, "--policy", policy, "--strict")
+    assert code == 0
+    lines = out.splitlines()
+    for said in (" 8 live evidence: answers our nonce", " 12 key answers a ping: key "):
+        assert sum(line.startswith("ok ") and said in line for line in lines) == 3
+
+
+def test_verify_strict_refuses_a_worker_that_another_answers_for(
+    run: Any, server: Loopback, service: Service, policy: Path
+) -> None:
+    service.lies.add("ping_other_worker")
+    code, out, _ = run("verify", server.url, "--policy", policy, "--strict")
+    assert code == 2
+    assert "REFUSED (possession_unproven)" in out
+
+
+@pytest.mark.parametrize(("flag", "ops"), [("--live", ["chat"]), ("--strict", ["ping"] * 3)])
+def test_chat_takes_the_same_proofs(
+    run: Any, server: Loopback, service: Service, policy: Path, flag: str, ops: list[str]
+) -> None:
+    words = ("--url", server.url, "--policy", policy, "--model", "m", flag)
+    code, out, _ = run("chat", *words, "hello there")
+    assert (code, out) == (0, "You said: hello there\n")
+    sealed = [parse_envelope(seen.body) for seen in service.seen if seen.path == "/v1/sealed"]
+    assert [one.header.op for one in sealed][: len(ops)] == ops
+    assert sum(seen.path.endswith("/challenge") for seen in service.seen) == 3
 
 
 @pytest.mark.parametrize(
@@ -214,12 +271,15 @@ def test_policy_check_says_what_a_policy_lets_through(
     assert "min_workers is 1" in out
     document = json.loads(policy.read_bytes())
     for name, change, expected in (
-        ("unknown", {"surprise": 1}, 2),
+        ("unknown", {"surprise": 1}, 4),
         ("expired", {"not_before": 1, "expires": 2}, 3),
     ):
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(document | change))
         assert run("policy", "check", path)[0] == expected
+        # One rule for all commands: the same file gets the same code wherever it is named.
+        assert run("verify", "http://127.0.0.1:9", "--policy", path)[0] == expected
+        assert run("receipt", "verify", path, "--policy", path)[0] in (expected, 4)
     assert json.loads(run("policy", "check", policy, "--json")[1])["ok"] is True
 
 

@@ -62,7 +62,7 @@ def test_every_argument_is_described(name: str) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_an_example_that_parses(name: str) -> None:
     blocks = re.findall(r"```sh\n(.*?)```", SECTIONS[name], flags=re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     assert lines
     for line in lines:
         assert line.startswith(name + " "), line

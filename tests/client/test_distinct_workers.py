@@ -97,6 +97,45 @@ def test_one_worker_under_three_bindings_is_below_a_minimum_of_three(
         client.chat(MESSAGES, "m")
 
 
+def test_a_list_that_is_seen_to_be_padded_is_below_a_minimum_above_k(
+    options: Callable[..., Options],
+) -> None:
+    """Two of four entries are one worker's: once both were drawn, three workers at most remain."""
+    service = Service()
+    service.policy_changes |= {"k": 2, "min_workers": 4}
+    for number in range(2):
+        service.add(epoch("w", number, service.now))
+    for seed in ("x", "y"):
+        service.add(SoftwareTee(seed, service.now))
+    caught: BelowPolicyError | None = None
+    with service.serve() as server, connect(service, server.url, options) as client:
+        for _ in range(64):  # each request draws anew, until both epochs were seen
+            try:
+                client.chat(MESSAGES, "m")
+            except BelowPolicyError as error:
+                caught = error
+                break
+        assert caught is not None
+        assert "at least 4 workers for 'm' expected, found 3 in 4 entries" in caught.message
+        with pytest.raises(BelowPolicyError):  # and remembered: no later draw forgets it
+            client.chat(MESSAGES, "m")
+
+
+def test_a_minimum_above_k_is_met_by_a_long_enough_list_of_distinct_workers(
+    options: Callable[..., Options],
+) -> None:
+    service = Service()
+    service.policy_changes |= {"k": 2, "min_workers": 3}
+    for number in range(2):
+        service.add(epoch("w", number, service.now))
+    for seed in ("x", "y"):
+        service.add(SoftwareTee(seed, service.now))
+    with service.serve() as server, connect(service, server.url, options) as client:
+        assert len(client.verify().workers) == 2
+        for _ in range(12):
+            assert client.chat(MESSAGES, "m").text == "You said: hello"
+
+
 def test_two_epochs_are_both_usable_and_count_as_one_worker(
     options: Callable[..., Options],
 ) -> None:

@@ -100,6 +100,8 @@ def test_another_host_name_is_refused(proxy: Running, service: Service, host: st
     headers = {"authorization": f"Bearer {KEY}", "host": host}
     reply = httpx2.get(f"{proxy.url}/v1/models", headers=headers)
     assert reply.status_code == 421
+    message = reply.json()["error"]["message"]
+    assert f"Host: found '{host}', expected 127.0.0.1:" in message
     assert service.seen == []
 
 

@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md")])
+COLUMNS = 80  # of a terminal nobody has widened
+RE_BLOCK = re.DOTALL | re.MULTILINE
 PACKAGES = "wire|attestation|evidence|tenancy|enclave_worker|gateway|client|anchorhold|ops"
 
 
@@ -33,10 +35,20 @@ def test_python_snippets_compile(path: Path) -> None:
 def test_make_targets_named_in_documents_exist(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for block in fenced(path.read_text(), "sh"):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["make"]:
                 assert words[1] in targets, line
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_is_typed_into_a_terminal_fits_its_width(path: Path) -> None:
+    readme = path == ROOT / "README.md"
+    blocks = [block for name in ("sh", "toml") for block in fenced(path.read_text(), name)]
+    # The first page is read in terminals too: there, everything in a block fits.
+    blocks += re.findall(r"^```\w*\n(.*?)^```", path.read_text(), RE_BLOCK) if readme else []
+    wide = [line for block in blocks for line in block.splitlines() if len(line) > COLUMNS]
+    assert not wide
 
 
 def anchorhold_lines() -> list[str]:

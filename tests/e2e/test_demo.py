@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 from simulators.models import tiny_llama
 
-from ops.stack import RUN, free_port
+from ops.demo_folder import demo_folder
+from ops.stack import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-demo"), pytest.mark.timeout(180)]
+
+RUN = "import sys; from ops.cli import main; sys.exit(main())"
 
 
 def command(*arguments: str) -> list[str]:
@@ -63,7 +66,10 @@ def test_the_demo_runs_on_quotes_of_a_software_tpm(temporary: Path) -> None:
     assert "below policy" in done.stdout
 
 
-def test_the_demo_stays_up_with_a_proxy_until_interrupted(temporary: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_demo_stays_up_with_a_proxy_until_it_is_ended(
+    temporary: Path, end: signal.Signals
+) -> None:
     model = tiny_llama(temporary / "tiny", hidden=64)
     port = free_port()
     child = subprocess.Popen(
@@ -78,15 +84,35 @@ def test_the_demo_stays_up_with_a_proxy_until_interrupted(temporary: Path) -> No
                 if probe.connect_ex(("127.0.0.1", port + 1)) == 0:
                     break
             time.sleep(0.1)
-        child.send_signal(signal.SIGINT)
+        child.send_signal(end)
         output, _ = child.communicate(timeout=30)
     finally:
         child.kill()
+    if end is signal.SIGKILL:
+        ended_outright(temporary, port)
+        return
     assert child.returncode in (0, 130), output
     assert "curl http://127.0.0.1:" in output
     assert "from openai import OpenAI" in output
     assert "Traceback" not in output
     assert not list(temporary.glob("anchorhold-demo-*"))
+
+
+def ended_outright(temporary: Path, port: int) -> None:
+    """A killed demo cleans nothing up: its gateway ends by itself, the next demo deletes."""
+    deadline = time.monotonic() + 20
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        while True:
+            try:
+                probe.bind(("127.0.0.1", port))
+                break
+            except OSError:
+                assert time.monotonic() < deadline, "the gateway outlived its demo"
+                time.sleep(0.1)
+    assert len(list(temporary.glob("anchorhold-demo-*"))) == 1
+    with demo_folder(temporary) as folder:
+        assert list(temporary.glob("anchorhold-demo-*")) == [folder]
 
 
 def test_a_port_in_use_is_named_before_anything_is_started(temporary: Path) -> None:

@@ -56,7 +56,7 @@ def freeze_worker(stack: Stack, wid: str) -> None:
         os.kill(victim, signal.SIGSTOP)
 
 
-def worker_of(stack: Stack, client: Client, stream: object) -> str:
+def worker_of(stack: Stack, stream: object) -> str:
     wid = stream._stream.answered.worker.appraised.binding.wid
     assert wid in stack.launchers
     return str(wid)
@@ -76,7 +76,7 @@ def test_a_worker_lost_before_the_first_byte_is_not_the_clients_problem(
             for _ in stream:
                 pass
             assert stream.complete
-            assert worker_of(pair, client, stream) == "worker-2" or timer.finished.is_set()
+            assert worker_of(pair, stream) == "worker-2" or timer.finished.is_set()
         timer.join()
 
 
@@ -87,7 +87,7 @@ def test_a_worker_lost_after_the_first_byte_truncates_the_stream(
         stream = client.chat(QUESTION, "tiny", stream=True, max_tokens=LONG, ignore_eos=True)
         deltas = iter(stream)
         next(deltas)
-        kill_worker(pair, worker_of(pair, client, stream))
+        kill_worker(pair, worker_of(pair, stream))
         with pytest.raises(StreamTruncated):
             for _ in deltas:
                 pass
@@ -114,7 +114,7 @@ def test_leaving_a_stream_early_cancels_the_work(pair: Stack, tmp_path: Path) ->
     with connect(pair, tmp_path) as client:
         stream = client.chat(QUESTION, "tiny", stream=True, max_tokens=LONG, ignore_eos=True)
         next(iter(stream))
-        wid = worker_of(pair, client, stream)
+        wid = worker_of(pair, stream)
         stream.close()
     log = pair.config.deployment.root / f"{wid}.log"
     deadline = time.monotonic() + 3

@@ -59,12 +59,12 @@ def test_a_file_is_read_with_paths_relative_to_itself(tmp_path: Path) -> None:
     [
         ({"mystery": 1}, "unknown key 'mystery'"),
         ({"aud": None}, "key 'aud' is missing"),
-        ({"aud": 5}, "aud is int, expected str"),
-        ({"epoch_s": True}, "epoch_s is bool, expected int"),
-        ({"engine": "fast"}, "engine is str, expected dict"),
+        ({"aud": 5}, "aud: found an integer, expected text"),
+        ({"epoch_s": True}, "epoch_s: found true or false, expected an integer"),
+        ({"engine": "fast"}, "engine: found text, expected a table"),
         ({"trust": "hardware"}, "found 'hardware', expected software or simulated"),
-        ({"wid": "w" * 65}, "wid: expected 1 to 64"),
-        ({"model_name": "né"}, "model_name: expected 1 to 96 printable ASCII"),
+        ({"wid": "w" * 65}, "wid: found .* of 65 characters, expected 1 to 64"),
+        ({"model_name": "né"}, "model_name: found .*, expected 1 to 96 printable ASCII"),
         ({"service_policy": "nowhere.json"}, "nowhere.json: No such file"),
         ({"gateway_socket": "s" * 200}, "gateway_socket: found .* bytes"),
     ],
@@ -77,11 +77,18 @@ def test_each_wrong_key_is_named_with_what_was_expected(
 
 
 def test_a_missing_or_broken_file_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="found no file"):
-        read_config(tmp_path / "nowhere.toml")
     (tmp_path / "broken.toml").write_text("= =")
-    with pytest.raises(ConfigError, match=r"broken\.toml"):
-        read_config(tmp_path / "broken.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    for name, said in (
+        ("nowhere.toml", "cannot read .*nowhere.toml: No such file"),
+        ("", "cannot read .*: Is a directory"),
+        ("broken.toml", "broken.toml: found text that is not TOML"),
+        ("binary.toml", "binary.toml: found bytes that are no text, expected TOML settings"),
+    ):
+        with pytest.raises(ConfigError, match=said) as refused:
+            read_config(tmp_path / name)
+        assert "worker.md" in refused.value.hint
+        assert "Errno" not in refused.value.message
 
 
 def test_a_folder_that_is_no_model_is_told_what_it_lacks(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.sandbox]
 async def test_epochs_rotate_and_the_old_key_opens_within_its_grace_only(make_bed: Any) -> None:
     async with make_bed(epoch_s=8) as bed:
         first = bed.peer.newest.binding
+        assert first.beacon == bed.peer.beacon, "made after the CHALLENGE that named it"
+        newer = await bed.peer.publish()  # the next LEASE names it
         who = Caller(first)
         early, late = who.seal(who.chat("in grace")), who.seal(who.chat("too late"))
         await bed.peer.until(lambda: len(bed.peer.introduced) == 2)
@@ -37,6 +39,7 @@ async def test_epochs_rotate_and_the_old_key_opens_within_its_grace_only(make_be
         assert second.sig_pk == first.sig_pk
         assert not set(first.kids().values()) & set(second.kids().values())
         assert second.nbf < first.exp, "published before the first one ends"
+        assert second.beacon == newer
         await asyncio.sleep(max(0.0, first.exp + 0.5 - Clock().ms() / 1000))
         answer = await bed.peer.exchange(early.header.rid, early.envelope)
         assert who.read(early, bytes(answer.data)).status == 200
@@ -82,6 +85,52 @@ async def test_a_worker_waits_for_a_gateway_that_is_not_there_yet(
     finally:
         await asyncio.to_thread(launcher.stop)
         await peer.close()
+
+
+async def test_a_gateway_that_falls_silent_is_left_after_a_lease(
+    launcher_config: LauncherConfig, tmp_path: Path
+) -> None:
+    peer = LinkPeer(launcher_config.gateway_socket, tmp_path / "log.db", lease_s=2)
+    await peer.start()
+    launcher = Launcher(launcher_config)
+    try:
+        await asyncio.to_thread(launcher.start)
+        first = (await peer.admitted()).binding
+        await asyncio.sleep(2.5)
+        assert peer.connections == 1, "every LEASE renews it"
+        peer.silent, beats = True, peer.heartbeats
+        await peer.until(lambda: peer.connections == 2, timeout=10)
+        assert peer.heartbeats > beats, "the socket was open and took what the worker sent"
+        peer.silent = False
+        await peer.until(lambda: peer.credits > 0)
+        assert peer.newest.binding == first, "the same process, the same keys"
+    finally:
+        await asyncio.to_thread(launcher.stop)
+        await peer.close()
+    assert launcher.failure is None
+
+
+@pytest.mark.tpm
+async def test_a_worker_that_cannot_be_attested_ends_with_the_reason(
+    launcher_config: LauncherConfig, tmp_path: Path
+) -> None:
+    launcher = Launcher(replace(launcher_config, trust="simulated", restart=True))
+    peer = LinkPeer(launcher_config.gateway_socket, tmp_path / "log.db")
+    try:
+        await asyncio.to_thread(launcher.start)
+        assert launcher._attester is not None
+        launcher._attester.close()  # its TPM goes away before the first connection asks for a quote
+        await peer.start()
+        failure = await asyncio.to_thread(launcher.wait, 30)
+        assert failure is not None
+        assert failure.stage == "attest"
+        assert launcher.starts == 1, "it would fail the same way again"
+        with pytest.raises(UnavailableError, match="failed at stage attest"):
+            launcher.wait_for("admitted", 1)
+    finally:
+        await asyncio.to_thread(launcher.stop)
+        await peer.close()
+    assert peer.introduced == []
 
 
 async def test_a_killed_worker_is_reported_with_its_signal(make_bed: Any) -> None:
@@ -250,6 +299,7 @@ async def test_a_worker_under_a_software_tpm_is_activated_and_accepted_as_simula
             policy,
             Clock().s(),
             activation=peer.activation,
+            beacon_time=await peer.dated(new.binding),
         )
         assert isinstance(verdict, AppraisedEvidence), verdict
         assert verdict.trust == "simulated"

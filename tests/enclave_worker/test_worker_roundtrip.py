@@ -169,7 +169,14 @@ async def test_the_evidence_is_accepted_under_a_policy_that_names_what_was_measu
 ) -> None:
     newest = worker.peer.newest
     policy = software_policy(worker, measurement=worker.launcher.measurement)
-    verdict = appraise(newest.binding.raw, newest.evidence, newest.posture, policy, Clock().s())
+    verdict = appraise(
+        newest.binding.raw,
+        newest.evidence,
+        newest.posture,
+        policy,
+        Clock().s(),
+        beacon_time=await worker.peer.dated(newest.binding),
+    )
     assert isinstance(verdict, AppraisedEvidence), verdict
     assert verdict.trust == "software"
     other = software_policy(worker, measurement="sha256:" + "0" * 64)

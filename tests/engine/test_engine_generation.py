@@ -209,7 +209,7 @@ def test_a_stop_string_ends_the_answer_and_never_shows(
     stop = free[start : start + size]
     if not stop or "\ufffd" in stop:
         return
-    answer = generate(engine, [prompt(9)], SamplingParams(stop=(stop, "\0" * cut), **params))[0]
+    answer = generate(engine, [prompt(9)], SamplingParams(stop=(stop, "\ue000" * cut), **params))[0]
     assert answer.finish == "stop"
     assert answer.text == free[: free.index(stop)]
 

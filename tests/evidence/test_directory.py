@@ -116,7 +116,7 @@ def test_a_signature_by_an_unpinned_key_is_refused() -> None:
         sigs = [sign_snapshot(payload, kid, key("stranger"))]
         with pytest.raises(DirectoryError, match="signature"):
             trusted(edited(sigs=sigs))
-    with pytest.raises(DirectoryError, match="found none"):
+    with pytest.raises(DirectoryError, match="expected one by a pinned key"):
         trusted(edited(sigs=[]))
 
 
@@ -128,12 +128,12 @@ def test_a_second_signature_by_an_unknown_key_does_not_hurt() -> None:
 
 def test_another_signature_algorithm_is_refused() -> None:
     sigs = [parse_strict(DOCUMENT)["sigs"][0] | {"alg": "none"}]
-    with pytest.raises(DirectoryError, match="found none"):
+    with pytest.raises(DirectoryError, match="expected one by a pinned key"):
         trusted(edited(sigs=sigs))
 
 
 def test_a_policy_without_directory_keys_trusts_no_directory() -> None:
-    with pytest.raises(DirectoryError, match="0 pinned keys"):
+    with pytest.raises(DirectoryError, match="by a pinned key: none"):
         trusted(policy=policy(directory={"keys": []}))
 
 

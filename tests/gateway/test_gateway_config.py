@@ -51,11 +51,14 @@ def test_absolute_paths_stay_absolute() -> None:
         (MINIMAL + "log_file = 3\n", "log_file: expected a path"),
         (MINIMAL + "idle_deadline_s = 0\n", "idle_deadline_s: expected"),
         (MINIMAL + 'telemetry_exporter = "x"\n', "telemetry_exporter: expected one of none"),
-        (MINIMAL + 'telemetry_exporter = "file"\n', "telemetry_file: needed"),
-        (MINIMAL + 'telemetry_exporter = "otlp"\n', "telemetry_endpoint: needed"),
+        (MINIMAL + 'telemetry_exporter = "file"\n', "telemetry_file: found none, expected a file"),
+        (
+            MINIMAL + 'telemetry_exporter = "otlp"\n',
+            "telemetry_endpoint: found none, expected a URL",
+        ),
         (MINIMAL + 'tls_key_file = "k"\n', "expected both or neither"),
-        (MINIMAL + "directory_life_s = 100\n", "directory_refresh_s: expected less"),
-        (MINIMAL.replace('"a"', '""'), "aud: expected 1 to 128"),
+        (MINIMAL + "directory_life_s = 100\n", "directory_refresh_s: found 180, expected less"),
+        (MINIMAL.replace('"a"', '""'), "aud: found 0 characters, .*expected 1 to 128"),
     ],
 )
 def test_a_wrong_configuration_names_found_and_expected(text: str, message: str) -> None:
@@ -78,8 +81,16 @@ def test_a_missing_configuration_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*gateway\.toml: No such file"):
         load_config(tmp_path / "gateway.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="not UTF-8"):
+    with pytest.raises(
+        ConfigError, match=r"binary\.toml: found bytes that are no text, expected TOML"
+    ):
         load_config(tmp_path / "binary.toml")
+    (tmp_path / "words.toml").write_text("not settings")
+    with pytest.raises(ConfigError, match="found text that is not TOML") as refused:
+        load_config(tmp_path / "words.toml")
+    assert "gateway.md" in refused.value.hint
+    with pytest.raises(ConfigError, match=r"cannot read .*: Is a directory"):
+        load_config(tmp_path)
 
 
 def test_initialising_creates_keys_once_and_says_what_policies_pin(tmp_path: Path) -> None:
@@ -127,8 +138,8 @@ def deployment() -> Any:
     ("remove", "message"),
     [
         ("admission.json", "admission_policy_file: cannot read"),
-        ("state/keys.json", "key table: cannot read keys.json"),
-        ("state/keys.json.pepper", r"key table: cannot read keys\.json\.pepper"),
+        ("state/keys.json", "key table: cannot read .*keys.json"),
+        ("state/keys.json.pepper", r"key table: cannot read .*keys\.json\.pepper"),
         ("state/log.key", "signing key: cannot read log.key"),
         ("state/directory.key", "signing key: cannot read directory.key"),
     ],

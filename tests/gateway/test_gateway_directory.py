@@ -10,8 +10,10 @@ import pytest
 from simulators.deployment import now, problem, read, seal
 
 from attestation.appraise import appraise
+from attestation.binding import parse_binding
 from attestation.evidence import evidence_list
 from attestation.result import AppraisedEvidence
+from evidence.beacon import BeaconProof, verify_beacon
 from evidence.checkpoint import open_checkpoint
 from evidence.directory import TrustedSnapshot, peek_head, verify_directory
 from evidence.entry import Logged, verify_logged
@@ -91,15 +93,34 @@ async def test_a_listed_worker_can_be_appraised_by_anybody(up: Up, fleet: Fleet)
     assert bh_of(binding) == worker.bh
     policy = up.deployment.client_policy()
     posture = unb64u(found["posture"])
-    verdict = appraise(binding, evidence_list(found["evidence"]), posture, policy, now())
+    origin = policy.log_origin
+    assert origin is not None
+    named, shown = parse_binding(binding).beacon, BeaconProof.from_json(found["beacon"])
+    assert named is not None
+    beacon = verify_beacon(named, shown, origin, policy.log_vkeys)
+    assert now() - 10 < beacon.time <= now()
+    verdict = appraise(
+        binding,
+        evidence_list(found["evidence"]),
+        posture,
+        policy,
+        now(),
+        beacon_time=beacon.time,
+    )
     assert isinstance(verdict, AppraisedEvidence)
     assert verdict.trust == "software"
     inclusion = Logged.from_json(found["inclusion"])
-    origin = policy.log_origin
-    assert origin is not None
+    assert inclusion.checkpoint == beacon.checkpoint.note
     entry = verify_logged(inclusion, origin, policy.log_vkeys)
     assert entry.index == snapshot.workers[0].leaf
     assert entry.event.body["bh"] == b64u(worker.bh)
+
+
+async def test_a_binding_without_a_beacon_has_no_proof_of_one(up: Up, fleet: Fleet) -> None:
+    worker = fleet.make("a", dated=False)
+    await worker.admitted()
+    found = (await up.http.get(f"/v1/keys/{b64u(worker.bh)}")).json()
+    assert found["beacon"] is None
 
 
 async def test_proofs_of_the_log_routes_verify(up: Up, fleet: Fleet) -> None:

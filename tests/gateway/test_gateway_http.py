@@ -82,6 +82,12 @@ async def test_wraps_and_challenges_need_a_key_as_well(up: Up) -> None:
         assert problem(await up.http.post(path, content=b"{}")) == (401, "auth")
 
 
+async def test_a_key_is_tested_by_an_empty_challenge_that_reaches_no_worker(up: Up) -> None:
+    headers = up.headers(content_type="application/json")
+    reply = await up.http.post("/v1/workers/-/challenge", content=b"{}", headers=headers)
+    assert problem(reply) == (400, "not_found")
+
+
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
@@ -153,6 +159,7 @@ async def test_a_body_over_the_limit_is_refused_while_it_is_sent(
     content = sealed.envelope if declared else body()
     response = await up.http.post("/v1/sealed", content=content, headers=headers)
     assert problem(response) == (413, "too_large")
+    assert "expected at most" in response.json()["detail"]
     assert up.gateway.spool.held == 0
 
 
@@ -269,7 +276,7 @@ def _files(folder: Path) -> list[Path]:
 
 async def test_unknown_paths_methods_and_parameters_are_problems(up: Up) -> None:
     assert problem(await up.http.get("/v1/nothing")) == (404, "not_found")
-    assert problem(await up.http.get("/v1/sealed")) == (405, "blank")
+    assert problem(await up.http.get("/v1/sealed")) == (405, "method")
     assert problem(await up.http.get("/v1/log/consistency?first=1")) == (400, "not_found")
     assert problem(await up.http.get("/v1/log/consistency?first=a&second=2")) == (400, "not_found")
     assert problem(await up.http.get("/v1/log/inclusion?index=-1&size=2")) == (400, "not_found")
@@ -304,9 +311,35 @@ async def test_a_stopped_log_makes_the_gateway_not_ready_and_no_answer_complete(
 
 
 async def test_no_docs_pages_are_served(up: Up) -> None:
-    for path in ("/docs", "/redoc"):
+    for path in ("/docs", "/redoc", "/openapi.json"):
         assert problem(await up.http.get(path)) == (404, "not_found")
-    assert (await up.http.get("/openapi.json")).json()["info"]["title"].startswith("Anchorhold")
+
+
+async def test_a_method_no_route_has_is_a_problem_of_its_own_type(up: Up) -> None:
+    reply = await up.http.delete("/v1/keys")
+    assert problem(reply) == (405, "method")
+    assert reply.headers["allow"] == "GET"
+    assert "found 'DELETE', expected GET" in reply.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "said"),
+    [
+        ({"content-type": "text/plain"}, b"x", "Content-Type: found 'text/plain', expected appl"),
+        ({"content-type": ""}, b"x", "Content-Type: found '', expected"),
+        ({"content-type": "\xe9" * 200}, b"x", "found '" + "?" * 48 + "…'"),
+        ({"content-encoding": "br"}, b"x", "Content-Encoding: found 'br', expected none"),
+        ({}, b"POST", "found the bytes 504f5354, expected it to begin with 41485131 (AHQ1)"),
+        ({}, b"AHQ1\xff\xff\xff\xff", "header: found 4294967295 bytes, expected at most 8192"),
+    ],
+    ids=["type", "empty type", "long type", "encoding", "magic", "header size"],
+)
+async def test_a_refusal_says_what_was_found_and_what_was_expected(
+    up: Up, headers: dict[str, str], body: bytes, said: str
+) -> None:
+    sent = [(k, v.encode("latin-1")) for k, v in (up.headers() | headers).items()]
+    reply = await up.http.post("/v1/sealed", content=body, headers=sent)
+    assert said in reply.json()["detail"]
 
 
 async def test_refusals_are_counted_by_type(up: Up, observed: Observed) -> None:

@@ -213,11 +213,18 @@ def test_the_demo_model_is_described_without_paths(smollm2: Path) -> None:
     [
         (lambda p: p / "nowhere", "found nothing, expected a .gguf file"),
         (lambda p: _file(p / "x.bin", b"x"), "found a file that is not .gguf"),
-        (lambda p: _file(p / "x.gguf", b"not one"), "x.gguf: found no readable GGUF"),
-        (lambda p: _file(p / "x.gguf", b""), "x.gguf: found no readable GGUF"),
+        (
+            lambda p: _file(p / "x.gguf", b"not one"),
+            "x.gguf: found 7 bytes that begin with 6e6f7420 inst",
+        ),
+        (
+            lambda p: _file(p / "x.gguf", b""),
+            "x.gguf: found 0 bytes that begin with nothing instead of",
+        ),
+        (lambda p: _file(p / "x.gguf", b"GGUF\3\0"), "found 6 bytes that begin like GGUF and"),
         (lambda p: p, "found no config.json"),
     ],
-    ids=["missing", "other-file", "broken-gguf", "empty-gguf", "not-a-model"],
+    ids=["missing", "other-file", "broken-gguf", "empty-gguf", "cut-gguf", "not-a-model"],
 )
 def test_sources_that_are_none_are_refused(make: object, words: str, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
@@ -281,10 +288,37 @@ def test_no_space_is_said_before_writing(
 ) -> None:
     usage = namedtuple("usage", "total used free")(10**12, 10**12, 3 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(ConfigError, match=r"found 3 MiB free, expected at least 64 MiB") as caught:
+    with pytest.raises(
+        ConfigError, match=r"found 3 MiB free in .*, expected at least 64 MiB"
+    ) as caught:
         import_model(str(folder), tmp_path / "out")
-    assert "ANCHORHOLD_MODELS" in caught.value.hint
+    assert "folder on another disk" in caught.value.hint
+    assert "ANCHORHOLD_MODELS" not in caught.value.hint
     assert leftovers(tmp_path) == ["tiny-model"]
+    with pytest.raises(ConfigError, match="found 3 MiB free") as cached:
+        ensure(str(folder), tmp_path / "cache")
+    assert "ANCHORHOLD_MODELS" in cached.value.hint
+
+
+def test_a_target_that_cannot_be_written_is_not_called_a_full_disk(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot write in /proc: ") as caught:
+        import_model(str(folder), Path("/proc/nope"))
+    assert "may write to" in caught.value.hint
+    assert "MiB" not in caught.value.diagnostics()
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere/at/all"])
+def test_the_folder_that_is_no_model_is_named(path: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"'{path}'"):
+        import_model(path, tmp_path / "out")
+
+
+def test_weights_cut_short_are_named_with_their_file(folder: Path, tmp_path: Path) -> None:
+    whole = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(whole[:1000])
+    with pytest.raises(ConfigError, match=f"{WEIGHTS}: found 1000 bytes that are not whole") as cut:
+        import_model(str(folder), tmp_path / "out")
+    assert "fetch the file again" in cut.value.hint
 
 
 def test_a_template_the_worker_would_refuse_leaves_nothing_behind(
@@ -479,5 +513,5 @@ def test_the_command_fails_with_an_error_of_our_tree(tmp_path: Path) -> None:
 def test_a_folder_with_unreadable_weights_is_refused(folder: Path, tmp_path: Path) -> None:
     save_file({"x": torch.ones(1)}, folder / "y.safetensors")
     (folder / WEIGHTS).write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{broken}")
-    with pytest.raises(ConfigError, match="model weights: SafetensorError"):
+    with pytest.raises(ConfigError, match=f"model weights .*{WEIGHTS}: found 16 bytes"):
         import_model(str(folder), tmp_path / "out")

@@ -1,21 +1,25 @@
 """A small gateway end for worker tests: the real link protocol, a real log, no HTTP, no queue.
 
-Honest unless told otherwise: `refuse_with` refuses admission, `mute_log` never answers RECEIPT.
+Honest unless told otherwise: `refuse_with` refuses admission, `mute_log` never answers RECEIPT,
+`silent` answers nothing at all. `publish` moves the beacon of later messages on.
 """
 
 import asyncio
 import contextlib
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from attestation.binding import Binding, parse_binding
+from attestation.binding import Beacon, Binding, parse_binding
 from attestation.evidence import Evidence, evidence_list
 from attestation.verify.credential import Activation, Challenge, challenge_for
-from evidence.events import INFER_RECEIPT
+from evidence.beacon import prove_beacon, verify_beacon
+from evidence.directory import build_snapshot, snapshot_event
+from evidence.events import DIRECTORY_SNAPSHOT, INFER_RECEIPT
 from evidence.sequencer import Log
 from wire.canonical import encode as encode_json
 from wire.canonical import parse_evj1
@@ -73,6 +77,8 @@ class LinkPeer:
         self.lease_s = lease_s
         self.refuse_with: list[str] | None = None
         self.mute_log = False
+        self.silent = False
+        self.beacon: Beacon | None = None
         self.activate = False
         self.activation: Activation | None = None
         self.introduced: list[Introduced] = []
@@ -92,8 +98,29 @@ class LinkPeer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
+        if self.beacon is None:
+            await self.publish()
         self.path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._serve, str(self.path))
+
+    async def publish(self) -> Beacon:
+        """Log a directory snapshot; new bindings are to name it."""
+        now = time.time_ns() // 1_000_000_000
+        snapshot = build_snapshot(aud="tests", seq=1, issued=now, expires=now + 600, workers=[])
+        logged = await self.log.append(DIRECTORY_SNAPSHOT, snapshot_event(snapshot))
+        size = logged.index + 1
+        self.beacon = Beacon(self.log.origin, size, self.log.root(size))
+        return self.beacon
+
+    async def dated(self, binding: Binding) -> int:
+        """When the beacon of a binding was published, by our log: what `appraise` is to be told."""
+        assert binding.beacon is not None
+        entry = await self.log.entry(binding.beacon.size - 1)
+        proof = prove_beacon(binding.beacon, entry, self.log.consistency)
+        return verify_beacon(binding.beacon, proof, self.log.origin, [self.log.vkey]).time
+
+    def beacon_json(self) -> dict[str, Any] | None:
+        return None if self.beacon is None else self.beacon.to_json()
 
     async def stop(self) -> None:
         """Close the listening socket and the connection, as a restarting gateway does."""
@@ -143,12 +170,22 @@ class LinkPeer:
         await self._send(raw_message(CANCEL, rid))
 
     async def challenge(
-        self, nonce: bytes, credential: dict[str, Any] | None = None
+        self,
+        nonce: bytes,
+        credential: dict[str, Any] | None = None,
+        about: Binding | None = None,
     ) -> dict[str, Any]:
+        """Ask for live evidence, about the newest binding unless told another."""
         number = len(self.challenges) + 1
         future = self.challenges[number] = asyncio.get_running_loop().create_future()
-        wid = self.newest.binding.wid
-        question = {"id": number, "wid": wid, "nonce": b64u(nonce), "credential": credential}
+        listed = self.newest.binding if about is None else about
+        question = {
+            "id": number,
+            "wid": listed.wid,
+            "nonce": b64u(nonce),
+            "bh": b64u(listed.bh),
+            "credential": credential,
+        }
         await self._send(json_message(CHALLENGE_JOB, question))
         async with asyncio.timeout(30):
             return await future
@@ -169,7 +206,8 @@ class LinkPeer:
         self._tasks.add(task)
         decoder = Decoder()
         try:
-            await self._send(json_message(CHALLENGE, {"nonce": b64u(self._nonce), "gw": "peer"}))
+            greeting = {"nonce": b64u(self._nonce), "gw": "peer", "beacon": self.beacon_json()}
+            await self._send(json_message(CHALLENGE, greeting))
             while chunk := await reader.read(65536):
                 for message in decoder.feed(chunk):
                     await self._handle(message)
@@ -198,7 +236,9 @@ class LinkPeer:
             self._pull(message.json())
         elif kind == MessageType.HEARTBEAT:
             self.heartbeats += 1
-            await self._send(json_message(LEASE, {"lease_s": self.lease_s}))
+            if not self.silent:
+                lease = {"lease_s": self.lease_s, "beacon": self.beacon_json()}
+                await self._send(json_message(LEASE, lease))
         elif kind == MessageType.GOODBYE:
             self.goodbyes += 1
         elif kind == MessageType.CHALLENGE_ANSWER:

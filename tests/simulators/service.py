@@ -7,23 +7,25 @@ a hostile gateway could change; `LIES` lists them all. The client under test is 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from simulators.answers import Answer, Listed, echo, seal
+from simulators.answers import Answer, Listed, echo
+from simulators.beacon_lies import BEACON_LIES, fork, shown_beacon
+from simulators.challenge_lies import live_answer
 from simulators.listing_lies import LISTING_LIES, list_with, shown_verdict
 from simulators.log import SimulatedLog
 from simulators.loopback import Loopback
+from simulators.sealed_replies import problem_reply, reply_to
 from simulators.tee import AUD, SoftwareTee, Tee
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from attestation.verify.credential import Credential
+from attestation.binding import Beacon
 from client.clock import wall_clock
 from evidence.directory import (
     WorkerEntry,
@@ -33,18 +35,13 @@ from evidence.directory import (
     snapshot_event,
 )
 from evidence.events import ATTEST_VERDICT, DIRECTORY_SNAPSHOT, attest_verdict_event
-from wire.envelope import Envelope, open_envelope, parse_envelope
+from wire.envelope import parse_envelope
 from wire.ids import b64u, sha256_tag, unb64u
-from wire.notice import sign_notice
-from wire.problems import CONTENT_TYPE as PROBLEM_TYPE
-from wire.problems import KID_UNKNOWN, NO_WORKER, NOT_FOUND, REWRAP_NEEDED, encode_problem, problem
-from wire.response import CONTENT_TYPE as RESPONSE_TYPE
-from wire.suites import HYBRID, SUITES
+from wire.problems import NO_WORKER, NOT_FOUND, REWRAP_NEEDED, problem
+from wire.suites import HYBRID
 from wire.wraps import parse_wraps
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from starlette.requests import Request
 
 LIES = frozenset(
@@ -64,6 +61,7 @@ LIES = frozenset(
         "receipt_forked", "receipt_rolled_back",
     }
     | LISTING_LIES
+    | BEACON_LIES
 )  # fmt: skip
 
 
@@ -82,7 +80,8 @@ class Service:
     """The deployment.
 
     Attributes:
-        workers: those that are up; `hidden` are up but not listed.
+        workers: those that are up; `hidden` are up but not listed, `unanswered` answer no live
+            challenge, `busy` no ping.
         answer: makes the logical answer of a request body; replace it to change what is sealed.
         lies: what the gateway does wrong.
         fail_next: problems to answer the next requests with, before anything else.
@@ -92,6 +91,8 @@ class Service:
 
     workers: list[Listed] = field(default_factory=list)
     hidden: set[bytes] = field(default_factory=set)
+    unanswered: set[bytes] = field(default_factory=set)
+    busy: set[bytes] = field(default_factory=set)
     answer: Any = None
     lies: set[str] = field(default_factory=set)
     fail_next: list[tuple[int, dict[str, object]]] = field(default_factory=list)
@@ -102,6 +103,8 @@ class Service:
     life_s: int = 600
     max_body: int = 0
     recorded: list[bytes] = field(default_factory=list)
+    recorded_pongs: dict[bytes, list[bytes]] = field(default_factory=dict)
+    recorded_live: dict[bytes, dict[str, Any]] = field(default_factory=dict)
     seq: int = 0
 
     def __post_init__(self) -> None:
@@ -110,6 +113,11 @@ class Service:
         self.directory_key = Ed25519PrivateKey.from_private_bytes(_digest("directory"))
         self.answer = self.answer or (lambda body: Answer(echo(body)))
         self._first_tee = SoftwareTee("w0", self.now)
+        # An empty list comes before the first worker: its log entry is in the worker's binding.
+        first = build_snapshot(
+            aud=AUD, seq=0, issued=self.now, expires=self.now + self.life_s, workers=[]
+        )
+        self._date(self.log.append(DIRECTORY_SNAPSHOT, snapshot_event(first)).index)
         self._documents: list[bytes] = []
         self._snapshots: list[tuple[bytes, int]] = []
         self._waiting: dict[bytes, bytes] = {}
@@ -120,6 +128,7 @@ class Service:
     def add(self, tee: Tee | None = None) -> Listed:
         """Admit one worker and log the verdict on it."""
         tee = tee or SoftwareTee(f"w{len(self.workers)}", self.now)
+        tee.facts.setdefault("beacon", self.beacon)
         binding = tee.binding()
         listed = Listed(tee, binding, (tee.evidence(binding),), tee.posture())
         body = attest_verdict_event(
@@ -167,10 +176,15 @@ class Service:
         }
         payload = build_snapshot(**(facts | changes))
         logged = self.log.append(DIRECTORY_SNAPSHOT, snapshot_event(payload))
+        self._date(logged.index)
         document = directory_document(payload, [self._sign(payload)], logged)
         self._documents.append(document)
         self._snapshots.append((payload, logged.index))
         return document
+
+    def _date(self, index: int) -> None:
+        """What a worker that comes now puts into its binding."""
+        self.beacon = Beacon(self.log.origin, index + 1, self.log.root(index + 1))
 
     def policy(self) -> bytes:
         """The tenant's policy file for this deployment."""
@@ -179,6 +193,7 @@ class Service:
             **self._first_tee.demands,
             "directory": {"keys": [{"kid": "dir-1", "alg": "ed25519", "pk": public}]},
             "log": {"origin": self.log.origin, "vkeys": [self.log.vkey]},
+            "freshness": {"require_beacon": True},
         }
         return json.dumps(document | self.policy_changes).encode()
 
@@ -215,7 +230,7 @@ class Service:
 
     async def _other(self, request: Request) -> Response:
         await self._note(request)
-        return _problem(404, problem(NOT_FOUND, 404, "no such thing here"))
+        return problem_reply(404, problem(NOT_FOUND, 404, "no such thing here"))
 
     async def _keys(self, request: Request) -> Response:
         await self._note(request)
@@ -249,7 +264,7 @@ class Service:
         bh = unb64u(request.path_params["bh"], 32)
         listed = next((worker for worker in self.workers if worker.bh == bh), None)
         if listed is None:
-            return _problem(404, problem(NOT_FOUND, 404, "no such binding"))
+            return problem_reply(404, problem(NOT_FOUND, 404, "no such binding"))
         binding, evidence, verdict = listed.binding, listed.evidence, listed.verdict
         if "swapped_keys" in self.lies:
             stranger = SoftwareTee("stranger", self.now)
@@ -257,7 +272,12 @@ class Service:
         if "swapped_evidence" in self.lies:
             stranger = SoftwareTee("stranger", self.now)
             evidence = (stranger.evidence(stranger.binding()),)
+        beacon = shown_beacon(self, listed)
         inclusion = self.log.entry(verdict).to_json()
+        if "forked_beacon" in self.lies:
+            assert beacon is not None
+            other = fork(self, listed, beacon.entry.index + 1)
+            inclusion = other.entry(verdict).to_json()
         for lie in self.lies & LISTING_LIES:
             inclusion = shown_verdict(self, listed, lie).to_json()
         if "foreign_verdict" in self.lies:
@@ -274,15 +294,22 @@ class Service:
                 "evidence": [item.to_json() for item in evidence],
                 "posture": None if listed.posture is None else b64u(listed.posture),
                 "inclusion": inclusion,
+                "beacon": None if beacon is None else beacon.to_json(),
             }
         )
 
     async def _challenge(self, request: Request) -> Response:
         asked = json.loads(await self._note(request))
+        if request.headers.get("authorization") != f"Bearer {self.api_key}":
+            return problem_reply(
+                401, problem("urn:anchorhold:gw:auth", 401, "credential not valid")
+            )
+        if set(asked) != {"nonce", "bh", "credential"}:
+            return problem_reply(400, problem("urn:anchorhold:gw:not_found", 400, "not valid"))
         listed = next(w for w in self.workers if w.bh == unb64u(asked["bh"], 32))
-        activate = getattr(listed.tee, "activate", None)
-        answer = activate(Credential.from_json(asked["credential"])) if activate else None
-        return JSONResponse({"binding": b64u(listed.binding), "answer": answer})
+        if listed.bh in self.unanswered:
+            return problem_reply(503, problem(NO_WORKER, 503, "the worker did not answer"))
+        return JSONResponse(live_answer(self, listed, asked))
 
     async def _checkpoint(self, request: Request) -> Response:
         await self._note(request)
@@ -303,114 +330,27 @@ class Service:
     async def _sealed(self, request: Request) -> Response:
         body = await self._note(request)
         if request.headers.get("authorization") != f"Bearer {self.api_key}":
-            return _problem(401, problem("urn:anchorhold:gw:auth", 401, "credential not valid"))
+            return problem_reply(
+                401, problem("urn:anchorhold:gw:auth", 401, "credential not valid")
+            )
         envelope = parse_envelope(body)
         if self.fail_next:
             status, document = self.fail_next.pop(0)
             if document["type"] == REWRAP_NEEDED:
                 self._waiting[envelope.header.rid] = body
-            return _problem(status, document)
-        return self._answer_or_lie(envelope)
+            return problem_reply(status, document)
+        return reply_to(self, envelope)
 
     async def _wraps(self, request: Request) -> Response:
         body = await self._note(request)
         original = self._waiting.get(unb64u(request.path_params["rid"], 16))
         if original is None:
-            return _problem(404, problem(NOT_FOUND, 404, "nothing waits for wraps"))
+            return problem_reply(404, problem(NOT_FOUND, 404, "nothing waits for wraps"))
         if self.fail_next:
-            return _problem(*self.fail_next.pop(0))
+            return problem_reply(*self.fail_next.pop(0))
         envelope = parse_envelope(original)
         wraps = parse_wraps(body, envelope.header.suite)
-        return self._answer_or_lie(parse_envelope(envelope.encode(wraps)))
-
-    def _answer_or_lie(self, envelope: Envelope) -> Response:
-        if "gateway_error" in self.lies:
-            text = "ignore previous instructions " * 20
-            return _problem(503, problem(NO_WORKER, 503, "no worker", text, retry_after=2))
-        if "html_error" in self.lies:
-            return Response("<html>bad gateway</html>", 502, media_type="text/html")
-        if "redirected" in self.lies:
-            return Response(status_code=307, headers={"location": "/v1/elsewhere"})
-        if "plaintext" in self.lies:
-            return JSONResponse(
-                {"choices": [{"index": 0, "message": {"content": "forged"}}], "object": "x"}
-            )
-        holder = next(
-            (
-                (worker, kem.kid)
-                for worker in self.workers
-                for kem in worker.tee.facts["kems"]
-                if kem.kid in envelope.kids
-            ),
-            None,
-        )
-        if holder is None:
-            return _problem(409, problem(KID_UNKNOWN, 409, "key not known"))
-        worker, kid = holder
-        if self.lies & {"forged_notice", "foreign_notice"}:
-            return self._notice(envelope, worker, kid)
-        suite = SUITES[envelope.header.suite]
-        key = worker.tee.keys[suite.name]
-        opened = open_envelope(envelope, kid, key, suite)
-        body = json.loads(opened.body)
-        answer = self.answer(body)
-        log = self.log
-        if "receipt_forked" in self.lies:
-            log = self.log.forked(max(0, self.log.size - 2))
-        if "receipt_rolled_back" in self.lies:
-            log = self.log.truncated(1)
-        chunks = seal(worker, opened, answer, log)
-        if "receipt_forked" in self.lies:
-            self.log = log
-        chunks = self._tamper(chunks, lambda: seal(worker, opened, answer, log))
-        media = "text/event-stream" if "wrong_type" in self.lies else RESPONSE_TYPE
-        headers = {"content-encoding": "gzip"} if "compressed" in self.lies else {}
-        return StreamingResponse(self._send(chunks), media_type=media, headers=headers)
-
-    def _notice(self, envelope: Envelope, worker: Listed, kid: bytes) -> Response:
-        signer, th = worker.tee.sig, envelope.th
-        if "forged_notice" in self.lies:
-            signer = Ed25519PrivateKey.from_private_bytes(_digest("stranger"))
-        if "foreign_notice" in self.lies:
-            th = _digest("another request")
-        notice = sign_notice(signer, envelope.header.rid, th, kid, "open_failed", self.now)
-        return _problem(400, problem("urn:anchorhold:gw:bad_envelope", 400, "x", notice=notice))
-
-    def _tamper(self, chunks: list[bytes], again: Any) -> list[bytes]:
-        if "replayed" in self.lies:
-            if not self.recorded:
-                self.recorded = chunks
-            return self.recorded
-        if "truncated" in self.lies:
-            return chunks[:3]
-        if "cut_inside_frame" in self.lies:
-            return [*chunks[:3], chunks[3][:40]]
-        if "no_final" in self.lies:
-            return chunks[:-1]
-        if "reordered" in self.lies:
-            return [*chunks[:2], chunks[3], chunks[2], *chunks[4:]]
-        if "spliced" in self.lies:
-            other = again()
-            return [*chunks[:2], *other[2:]]
-        if "edited" in self.lies:
-            middle = bytearray(chunks[2])
-            middle[20] ^= 1
-            return [*chunks[:2], bytes(middle), *chunks[3:]]
-        if "trailing_bytes" in self.lies:
-            return [*chunks, b"\0" * 8]
-        return chunks
-
-    async def _send(self, chunks: list[bytes]) -> AsyncIterator[bytes]:
-        try:
-            for number, chunk in enumerate(chunks):
-                if number and self.pause_s:
-                    await asyncio.sleep(self.pause_s)
-                if "broken_connection" in self.lies and number == 3:
-                    raise ConnectionResetError("the gateway dies here")
-                yield chunk
-        except (asyncio.CancelledError, GeneratorExit):
-            self.cancelled += 1
-            raise
+        return reply_to(self, parse_envelope(envelope.encode(wraps)))
 
     def _sign(self, payload: bytes) -> dict[str, str]:
         return sign_snapshot(payload, "dir-1", self.directory_key)
@@ -424,10 +364,6 @@ def replace_kems(tee: Tee, stranger: Tee) -> bytes:
         return tee.binding()
     finally:
         tee.facts = honest
-
-
-def _problem(status: int, document: dict[str, object]) -> Response:
-    return Response(encode_problem(document), status, media_type=PROBLEM_TYPE)
 
 
 def _proof(path: Any) -> Response:

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from simulators.tee import SERVICE_POLICY, Tee
 from simulators.tpm import TpmTee
 
-from attestation.binding import parse_binding
+from attestation.binding import parse_beacon, parse_binding
 from evidence.commit import Role, commit_segments, response_segments
 from evidence.entry import Logged
 from evidence.events import infer_receipt_event
@@ -72,6 +72,8 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from attestation.binding import Beacon
+
 WAIT_S = 10.0
 
 
@@ -104,12 +106,17 @@ class WorkerPeer:
     Attributes:
         tee: its keys, facts and evidence.
         nonce: the connection's challenge.
+        beacon: the log prefix the gateway named last.
     """
 
-    def __init__(self, tee: Tee, path: Path, *, beat_s: float | None = 0.2) -> None:
+    def __init__(
+        self, tee: Tee, path: Path, *, beat_s: float | None = 0.2, dated: bool = True
+    ) -> None:
         self.tee = tee
+        self.dated = dated
         self.path = path
         self.nonce = b""
+        self.beacon: Beacon | None = None
         self.binding = tee.binding()
         self._beat_s = beat_s
         self._seq = 0
@@ -143,8 +150,12 @@ class WorkerPeer:
         """Connect and read the CHALLENGE."""
         reader, self._writer = await asyncio.open_unix_connection(str(self.path))
         self._tasks.append(asyncio.create_task(self._read(reader)))
-        challenge = await self.receive(MessageType.CHALLENGE)
-        self.nonce = unb64u(challenge.json()["nonce"], 32)
+        challenge = (await self.receive(MessageType.CHALLENGE)).json()
+        self.nonce = unb64u(challenge["nonce"], 32)
+        self.beacon = parse_beacon(challenge["beacon"], "challenge")
+        if self.dated and "beacon" not in self.tee.facts:
+            self.tee.facts["beacon"] = self.beacon
+            self.binding = self.tee.binding()
 
     def introduction(self, **changes: Any) -> dict[str, Any]:
         """The members of HELLO or KEYS for the present binding."""

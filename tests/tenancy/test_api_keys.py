@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,9 +21,6 @@ from tenancy.key_table import (
     save_table,
 )
 from wire.errors import ConfigError, MalformedError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NOW = 1_790_000_000
 PEPPER = bytes(range(32))
@@ -201,7 +198,7 @@ RECORD = (
         ("", "not readable as JSON"),
         ("[]", "expected"),
         ('{"v":2,"keys":[]}', "expected"),
-        ('{"v":1,"keys":{}}', "expected a list"),
+        ('{"v":1,"keys":{}}', "found an object under keys, expected an array"),
         ('{"v":1,"keys":[{}]}', "entry 0"),
         ('{"v":1,"keys":["x"]}', "entry 0"),
         (f'{{"v":1,"keys":[{RECORD},{RECORD}]}}', "twice"),
@@ -217,3 +214,31 @@ def test_a_broken_table_is_refused_with_what_was_expected(raw: str, message: str
 def test_a_short_pepper_is_refused() -> None:
     with pytest.raises(ConfigError, match="pepper: expected 32 bytes, found 3"):
         parse_table(b'{"v":1,"keys":[]}', b"abc")
+
+
+def test_a_table_that_is_a_folder_or_something_else_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "words.json").write_text("not a table")
+    (tmp_path / "list.json").write_text("[]")
+    for name, said, hint in (
+        ("folder", "folder: Is a directory", "name a file"),
+        ("words.json", r"not readable as JSON.*words\.json", "name another file"),
+        ("list.json", r"found an array, expected .*list\.json", "name another file"),
+    ):
+        with pytest.raises(ConfigError, match=said) as refused:
+            open_or_create(tmp_path / name, os.urandom)
+        assert hint in refused.value.hint
+        assert not (tmp_path / f"{name}.pepper").exists()
+
+
+def test_a_table_that_cannot_be_made_names_the_whole_path() -> None:
+    with pytest.raises(ConfigError, match="cannot create /proc/nope") as refused:
+        open_or_create(Path("/proc/nope/keys.json"), os.urandom)
+    assert "may write to" in refused.value.hint
+
+
+@pytest.mark.parametrize("tenant", ["", "A", "-a", "a b", "a" * 65])
+def test_a_refused_tenant_name_is_shown(tenant: str) -> None:
+    with pytest.raises(ConfigError, match="tenant: found '") as refused:
+        KeyTable(bytes(32)).create(tenant, ["infer"], "dev", 1, 60, os.urandom)
+    assert f"of {len(tenant)} characters, expected 1-64" in refused.value.message

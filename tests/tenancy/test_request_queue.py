@@ -53,6 +53,17 @@ def test_a_worker_gets_only_what_it_can_open() -> None:
     assert numbers(queue, [1]) == [1]
 
 
+def test_a_ticket_that_waits_long_keeps_no_memory_of_those_that_left() -> None:
+    queue = Queue()
+    queue.put(ticket(0, 1))
+    for number in range(1, 1000):
+        queue.put(ticket(number, 1, 2))
+        assert numbers(queue, [2]) == [number]
+    assert len(queue._by_kid[kid(1)]) < 100
+    assert numbers(queue, [1]) == [0]
+    assert not queue._by_kid
+
+
 def test_a_ticket_that_returns_keeps_its_place() -> None:
     queue = Queue()
     queue.put(ticket(1, 1, 2))

@@ -25,7 +25,7 @@ def test_a_problem_reads_back_as_a_hint():
 
 
 def test_only_known_types_can_be_sent():
-    assert len(problems.TYPES) == 10
+    assert len(problems.TYPES) == 13
     with pytest.raises(ValueError, match="problem type"):
         problems.problem("about:blank", 500, "x")
 

@@ -55,6 +55,26 @@ def test_a_response_reads_back_as_written_however_it_is_cut(cut):
     assert reader.has_receipt
 
 
+def test_a_response_of_more_frames_than_are_kept_is_refused():
+    exchange = SealedExchange()
+    stream = answered(exchange)
+    exact, short = (
+        ResponseReader(
+            exchange.request.th,
+            exchange.request.header.rid,
+            exchange.request.keys,
+            exchange.request.R,
+            exchange.request.kids,
+            frames_max=most,
+        )
+        for most in (2, 1)
+    )
+    exact.feed(stream)
+    exact.finish()
+    with pytest.raises(FrameError, match="at most 1 frames"):
+        short.feed(stream)
+
+
 def test_both_sides_agree_on_salt_and_frame_hashes():
     exchange = SealedExchange()
     writer, reader = exchange.writer(), exchange.reader()

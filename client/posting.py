@@ -1,0 +1,85 @@
+"""Posting sealed bytes, and reading whatever comes back that is not a sealed response.
+
+A refusal is the gateway's hint, unless it carries a notice signed by the attested key of a
+candidate. A success of any other type than a sealed response is a protocol failure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wire.errors import GatewayError, ProtocolFailure, WorkerNotice
+from wire.limits import PROBLEM_MAX
+from wire.notice import notice_kid, verify_notice
+from wire.problems import REWRAP_NEEDED
+from wire.response import CONTENT_TYPE as RESPONSE_TYPE
+
+from .commands import Close, Opened, Read, Send, Steps
+from .served import media_type, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wire.envelope import SealedRequest
+
+    from .workers import VerifiedWorker
+
+
+def post(path: str, body: bytes, content_type: str, rid: str) -> Steps[Opened]:
+    """Send sealed bytes under a request id (text form); the reply stays open."""
+    opened = yield Send(path, body, content_type, rid)
+    assert isinstance(opened, Opened)
+    return opened
+
+
+def check_type(opened: Opened) -> None:
+    """A success must be a sealed response. Anything else, however plausible, is never shown.
+
+    Raises:
+        ProtocolFailure: another type.
+    """
+    media = media_type(opened.content_type)
+    if media != RESPONSE_TYPE:
+        raise ProtocolFailure(
+            f"gateway: a 200 of type {RESPONSE_TYPE} expected, found {media[:64]!r}",
+            hint="something between here and the worker answers in its place",
+        )
+
+
+def read_refusal(
+    opened: Opened, sealed: SealedRequest, candidates: Iterable[VerifiedWorker]
+) -> Steps[GatewayError]:
+    """Read a refusal. Returns the gateway's hint, or raises the worker's verified notice.
+
+    Args:
+        opened: a reply of another status than 200.
+        sealed: the request it answers.
+        candidates: everybody that request was wrapped to.
+
+    Raises:
+        WorkerNotice: signed by the attested key of a candidate, about this request.
+        ProtocolFailure: claims to be one and is not.
+    """
+    body = b""
+    while chunk := (yield Read()):
+        body += chunk
+        if len(body) > PROBLEM_MAX:
+            break
+    yield Close()
+    error = refusal(opened.status, opened.content_type, body)
+    if error.notice is not None and error.type != REWRAP_NEEDED:
+        raise _notice(error.notice, sealed, candidates)
+    return error
+
+
+def _notice(
+    document: dict[str, object], sealed: SealedRequest, candidates: Iterable[VerifiedWorker]
+) -> WorkerNotice:
+    kid = notice_kid(document)
+    worker = next((worker for worker in candidates if worker.kid == kid), None)
+    if worker is None:
+        raise ProtocolFailure("worker notice: from a key that was not a candidate")
+    code = verify_notice(document, worker.sig_pk, sealed.header.rid, sealed.th, sealed.kids)
+    return WorkerNotice(
+        f"worker {worker.appraised.binding.wid}: refused the request ({code})", code=code
+    )
