@@ -140,7 +140,6 @@ def appraise(
         posture=posture,
         expires=min(binding.exp, policy.expires, proof.not_after),
         checks=checks,
-        policy_digest=policy.digest,
         token=_APPRAISER,
     )
 

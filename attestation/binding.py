@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Final
 from wire.canonical import encode, parse_strict
 from wire.errors import MalformedError
 from wire.ids import b64u, bh_of, kid_of
-from wire.limits import BINDING_MAX, BODY_MAX, FRAME_PT_MAX, HDR_MAX, K_MAX, NAME_MAX, VERSION
+from wire.limits import (
+    BINDING_MAX,
+    BODY_MAX,
+    FRAME_PT_MAX,
+    HDR_MAX,
+    K_MAX,
+    LIFE_MAX_S,
+    NAME_MAX,
+    VERSION,
+)
 from wire.suites import SUITES
 
 from .members import Members
@@ -33,6 +42,8 @@ MODELS_MAX: Final = 64
 PK_MAX: Final = 4096  # keys of suites this version does not know are kept, not used
 LIFE_DEFAULT_S: Final = 3600
 BINDING_LIFE_MAX_S: Final = 24 * 3600  # protocol: one hour by default, at most a day
+# Kept after its end for what waited in a queue: 15 minutes for an hour's key, less for short ones.
+GRACE_PART: Final = 4
 
 _REPORT = b"anchorhold/1 report\0"
 _REPORT32 = b"anchorhold/1 report32\0"
@@ -137,9 +148,23 @@ class Binding:
         """Binding hash: SHA-256 of `raw`, 32 bytes."""
         return bh_of(self.raw)
 
+    @property
+    def opens_until(self) -> int:
+        """Unix seconds from which on its keys open nothing: see `opens_until`."""
+        return opens_until(self.nbf, self.exp)
+
     def kids(self) -> dict[str, bytes]:
         """Key id (32 bytes) by suite name."""
         return {kem.suite: kem.kid for kem in self.kems}
+
+
+def opens_until(nbf: int, exp: int) -> int:
+    """When the private keys of a binding end, in Unix seconds.
+
+    One rule for both ends of the link: the worker wipes its keys then, and the gateway releases
+    nothing to them from then on. Were it later there, requests would go to keys that are gone.
+    """
+    return exp + min(LIFE_MAX_S, (exp - nbf) // GRACE_PART)
 
 
 def report_data(raw: bytes) -> bytes:

@@ -60,8 +60,8 @@ class Ledger:
     def missing(self, step: str, code: str, detail: str) -> None:
         """Record a step that could not run for want of an input, with its own reason."""
         self.skip(step, detail)
-        self.reasons.append(Reason(code, detail))
+        self.reasons.append(Reason(code, detail, step))
 
     def _refuse(self, step: str, code: str, detail: str) -> None:
         self.checks.append(Check(step, ok=False, detail=detail))
-        self.reasons.append(Reason(code, detail))
+        self.reasons.append(Reason(code, detail, step))

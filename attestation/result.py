@@ -18,10 +18,17 @@ _APPRAISER: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why evidence was refused: a stable code and a sentence naming found and expected."""
+    """Why evidence was refused.
+
+    Attributes:
+        code: stable, machine-readable.
+        detail: a sentence naming found and expected.
+        step: the `Check.step` that refused; empty where no single step did.
+    """
 
     code: str
     detail: str
+    step: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,6 @@ class AppraisedEvidence:
         posture: the verified posture record, or None where the policy demands none.
         expires: Unix seconds after which the verdict must not be used.
         checks: every step, all passed.
-        policy_digest: the "sha256:" tag of the policy that was met.
     """
 
     binding: Binding
@@ -65,7 +71,6 @@ class AppraisedEvidence:
     posture: Posture | None
     expires: int
     checks: tuple[Check, ...]
-    policy_digest: str
     token: InitVar[object] = None
 
     def __post_init__(self, token: object) -> None:

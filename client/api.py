@@ -84,8 +84,7 @@ class Client:
     def models(self) -> list[dict[str, Any]]:
         """OpenAI model objects from verified bindings, with `trust` and `digest`."""
         workers = self._driver.exclusive(self._session.verifier.models())
-        listed: list[dict[str, Any]] = model_list(workers)["data"]
-        return listed
+        return model_list(workers)
 
     @overload
     def chat(

@@ -85,8 +85,7 @@ class AsyncClient:
     async def models(self) -> list[dict[str, Any]]:
         """OpenAI model objects from verified bindings, with `trust` and `digest`."""
         workers = await self._driver.exclusive(self._session.verifier.models())
-        listed: list[dict[str, Any]] = model_list(workers)["data"]
-        return listed
+        return model_list(workers)
 
     @overload
     async def chat(

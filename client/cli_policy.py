@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from attestation.policy import POLICY_MAX, Policy, parse_policy
 from wire.errors import PolicyError
 
 from .cli_options import add_command, add_json, note, printable
-from .clock import wall_clock
+from .clock import utc_text, wall_clock
 from .files import read_file
 from .report import EXIT_BELOW_POLICY, EXIT_OK, exit_code
 
@@ -67,7 +66,7 @@ def facts(policy: Policy) -> dict[str, Any]:
     return {
         "id": f"{policy.id} seq {policy.seq}",
         "digest": policy.digest,
-        "valid": f"{_date(policy.not_before)} to {_date(policy.expires)}",
+        "valid": f"{utc_text(policy.not_before)} to {utc_text(policy.expires)}",
         "audience": policy.aud,
         "evidence": ", ".join(rule.kind for rule in policy.accept),
         "models": ", ".join(rule.name for rule in policy.models),
@@ -97,10 +96,3 @@ def warnings(policy: Policy, now: int) -> list[str]:
     if policy.log_origin is None or not policy.directory_keys:
         found.append("no log or no directory key is pinned: no directory will be accepted")
     return found
-
-
-def _date(seconds: int) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
-    except (OverflowError, ValueError):
-        return str(seconds)

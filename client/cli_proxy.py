@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             "proxy: found no starlette or uvicorn", hint="pip install 'anchorhold[proxy]'"
         )
     from .async_transport import AsyncSealedTransport  # optional dependencies
-    from .proxy import listen_tcp, listen_unix, new_key, serve
+    from .proxy import ProxyServer, listen_tcp, listen_unix, new_key
 
     options = Options(
         state_dir=args.state_dir,
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     listener = listen_unix(args.socket) if unix else listen_tcp(args.host, args.port)
     print(announcement(listener, key), flush=True)
     note("stop with Ctrl-C")
-    asyncio.run(serve(transport, listener, key))
+    asyncio.run(ProxyServer(transport, listener, key).serve())
     return 0
 
 

@@ -1,7 +1,7 @@
 """How many workers a list can hold at most: bindings that speak for one worker count once.
 
-A list of many entries may be one worker's: two epochs of it during a rotation, or a server that
-wants a short list to look long. Only fetched and verified bindings show it.
+A list of many entries may be one worker's: a gateway may list two epochs of it during a rotation,
+or want a short list to look long. Only fetched and verified bindings show it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def one_worker(a: VerifiedWorker, b: VerifiedWorker) -> bool:
     """Whether two bindings speak for one worker, so that K of them are not K candidates.
 
-    A worker about to rotate lists two epochs for some minutes: either is usable, both are one.
+    A gateway may list two epochs of a worker that rotates: either is usable, both are one.
     """
     one, other = a.appraised.binding, b.appraised.binding
     return (

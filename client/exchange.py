@@ -20,9 +20,10 @@ from wire.envelope import SealedRequest, seal_request
 from wire.errors import GatewayError, UnavailableError, WorkerNotice
 from wire.header import Pad, RequestHeader
 from wire.ids import b64u
-from wire.limits import K_MAX, LIFE_MAX_S, REWRAPS_MAX
+from wire.limits import K_MAX, LIFE_MAX_S, REWRAPS_MAX, RID_LEN
 from wire.padding import out_class
 from wire.problems import KID_UNKNOWN, REWRAP_NEEDED
+from wire.wraps import CONTENT_TYPE as WRAPS_TYPE
 
 from .commands import Pause, Steps, exclusive
 from .posting import check_type, post, read_refusal
@@ -31,14 +32,12 @@ from .served import HTTP_OK
 from .verify import Verifier, Want
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from .calls import Call
     from .workers import Candidates
 
 TRIES_MAX: Final = 2  # a gateway that refuses twice, after a full re-verification, has refused
-WRAPS_TYPE: Final = "application/vnd.anchorhold.wraps"
-RID_LEN: Final = 16
 LIFE_DEFAULT_S: Final = 300
 
 
@@ -50,7 +49,6 @@ class Terms:
         verifier: draws candidates.
         pad: shaping profile asked for.
         life_s: seconds a request may wait and run.
-        headers: members of the sealed HEAD's header allow-list; seen by the worker only.
         salt: prefix-cache salt (32 bytes) to share between this client's requests, or None for
             a fresh one each time.
     """
@@ -58,7 +56,6 @@ class Terms:
     verifier: Verifier
     pad: Pad = "cadence"
     life_s: int = LIFE_DEFAULT_S
-    headers: Mapping[str, str] | None = None
     salt: bytes | None = None
 
     def __post_init__(self) -> None:
@@ -173,7 +170,7 @@ def _seal(terms: Terms, call: Call, candidates: Candidates) -> SealedRequest:
         pad=terms.pad,
         suite=first.candidate.suite,
     )
-    head: dict[str, Any] = {"m": "POST", "p": call.path, "h": dict(terms.headers or {})}
+    head: dict[str, Any] = {"m": "POST", "p": call.path, "h": {}}
     if terms.salt is not None:
         head["salt"] = b64u(terms.salt)
     return seal_request(

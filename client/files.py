@@ -1,13 +1,12 @@
-"""Reading files a user names: bounded, with an error that says which and why."""
+"""Files a user names: read with a bound, written whole or not at all."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import tempfile
+from pathlib import Path
 
 from wire.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def read_file(path: Path, limit: int, what: str) -> bytes:
@@ -30,3 +29,24 @@ def read_file(path: Path, limit: int, what: str) -> bytes:
             hint=f"this is no {what} file: name another",
         )
     return raw
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file of mode 0600, replacing one that is there; durable when this returns.
+
+    A reader sees the old file or the new one, never a part, and a failure leaves nothing behind.
+
+    Raises:
+        OSError: the folder cannot be written, or has no room.
+    """
+    # mkstemp makes the file 0600
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attestation.appraise import appraise
 from attestation.binding import NONCE_LEN, Binding, parse_binding
 from attestation.evidence import evidence_list
+from attestation.posture import CONTAINER_MAX
 from attestation.result import AppraisedEvidence
 from attestation.verify.credential import challenge_for
 from wire.canonical import encode
@@ -30,7 +31,7 @@ from wire.limits import BINDING_MAX
 
 from .commands import Fetch, Steps, fetch
 from .served import json_body, json_object
-from .workers import POSTURE_MAX, blob
+from .workers import blob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -177,7 +178,7 @@ def _ask(listed: Binding, raw: bytes, nonce: bytes, challenge: Challenge | None)
         return _Shown(
             blob(reply, "binding", BINDING_MAX),
             evidence_list(reply.get("evidence")),
-            None if reply.get("posture") is None else blob(reply, "posture", POSTURE_MAX),
+            None if reply.get("posture") is None else blob(reply, "posture", CONTAINER_MAX),
             reply.get("answer"),
         )
     except MalformedError as error:

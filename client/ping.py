@@ -28,9 +28,9 @@ from wire.errors import (
     RecordError,
     SpliceError,
 )
-from wire.header import PING, RID_LEN, RequestHeader
+from wire.header import PING, RequestHeader
 from wire.ids import b64u
-from wire.limits import OUT_CLASSES
+from wire.limits import OUT_CLASSES, RID_LEN
 from wire.records import HEAD
 from wire.response import ResponseReader
 

@@ -229,11 +229,6 @@ class ProxyServer:
         self._server.should_exit = True
 
 
-async def serve(transport: AsyncSealedTransport, listener: Listener, key: str) -> None:
-    """Serve until interrupted; closes the listener and the transport."""
-    await ProxyServer(transport, listener, key).serve()
-
-
 async def _body(request: Request) -> bytes | None:
     """The whole body, or None if it is too long."""
     body = bytearray()

@@ -16,8 +16,6 @@ third party is in the bundle, which holds no text and no salt.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +28,7 @@ from wire.ids import b64u, sha256_tag, unb64u
 from wire.limits import CLOCK_SKEW_S
 
 from .commands import Steps, exclusive
+from .files import write_whole
 from .report import Report
 from .served import proof
 
@@ -123,10 +122,7 @@ class Receipt:
         """
         target = Path(path)
         try:
-            handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".receipt-")
-            with os.fdopen(handle, "wb") as file:
-                file.write(self.bundle)
-            Path(temporary).replace(target)
+            write_whole(target, self.bundle)
         except OSError as cause:
             raise ConfigError(f"receipt file {target}: {cause.strerror}") from cause
         return target

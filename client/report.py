@@ -102,7 +102,7 @@ class Verification:
         policy: id and digest of the policy applied.
         checks: every step; `ok=None` did not run and is not a pass.
         workers: the candidates drawn, when all of it passed.
-        log: origin, size and root of the verified head, when it was reached.
+        log: origin and size of the verified head, when it was reached.
         error: why it was refused, or None.
         trust: the weakest level among the workers; None when nothing was accepted.
         passed_over: checks of listed workers the policy does not accept; nothing is sent to them.

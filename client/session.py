@@ -189,9 +189,9 @@ def _conclude(
     )
 
 
-def model_list(workers: dict[str, VerifiedWorker]) -> dict[str, Any]:
-    """OpenAI's model list, from verified bindings only."""
-    return {"object": "list", "data": [model_card(n, w) for n, w in sorted(workers.items())]}
+def model_list(workers: dict[str, VerifiedWorker]) -> list[dict[str, Any]]:
+    """OpenAI's model objects, from verified bindings only."""
+    return [model_card(name, worker) for name, worker in sorted(workers.items())]
 
 
 def model_card(name: str, worker: VerifiedWorker) -> dict[str, Any]:

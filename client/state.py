@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from wire.canonical import encode, parse_strict
 from wire.errors import ConfigError, MalformedError
+
+from .files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,17 +112,7 @@ class TrustState:
     def _write(self, origin: str, seen: Seen) -> None:
         record = {"v": 1, "origin": origin, "checkpoint": seen.checkpoint}
         data = encode(record | {"leaf": seen.snapshot_leaf})
-        # mkstemp makes the file 0600; a reader sees the old record or the new one, never a part.
-        handle, temporary = tempfile.mkstemp(dir=self.root, prefix=".new-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(self._path(origin))
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_whole(self._path(origin), data)
 
     @staticmethod
     def _broken(path: Path) -> ConfigError:

@@ -1,4 +1,4 @@
-"""A worker as served, and a worker as verified. Only `verify` turns the first into the second."""
+"""A worker as served, and as verified. Only `worker_checks` turns the first into the second."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.evidence import Evidence, evidence_list
+from attestation.posture import CONTAINER_MAX
 from evidence.beacon import BeaconProof
 from evidence.entry import Logged, VerifiedEntry
 from wire.canonical import parse_strict
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from attestation.result import AppraisedEvidence, Trust
     from wire.wraps import Candidate
 
-_VERIFIER: Final = object()  # held by `verify` alone
-POSTURE_MAX: Final = 32 * 1024  # the container as attestation.posture limits it, with room
+_VERIFIER: Final = object()  # held by `worker_checks` alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class VerifiedWorker:
 
     def __post_init__(self, token: object) -> None:
         if token is not _VERIFIER:
-            raise TypeError("VerifiedWorker is made by client.verify only")
+            raise TypeError("VerifiedWorker is made by client.worker_checks only")
 
     @property
     def trust(self) -> Trust:
@@ -151,7 +151,7 @@ def parse_binding_document(body: bytes) -> BindingDocument:
         return BindingDocument(
             blob(document, "binding", BINDING_MAX),
             evidence_list(document.get("evidence")),
-            None if document.get("posture") is None else blob(document, "posture", POSTURE_MAX),
+            None if document.get("posture") is None else blob(document, "posture", CONTAINER_MAX),
             Logged.from_json(_member(document, "inclusion")),
             None
             if document.get("beacon") is None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from wire.errors import AnchorholdError
+from wire.errors import AnchorholdError, ProtocolFailure
 from wire.ids import unb64u
 
 from .attester import Attester
@@ -122,8 +122,9 @@ class Attendant:
             self._activate(message)
         elif kind == "STATUS":
             facts = {key: value for key, value in message.items() if key not in ("type", "state")}
-            self.was_ready = self.was_ready or message["state"] == "ready"
-            self._enter(str(message["state"]), facts)
+            state = str(_member(message, "state"))
+            self.was_ready = self.was_ready or state == "ready"
+            self._enter(state, facts)
         elif kind == "FAILED":
             # A failed attester is the reason; what the worker says is its consequence.
             self.failure = self.failure or (
@@ -148,9 +149,10 @@ class Attendant:
             self._send({"type": "CONN"}, fd=sock.fileno())
 
     def _attest(self, message: Message) -> None:
-        answer: Message = {"type": "EVIDENCE", "id": message["id"]}
+        answer: Message = {"type": "EVIDENCE", "id": _member(message, "id")}
+        binding = unb64u(_member(message, "binding"))
         try:
-            evidence = self._attester.attest(unb64u(message["binding"]), self._clock.ms())
+            evidence = self._attester.attest(binding, self._clock.ms())
             answer |= evidence.to_json()
             self.attested, self.failure = True, None
         except (AnchorholdError, OSError) as error:
@@ -160,7 +162,7 @@ class Attendant:
         self._send(answer)
 
     def _activate(self, message: Message) -> None:
-        answer: Message = {"type": "ACTIVATED", "id": message["id"]}
+        answer: Message = {"type": "ACTIVATED", "id": _member(message, "id")}
         try:
             answer["answer"] = dict(self._attester.activate(message["credential"]))
         except (AnchorholdError, OSError, KeyError) as error:
@@ -172,3 +174,11 @@ class Attendant:
         # A worker that has gone is noticed by its closed channel, not by a failing send.
         with contextlib.suppress(OSError):
             self._worker.control.send(message, fd)
+
+
+def _member(message: Message, name: str) -> Any:
+    """Return a member the message must have; a worker that leaves it out is broken or hostile."""
+    try:
+        return message[name]
+    except KeyError:
+        raise ProtocolFailure(f"control: expected {name} in every {message['type']}") from None

@@ -49,9 +49,14 @@ class ControlSocket:
     woken by the event loop): `receive_ready` takes what is there, `receive` waits for one message.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Take ownership of a connected stream socket of the Unix family."""
+    def __init__(self, sock: socket.socket, *, takes_fds: bool = False) -> None:
+        """Take ownership of a connected stream socket of the Unix family.
+
+        `takes_fds` is for the worker's end. The launcher's takes none, so that a worker cannot
+        fill the launcher's table of descriptors: the kernel closes what is sent to it.
+        """
         self._sock = sock
+        self._takes_fds = takes_fds
         self._buffer = bytearray()
         self._messages: deque[Message] = deque()
         self._fds: deque[int] = deque()
@@ -99,10 +104,13 @@ class ControlSocket:
 
     def _read(self) -> None:
         try:
-            data, fds, _flags, _address = socket.recv_fds(self._sock, READ_SIZE, FDS_MAX)
+            if self._takes_fds:
+                data, fds, _flags, _address = socket.recv_fds(self._sock, READ_SIZE, FDS_MAX)
+                self._fds.extend(fds)
+            else:
+                data = self._sock.recv(READ_SIZE)
         except ConnectionError:
-            data, fds = b"", []
-        self._fds.extend(fds)
+            data = b""
         if not data:
             self.closed = True
             return
@@ -113,7 +121,10 @@ class ControlSocket:
                 raise ProtocolFailure(f"control: found length {length}, expected ≤ {MESSAGE_MAX}")
             if len(self._buffer) < 4 + length:
                 return
-            message = json.loads(bytes(self._buffer[4 : 4 + length]))
+            try:
+                message = json.loads(bytes(self._buffer[4 : 4 + length]))
+            except (ValueError, RecursionError):
+                raise ProtocolFailure("control: expected JSON, found something else") from None
             del self._buffer[: 4 + length]
             if not isinstance(message, dict) or not isinstance(message.get("type"), str):
                 raise ProtocolFailure("control: expected a JSON object with a string member type")

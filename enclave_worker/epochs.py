@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from attestation.binding import Beacon, Kem, Model, encode_binding
+from attestation.binding import Beacon, Kem, Model, encode_binding, opens_until
 from attestation.evidence import Evidence
 from attestation.posture import record_digest
 from wire.errors import KidUnknownError
 from wire.ids import bh_of, sha256_tag
-from wire.limits import LIFE_MAX_S
 from wire.replay import ReplaySet
 from wire.suites import HYBRID, SUITES, X25519, PrivateKey
 
@@ -27,12 +26,9 @@ from .sandbox.memory import SecretBytes
 from .worker_config import WorkerConfig
 
 SEED_LEN = 32
-# For an hour's epoch: the next one is published 10 minutes before the end, and the private key is
-# kept 15 minutes after it, the longest a request may wait. Short test epochs scale both.
+# For an hour's epoch the next one is published 10 minutes before the end. Short epochs scale it.
 LEAD_MAX_S = 600
 LEAD_PART = 6
-GRACE_MAX_S = LIFE_MAX_S
-GRACE_PART = 4
 
 
 class HeldKey:
@@ -159,7 +155,7 @@ class Keyring:
             nbf=now,
             exp=exp,
             beacon=beacon,
-            drop_at=exp + min(GRACE_MAX_S, self._config.epoch_s // GRACE_PART),
+            drop_at=opens_until(now, exp),
         )
 
     def install(self, epoch: Epoch, evidence: Evidence) -> None:

@@ -240,9 +240,9 @@ class GatewayLink:
         elif kind == MessageType.LOGGED:
             self._logged(message)
         elif kind == MessageType.ACTIVATE:
-            self._tasks.add(self._task(self._activate(message.json())))
+            _ = self._task(self._activate(message.json()))
         elif kind == MessageType.CHALLENGE_JOB:
-            self._tasks.add(self._task(self._live(message.json())))
+            _ = self._task(self._live(message.json()))
         elif kind == MessageType.REFUSED:
             # A later epoch was refused: the ones admitted go on, and the launcher says why.
             emit(Event.REFUSED)
@@ -261,7 +261,7 @@ class GatewayLink:
         self._sessions[rid] = session
         self._idle.clear()
         work = session.turn_away(envelope) if full else session.run(envelope)
-        self._tasks.add(self._task(self._serve(session, rid, work)))
+        _ = self._task(self._serve(session, rid, work))
 
     async def _serve(self, session: Session, rid: bytes, work: Coroutine[Any, Any, None]) -> None:
         """Run one session and ask for another one when it has ended."""
@@ -327,8 +327,9 @@ class GatewayLink:
             await self._send(json_message(HEARTBEAT, {}))
 
     def _task(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Start a task whose failure is reported; the caller keeps it in `_tasks`."""
+        """Start a task, keep it until it ends, and report its failure."""
         task = asyncio.create_task(work)
+        self._tasks.add(task)
         task.add_done_callback(self._reap)
         return task
 

@@ -14,6 +14,7 @@ from wire.header import check_class, check_times
 from wire.ids import unb64u
 from wire.schedule import transcript_hash
 from wire.suites import SUITES
+from wire.wraps import KID_LEN
 
 from .epochs import Epoch, Keyring
 from .openai_api import ApiRequest
@@ -22,7 +23,6 @@ from .worker_config import WorkerConfig
 
 OPS = ("chat", "completion")
 CACHE_SALT_LEN = 32
-KID_LEN = 32
 NO_TH = bytes(32)
 
 

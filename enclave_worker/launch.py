@@ -14,6 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -263,15 +264,19 @@ class Launcher:
         except UnavailableError as error:
             self._fail("start", str(error))
             return False
-        attendant = Attendant(worker, attester, self.config.gateway_socket, Clock(), self._enter)
-        self._attendant = attendant
-        if self._stopping.is_set():
-            attendant.ask_to_stop()
-        attendant.configure(self._worker_config(root, wrapped), root.staged.read_paths)
-        attendant.attend()
-        status = worker.end(EXIT_WAIT_S)
-        self._attendant = None
-        attendant.close()
+        try:
+            with closing(
+                Attendant(worker, attester, self.config.gateway_socket, Clock(), self._enter)
+            ) as attendant:
+                self._attendant = attendant
+                if self._stopping.is_set():
+                    attendant.ask_to_stop()
+                attendant.configure(self._worker_config(root, wrapped), root.staged.read_paths)
+                attendant.attend()
+        finally:
+            # Whatever went wrong out here: no worker runs on without its launcher.
+            self._attendant = None
+            status = worker.end(EXIT_WAIT_S)
         if not self._stopping.is_set():
             self._fail(*(attendant.failure or ("run", _died(status))))
             self._enter("died", {"status": status})

@@ -35,7 +35,7 @@ PARSERS = 2
 def main() -> None:
     """Run one worker from its first message to STOP. Exit status 0 after a clean stop, else 3."""
     silence()
-    control = ControlSocket(socket.socket(fileno=_descriptor(sys.argv)))
+    control = ControlSocket(socket.socket(fileno=_descriptor(sys.argv)), takes_fds=True)
     worker = _Worker(control)
     status = EXIT_FAILED
     try:

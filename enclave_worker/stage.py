@@ -119,8 +119,6 @@ class WorkerRoot:
 
     Attributes:
         path: the folder that holds everything below.
-        site: third-party packages.
-        first_party: our packages.
         interpreter: the program to start, its real path.
         stdlib: the staged standard library.
         parts: measured folders by name: interpreter, stdlib, site, first_party.
@@ -129,8 +127,6 @@ class WorkerRoot:
     """
 
     path: Path
-    site: Path
-    first_party: Path
     interpreter: Path
     stdlib: Path
     parts: Mapping[str, Path]
@@ -175,8 +171,6 @@ def stage_worker_root(
     path = (stdlib, stdlib / "lib-dynload", folders["site"], folders["first_party"])
     return WorkerRoot(
         path=dest,
-        site=folders["site"],
-        first_party=folders["first_party"],
         interpreter=_interpreter_files()[0],
         stdlib=stdlib,
         parts=MappingProxyType(folders),

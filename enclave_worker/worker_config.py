@@ -81,9 +81,7 @@ class WorkerConfig:
     def parse(cls, document: dict[str, Any]) -> "WorkerConfig":
         """Read the JSON form; unknown members are refused."""
         known = {item.name for item in fields(cls)}
-        given = {key: value for key, value in document.items() if key != "type"}
-        unknown = sorted(set(given) - known)
+        unknown = sorted(set(document) - known)
         if unknown:
             raise ConfigError(f"worker config: found unknown member {unknown[0]!r}")
-        given["service_policy"] = unb64u(given["service_policy"])
-        return cls(**given)
+        return cls(**{**document, "service_policy": unb64u(document["service_policy"])})

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.evidence import Evidence, evidence_list
+from attestation.posture import CONTAINER_MAX
 from wire.canonical import encode, parse_strict
 from wire.ids import b64u, unb64u
 from wire.limits import BINDING_MAX
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "anchorhold-receipt/1"
 BUNDLE_MAX: Final = 1024 * 1024  # a TPM quote with its certificates takes 30 KiB
-_POSTURE_MAX: Final = 64 * 1024
+_POSTURE_TEXT_MAX: Final = -(-CONTAINER_MAX // 3) * 4  # in base64
 _ANY = shape.shaped({}, closed=False)
 _SHAPE = shape.shaped(
     {
@@ -40,7 +41,7 @@ _SHAPE = shape.shaped(
         "receipt": _ANY,
         "binding": shape.text(2 * BINDING_MAX),
         "evidence": shape.listed(_ANY, 8),
-        "posture": shape.optional(shape.text(_POSTURE_MAX)),
+        "posture": shape.optional(shape.text(_POSTURE_TEXT_MAX)),
         "verdict": shape.optional(_ANY),
         "beacon": shape.optional(_ANY),
         "consistency": shape.listed(shape.raw(32), PROOF_MAX),

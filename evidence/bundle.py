@@ -255,15 +255,10 @@ class _Audit:
             at,
             beacon_time=self._beacon_time,
         )
-        reasons = (
-            {}
-            if isinstance(result, AppraisedEvidence)
-            else {reason.detail: reason.code for reason in result.reasons}
-        )
+        reasons = () if isinstance(result, AppraisedEvidence) else result.reasons
+        codes = {reason.step: reason.code for reason in reasons}
         for check in result.checks:
-            code = reasons.get(check.detail) or reasons.get(
-                check.detail.removeprefix("not run: "), ""
-            )
+            code = codes.get(check.step, "")
             self.note(
                 f"evidence.{check.step}",
                 check.ok,

@@ -44,7 +44,6 @@ class SignedCheckpoint:
 
     checkpoint: Checkpoint
     note: str
-    signers: tuple[str, ...]
     token: InitVar[object] = None
 
     def __post_init__(self, token: object) -> None:
@@ -105,9 +104,7 @@ def open_checkpoint(note: str, origin: str, vkeys: Sequence[str | VerifierKey]) 
     if checkpoint.origin != origin:
         message = f"checkpoint of log {origin!r} expected, found {checkpoint.origin[:80]!r}"
         raise MalformedError(message, code="checkpoint_wrong_log")
-    return SignedCheckpoint(
-        checkpoint, note, tuple(item.name for item in opened.verified), _VERIFIED
-    )
+    return SignedCheckpoint(checkpoint, note, _VERIFIED)
 
 
 def _malformed(message: str) -> MalformedError:

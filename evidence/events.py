@@ -24,11 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 INFER_RECEIPT: Final = "infer.receipt"
-INFER_REFUSED: Final = "infer.refused"
 WORKER_SESSION: Final = "worker.session"
 ATTEST_VERDICT: Final = "attest.verdict"
 DIRECTORY_SNAPSHOT: Final = "directory.snapshot"
-CONFIG_BOOT: Final = "config.boot"
 
 USAGE_STEP: Final = 64  # exact output lengths identify topics and languages; classes do not
 _TYPE = re.compile(r"[a-z][a-z0-9]*(\.[a-z][a-z0-9]*)+")
@@ -49,14 +47,6 @@ BODIES: Final = {
             "sc": shape.raw(32),
         }
     ),
-    INFER_REFUSED: shape.shaped(
-        {
-            "rid": shape.optional(shape.raw(16)),
-            "th": shape.optional(shape.raw(32)),
-            "stage": shape.one_of("auth", "quota", "policy", "attest", "no_worker", "worker"),
-            "code": _CODE,
-        }
-    ),
     WORKER_SESSION: shape.shaped(
         {
             "phase": shape.one_of("open", "close"),
@@ -65,7 +55,6 @@ BODIES: Final = {
             "sig_pk": shape.raw(32),
             "models": shape.listed(shape.text(), 64),
             "lease_s": shape.whole(0, 86_400),
-            "wseq": shape.optional(shape.whole()),
             "reason": _CODE,
         }
     ),
@@ -204,18 +193,6 @@ def infer_receipt_event(
     }
 
 
-def infer_refused_event(
-    *, stage: str, code: str, rid: bytes | None = None, th: bytes | None = None
-) -> dict[str, Any]:
-    """A request that got no answer. `stage`: auth, quota, policy, attest, no_worker or worker."""
-    return {
-        "rid": None if rid is None else b64u(rid),
-        "th": None if th is None else b64u(th),
-        "stage": stage,
-        "code": code,
-    }
-
-
 def worker_session_event(
     *,
     phase: str,
@@ -224,10 +201,9 @@ def worker_session_event(
     sig_pk: bytes,
     models: Sequence[str],
     lease_s: int,
-    wseq: int | None = None,
     reason: str = "",
 ) -> dict[str, Any]:
-    """A worker came (`open`) or went (`close`, with its last `wseq` and a reason code)."""
+    """A worker came (`open`) or went (`close`, with a reason code)."""
     return {
         "phase": phase,
         "wid": wid,
@@ -235,7 +211,6 @@ def worker_session_event(
         "sig_pk": b64u(sig_pk),
         "models": list(models),
         "lease_s": lease_s,
-        "wseq": wseq,
         "reason": reason,
     }
 

@@ -45,7 +45,6 @@ CONTENT_TYPE: Final = "application/vnd.anchorhold.receipt+json"
 STATEMENT_MAX: Final = 16 * 1024  # about 2 KiB in practice; bounds what a peer can make us parse
 BLIND_LEN: Final = 32
 PAR_MAX: Final = 32  # sampling parameters of one request
-FINISHES: Final = ("stop", "length", "cancelled", "refused")
 
 _SIDE = shape.shaped(
     {"c": shape.raw(32), "n": shape.whole(0, 4096), "len_b": shape.whole(), "ct": shape.raw(32)}

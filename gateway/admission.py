@@ -6,12 +6,14 @@ The verdict is written to the evidence log before the worker hears of it, also w
  2. the binding parses, and its key signed this connection's nonce with the binding's hash:
     whoever sends it holds the key                  hello_signature
  3. the name is the binding's, short enough to log  wid_malformed
- 4. new keys come from the process already admitted session_mismatch
- 5. the binding is not denied here                  denied
- 6. evidence that needs it proves, by credential
+ 4. the binding answers no challenge: who asked for
+    one chose its bytes; no client takes it         nonce_unexpected
+ 5. new keys come from the process already admitted session_mismatch
+ 6. the binding is not denied here                  denied
+ 7. evidence that needs it proves, by credential
     activation we ran ourselves, whose TPM it is    activation_missing, activation_mismatch
- 7. `attestation.appraise` accepts all of it under the gateway's own policy
- 8. the verdict is durable in the evidence log
+ 8. `attestation.appraise` accepts all of it under the gateway's own policy
+ 9. the verdict is durable in the evidence log
 """
 
 import time
@@ -23,6 +25,7 @@ from attestation.appraise import appraise
 from attestation.binding import Beacon, Binding, parse_binding
 from attestation.evidence import Evidence, evidence_list
 from attestation.policy import Policy
+from attestation.posture import CONTAINER_MAX
 from attestation.result import AppraisedEvidence, Refused
 from attestation.verify.credential import Activation, challenge_for
 from evidence.beacon import snapshot_time
@@ -42,8 +45,6 @@ from .telemetry import SpanName, Telemetry
 
 #: Log events name workers; a longer name is no name.
 WID_MAX = 64
-#: Signed posture records are a few KB.
-POSTURE_MAX = 65_536
 _MEMBERS = {"wid", "binding", "evidence", "posture", "sig", "activation"}
 
 #: Sends a credential challenge to the worker and returns its answer.
@@ -85,8 +86,8 @@ def parse_hello(document: dict[str, Any]) -> Hello:
         raise MalformedError(f"hello: binding of at most {BINDING_MAX} bytes expected")
     posture = document["posture"]
     record = None if posture is None else unb64u(posture)
-    if record is not None and len(record) > POSTURE_MAX:
-        raise MalformedError(f"hello: posture of at most {POSTURE_MAX} bytes expected")
+    if record is not None and len(record) > CONTAINER_MAX:
+        raise MalformedError(f"hello: posture of at most {CONTAINER_MAX} bytes expected")
     return Hello(
         document["wid"], binding, evidence_list(document["evidence"]), record, document["sig"]
     )
@@ -145,19 +146,19 @@ class Admission:
         if isinstance(verdict, AppraisedEvidence):
             spent = time.monotonic() - started
             self._telemetry.time(Metric.ATTEST_VERIFY, spent, {Attr.TRUST: verdict.trust})
-            logged = await self._log(hello, verdict)  # 8
+            logged = await self._log(hello, verdict)  # 9
             return Epoch(verdict, hello.evidence, hello.posture, logged)
         refusal = verdict if isinstance(verdict, Refused) else None
         codes = refusal.codes if refusal is not None else (str(verdict),)
         for code in codes[:1]:
             self._telemetry.count(Metric.ATTEST_FAILURES, 1, {Attr.REASON: code})
-        await self._log(hello, refusal or codes)  # 8
+        await self._log(hello, refusal or codes)  # 9
         return NotAdmitted(codes, bh)
 
     async def _judge(
         self, hello: Hello, nonce: bytes, ask: Ask, session: Session | None
     ) -> AppraisedEvidence | Refused | str:
-        """Steps 2 to 7; a text is a reason code of our own."""
+        """Steps 2 to 8; a text is a reason code of our own."""
         # 2
         try:
             binding = parse_binding(hello.binding)
@@ -171,19 +172,22 @@ class Admission:
         if hello.wid != binding.wid or len(hello.wid) > WID_MAX:
             return "wid_malformed"
         # 4
+        if binding.nonce is not None:
+            return "nonce_unexpected"
+        # 5
         if session is not None and not _same_process(session, binding):
             return "session_mismatch"
-        # 5
+        # 6
         if self._denied(binding.bh):
             return "denied"
-        # 6
+        # 7
         try:
             activation = await self._activate(hello.evidence, ask)
         except MalformedError:
             return "evidence_malformed"
         except AttestationError as error:
             return error.reasons[0] if error.reasons else "evidence_malformed"
-        # 7
+        # 8
         return appraise(
             hello.binding,
             hello.evidence,

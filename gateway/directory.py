@@ -7,6 +7,7 @@ without an auditor seeing both.
 
 import asyncio
 import logging
+from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -34,6 +35,16 @@ from .telemetry import SpanName, Telemetry
 GATHER_S = 0.02
 #: After a failed log the gateway is not ready; trying again soon costs nothing.
 RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """A published one: its signed payload, the index of its log entry, and when it ends."""
+
+    payload: bytes
+    signature: dict[str, str]
+    index: int
+    expires: int
 
 
 class Directory:
@@ -67,8 +78,7 @@ class Directory:
         self.deny: frozenset[bytes] = frozenset()
         self.document: bytes | None = None
         self.beacon: Beacon | None = None
-        self.expires = 0
-        self._published: tuple[bytes, dict[str, str], int] | None = None
+        self._published: _Snapshot | None = None
         self._proved_at = 0
 
     def changed(self) -> None:
@@ -81,13 +91,13 @@ class Directory:
         Its log part is brought up to the log's present head: a client that has seen a later head,
         in a receipt or in another process, refuses an earlier one as a rollback.
         """
-        if self._published is None or self._clock.wall() >= self.expires:
-            return None
         published, size = self._published, self._ledger.log.size
+        if published is None or self._clock.wall() >= published.expires:
+            return None
         if self.document is not None and self._proved_at == size:
             return self.document
-        payload, signature, index = published
-        document = directory_document(payload, [signature], await self._ledger.log.entry(index))
+        entry = await self._ledger.log.entry(published.index)
+        document = directory_document(published.payload, [published.signature], entry)
         if published is self._published:  # a newer snapshot may have come while we waited
             self.document, self._proved_at = document, size
         return document
@@ -147,11 +157,10 @@ class Directory:
             )
             logged = await self._ledger.append(DIRECTORY_SNAPSHOT, snapshot_event(payload))
             signature = sign_snapshot(payload, self._config.directory_kid, self._key)
-            self._published = (payload, signature, logged.index)
+            self._published = _Snapshot(payload, signature, logged.index, expires)
             self.document = None
             log, size = self._ledger.log, logged.index + 1
             self.beacon = Beacon(log.origin, size, log.root(size))
-            self.expires = expires
             span.set(Attr.WORKERS, len(workers))
             span.set(Attr.LOG_INDEX, logged.index)
         finally:

@@ -7,24 +7,23 @@ what was sent. When no candidate is left, the client is asked for new wraps and 
 for a while. Everything here runs in one event loop, so nothing is locked.
 """
 
-import asyncio
 import dataclasses
-from collections.abc import Coroutine
+import logging
+from functools import partial
 from typing import Any
 
-from tenancy.queue import Queue, QueueFullError, Ticket
-from wire.envelope import parse_envelope
-from wire.errors import EnvelopeError, MalformedError, ProtocolFailure
-from wire.limits import CLOCK_SKEW_S, K_MAX
+from tenancy.queue import Queue, QueueFullError
+from wire.errors import MalformedError, ProtocolFailure
 from wire.link import BYTES, CANCEL, DONE, JOB, NOTICE, Message, raw_message
 from wire.notice import RETRY_CODES, verify_notice
-from wire.wraps import parse_wraps
 
+from .candidates import Candidates
 from .clock import Clock
 from .errors import NOTICE_FAULTS, Fault, Refusal
 from .exchange import Exchange, State
-from .registry import Registry
+from .journal import Event, Journal
 from .session import Session
+from .tasks import Tasks
 
 #: Re-wrapping takes a directory refresh and one round trip; longer means the client is gone.
 REWRAP_WAIT_S = 60.0
@@ -36,31 +35,31 @@ class Dispatcher:
     """Owns the requests in flight.
 
     Args:
-        registry: workers and keys.
+        candidates: the workers that could take a request.
         queue: requests waiting.
         clock: time.
+        journal: hears of what should not happen.
         response_max: response bytes kept for one slow reader before its stream is cut.
-        settle_until: monotonic seconds; before it, missing workers are awaited, not given up.
     """
 
     def __init__(
         self,
-        registry: Registry,
+        candidates: Candidates,
         queue: Queue,
         clock: Clock,
+        journal: Journal,
         *,
         response_max: int,
-        settle_until: float,
     ) -> None:
         """Begin with nothing in flight."""
-        self._registry = registry
+        self._candidates = candidates
         self._queue = queue
         self._clock = clock
+        self._journal = journal
         self._response_max = response_max
-        self._settle_until = settle_until
         self._exchanges: dict[bytes, Exchange] = {}
         self._held: dict[Session, dict[bytes, Exchange]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def __len__(self) -> int:
         """Requests in flight."""
@@ -70,11 +69,6 @@ class Dispatcher:
     def waiting(self) -> int:
         """Requests in the queue."""
         return len(self._queue)
-
-    @property
-    def settling(self) -> bool:
-        """Whether workers may still be coming back after a start."""
-        return self._clock.monotonic() < self._settle_until
 
     def in_flight(self, rid: bytes) -> bool:
         """Whether a request of this id is here."""
@@ -90,16 +84,9 @@ class Dispatcher:
         """
         if exchange.rid in self._exchanges:
             raise Refusal(Fault.DUPLICATE)
-        self._check_kids(exchange.kids)
-        ticket = Ticket(
-            rid=exchange.rid,
-            tenant=exchange.tenant,
-            kids=frozenset(exchange.kids),
-            size=exchange.entry.size,
-            expires=exchange.expires,
-        )
+        self._candidates.check(exchange.kids)
         try:
-            exchange.ticket = self._queue.put(ticket)
+            exchange.ticket = self._queue.put(exchange.first_ticket())
         except QueueFullError as error:
             if error.tenant_cap:
                 raise Refusal(Fault.QUOTA, retry_after=5) from error
@@ -112,7 +99,7 @@ class Dispatcher:
         """Continue a request with new wraps.
 
         Steps: 1 the request is this tenant's (another does not learn that it exists). 2 it waits
-        for wraps. 3 the wraps are well formed. 4 no more than eight keys in all. 5 the keys are
+        for wraps. 3 the wraps are well formed, and no more than eight keys in all. 4 the keys are
         known.
 
         Raises:
@@ -126,16 +113,10 @@ class Dispatcher:
         if exchange.state is not State.REWRAP or exchange.ticket is None:
             raise Refusal(Fault.DUPLICATE, "the request does not wait for wraps")
         # 3
-        try:
-            wraps = parse_wraps(body, exchange.header.suite)
-        except EnvelopeError as error:
-            raise Refusal(Fault.BAD_ENVELOPE, error.message) from error
-        # 4
+        wraps = exchange.parse_rewrap(body)
         kids = {wrap.kid for wrap in wraps}
-        if len(exchange.kids | kids) > K_MAX:
-            raise Refusal(Fault.BAD_ENVELOPE, f"at most {K_MAX} keys for one request")
-        # 5
-        self._check_kids(kids)
+        # 4
+        self._candidates.check(kids)
         exchange.forget_at = None
         exchange.resume(wraps)
         exchange.trace.rewrapped(exchange.rewraps)
@@ -159,7 +140,7 @@ class Dispatcher:
             # It stays known until the worker says DONE: its receipt is still owed to the log.
             exchange.forget_at = self._clock.monotonic() + CANCEL_WAIT_S
             exchange.session.send(raw_message(CANCEL, exchange.rid))
-            self._spawn(exchange.entry.remove())
+            self._forget(exchange)
 
     # ------------------------------------------------------------------ from workers
 
@@ -205,14 +186,18 @@ class Dispatcher:
                 self._retry_unless_acted_on(exchange, cause)
         self.check_waiting()
 
-    def cut(self, exchange: Exchange) -> None:
-        """End an exchange without its end: no receipt could be made durable."""
+    def cut(self, exchange: Exchange, refusal: Refusal | None = None) -> None:
+        """End an exchange without its end: no receipt could be made durable, or we failed.
+
+        Args:
+            refusal: the answer where no byte is out yet; `no_worker` unless another is given.
+        """
         if exchange.session is not None:
             exchange.session.send(raw_message(CANCEL, exchange.rid))
         if exchange.state is State.STREAMING:
             self._cut(exchange)
         elif exchange.state is not State.ENDED:
-            self._refuse(exchange, Refusal(Fault.NO_WORKER, retry_after=10))
+            self._refuse(exchange, refusal or Refusal(Fault.NO_WORKER, retry_after=10))
 
     # ------------------------------------------------------------------ from time
 
@@ -223,9 +208,7 @@ class Dispatcher:
             exchange = self._exchanges[ticket.rid]
             if now >= ticket.expires:
                 self._refuse(exchange, Refusal(Fault.EXPIRED))
-            elif not self.settling and not any(
-                self._registry.live(kid, now) for kid in ticket.kids
-            ):
+            elif self._candidates.gone(ticket.kids):
                 self._exhausted(exchange)
         monotonic = self._clock.monotonic()
         for exchange in list(self._exchanges.values()):
@@ -237,26 +220,19 @@ class Dispatcher:
         for exchange in list(self._exchanges.values()):
             self.cut(exchange)
             self._drop(exchange)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.settle()
 
     # ------------------------------------------------------------------ inside
-
-    def _check_kids(self, kids: set[bytes]) -> None:
-        unknown = sum(not self._registry.knows(kid) for kid in kids)
-        if unknown and not self.settling:
-            raise Refusal(Fault.KID_UNKNOWN, f"{unknown} of {len(kids)} keys are not known here")
 
     def _place(self, exchange: Exchange) -> None:
         """Release at once to the candidate with the most room, if any has room."""
         ticket = exchange.ticket
         assert ticket is not None
-        now, monotonic = self._clock.wall(), self._clock.monotonic()
-        found = (self._registry.live(kid, now) for kid in ticket.kids)
-        ready = [one for one in found if one is not None and one.can_take(monotonic)]
-        if ready:
+        session = self._candidates.readiest(ticket.kids)
+        if session is not None:
             self._queue.remove(exchange.rid)
-            self._release(exchange, max(ready, key=lambda session: session.credits))
-        elif not self.settling and not any(self._registry.live(kid, now) for kid in ticket.kids):
+            self._release(exchange, session)
+        elif self._candidates.gone(ticket.kids):
             self._exhausted(exchange)
 
     def _release(self, exchange: Exchange, session: Session) -> None:
@@ -269,29 +245,41 @@ class Dispatcher:
         assert ticket is not None
         session.credits -= 1
         self._held.setdefault(session, {})[exchange.rid] = exchange
-        exchange.session, exchange.state = session, State.RELEASED
-        exchange.kid = next(wrap.kid for wrap in exchange.wraps if wrap.kid in held)
+        exchange.session, exchange.state, exchange.receipt_seen = session, State.RELEASED, False
+        exchange.kid = next((wrap.kid for wrap in exchange.wraps if wrap.kid in held), b"")
         exchange.ticket = dataclasses.replace(ticket, kids=ticket.kids - held)
         exchange.trace.released(session.newest.bh)
-        self._spawn(self._send_job(exchange, session))
+        self._tasks.start(
+            self._send_job(exchange, session), partial(self._unsent, exchange, session)
+        )
 
     async def _send_job(self, exchange: Exchange, session: Session) -> None:
         try:
-            data = await exchange.entry.read()
+            data = await exchange.envelope()
         except OSError:
             # Removed while it was read (the request ended), or the disk failed.
             if exchange.session is session and not exchange.cancelled:
                 self.cut(exchange)
+                self._not_taken(session)
                 return
             data = b""
-        if exchange.rewrapped and data:
-            data = parse_envelope(data).encode(exchange.wraps)
         if exchange.session is session and not exchange.cancelled:
             session.send(raw_message(JOB, exchange.rid, data))
         elif exchange.session is session:
-            session.credits += 1
-            self._take_back(exchange)
             self._drop(exchange)
+            self._not_taken(session)
+
+    def _unsent(self, exchange: Exchange, session: Session, error: BaseException) -> None:
+        """The envelope could not be given to its worker, and no other would fare better."""
+        self._report(error)
+        if exchange.session is session:
+            self.cut(exchange, Refusal(Fault.INTERNAL))
+            self._not_taken(session)
+
+    def _not_taken(self, session: Session) -> None:
+        """The worker never heard of a request that used up one of its credits."""
+        session.credits += 1
+        self.pump(session)
 
     def _bytes(self, exchange: Exchange, data: bytes) -> None:
         if exchange.cancelled:
@@ -300,7 +288,7 @@ class Dispatcher:
             exchange.state = State.STREAMING
             exchange.trace.first_byte()
             # Never retried from here on: the ciphertext has done its work.
-            self._spawn(exchange.entry.remove())
+            self._forget(exchange)
         exchange.feed(data)
         if exchange.buffered > self._response_max:
             assert exchange.session is not None
@@ -386,14 +374,11 @@ class Dispatcher:
         exchange.trace.ended("rewrap_needed", "rewrap_needed")
         self._queue.remove(exchange.rid)
         self._exchanges.pop(exchange.rid, None)
-        self._spawn(exchange.entry.remove())
+        self._forget(exchange)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _forget(self, exchange: Exchange) -> None:
+        """Remove its ciphertext. A file that cannot be is swept at the next start."""
+        self._tasks.start(exchange.entry.remove(), self._report)
 
-
-def queue_deadline(expires: int) -> int:
-    """When a request stops waiting: its own end, with the tolerance clocks are given elsewhere."""
-    return expires + CLOCK_SKEW_S
+    def _report(self, error: BaseException) -> None:
+        self._journal.write(Event.INTERNAL, level=logging.ERROR, error=error)

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from tenancy.queue import Ticket
+from wire.envelope import parse_envelope
+from wire.errors import EnvelopeError
 from wire.header import PING, RequestHeader
-from wire.limits import K_MAX, REWRAPS_MAX
-from wire.wraps import Wrap
+from wire.limits import CLOCK_SKEW_S, K_MAX, REWRAPS_MAX
+from wire.wraps import Wrap, parse_wraps
 
-from .errors import Refusal
+from .errors import Fault, Refusal
 from .request_trace import RequestTrace
 from .session import Session
 from .spool import Entry
@@ -40,7 +42,7 @@ class Exchange:
         wraps: present candidates; `kids` are all there ever were.
         rewrapped: whether `wraps` are not those in the spooled envelope.
         ticket: its place in line; once a worker has it, the candidates that are left.
-        kid: the key the worker that has it will open it with.
+        kid: the key the worker that has it is expected to open it with; its receipt says which.
         forget_at: monotonic seconds after which nobody is expected to speak of it any more.
     """
 
@@ -78,6 +80,42 @@ class Exchange:
         """Whether new wraps could continue it. A ping is about one key: another proves nothing."""
         room = self.rewraps < REWRAPS_MAX and len(self.kids) < K_MAX
         return room and self.header.op != PING
+
+    def first_ticket(self) -> Ticket:
+        """What stands in line for it at first: every candidate of the envelope."""
+        return Ticket(
+            rid=self.rid,
+            tenant=self.tenant,
+            kids=frozenset(self.kids),
+            size=self.entry.size,
+            expires=self.expires,
+        )
+
+    def parse_rewrap(self, body: bytes) -> tuple[Wrap, ...]:
+        """The wraps in `body`, if they may continue this request.
+
+        Raises:
+            Refusal: they are not well formed, or its keys would be more than eight in all.
+        """
+        try:
+            wraps = parse_wraps(body, self.header.suite)
+        except EnvelopeError as error:
+            raise Refusal(Fault.BAD_ENVELOPE, error.message) from error
+        if len(self.kids.union(wrap.kid for wrap in wraps)) > K_MAX:
+            raise Refusal(Fault.BAD_ENVELOPE, f"at most {K_MAX} keys for one request")
+        return wraps
+
+    async def envelope(self) -> bytes:
+        """What a worker is to get: the spooled envelope, with the present wraps.
+
+        Empty when the request ended while it was read.
+
+        Raises:
+            OSError: the file was removed meanwhile, or the disk failed.
+            EnvelopeError: the disk does not hold what was written.
+        """
+        data = await self.entry.read()
+        return parse_envelope(data).encode(self.wraps) if self.rewrapped and data else data
 
     async def first(self) -> None:
         """Wait for the first response byte.
@@ -129,3 +167,8 @@ class Exchange:
         self.rewraps += 1
         self.rewrapped = True
         self._first = asyncio.get_running_loop().create_future()
+
+
+def queue_deadline(expires: int) -> int:
+    """When a request stops waiting: its own end, with the tolerance clocks are given elsewhere."""
+    return expires + CLOCK_SKEW_S

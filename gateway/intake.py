@@ -16,13 +16,13 @@ from wire.excerpt import shown
 from wire.header import RequestHeader, check_times, parse_header
 from wire.ids import b64u
 from wire.limits import HDR_MAX
+from wire.sealing import MAGIC
 
 from .clock import Clock
 from .config import GatewayConfig
 from .errors import Fault, Refusal
 from .spool import Entry, SpoolFullError, TooLargeError
 
-MAGIC = b"AHQ1"
 _HEADER_AT = len(MAGIC) + 4
 #: Digits of 2^63; no body is longer, and a longer text is not worth reading as a number.
 LENGTH_DIGITS_MAX = 20

@@ -29,6 +29,7 @@ class Event(Enum):
 
     STARTED = "gateway.started"
     STOPPED = "gateway.stopped"
+    FAILED = "gateway.failed"
     SPOOL_SWEPT = "spool.swept"
     KEYS_RELOADED = "keys.reloaded"
     KEYS_UNREADABLE = "keys.unreadable"

@@ -9,12 +9,13 @@ import asyncio
 import itertools
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from attestation.binding import NONCE_LEN
 from evidence.events import INFER_RECEIPT, WORKER_SESSION, worker_session_event
 from wire.canonical import parse_evj1
-from wire.errors import AnchorholdError, MalformedError, UnavailableError
+from wire.errors import AnchorholdError, MalformedError, ReceiptError, UnavailableError
 from wire.ids import b64u, unb64u
 from wire.link import (
     ACTIVATE,
@@ -39,6 +40,7 @@ from .attributes import Attr
 from .exchange import Exchange
 from .roster import Roster
 from .session import Epoch, Session
+from .tasks import Tasks
 
 #: Messages from a worker are responses in pieces and evidence; jobs, the large ones, go out only.
 INBOUND_MAX = 16 * 1024 * 1024
@@ -50,15 +52,6 @@ CHALLENGES_MAX = 4
 CHALLENGE_TIMEOUT_S = 30.0
 #: Bytes of a receipt event; larger ones do not fit a log entry.
 EVENT_MAX = 16_384
-
-
-class LinkEndedError(Exception):
-    """The connection is over; `cause` is a word of the attribute table."""
-
-    def __init__(self, cause: str) -> None:
-        """Keep the cause."""
-        super().__init__(cause)
-        self.cause = cause
 
 
 @dataclass(slots=True, eq=False)
@@ -75,7 +68,7 @@ class Link:
     _answers: "dict[int, asyncio.Future[dict[str, Any]]]" = field(default_factory=dict)
     _ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     _challenges: int = 0
-    _tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
+    _tasks: Tasks = field(default_factory=Tasks)
 
     async def run(self, reader: asyncio.StreamReader) -> None:
         """Serve until the connection ends, then undo everything it stood for."""
@@ -95,8 +88,6 @@ class Link:
                     break
                 for message in decoder.feed(chunk):
                     self._handle(message)
-        except LinkEndedError as error:
-            cause = error.cause
         except MalformedError as error:
             cause = "protocol"
             self.roster.broken(error)
@@ -127,7 +118,7 @@ class Link:
             raise UnavailableError("the worker answers other challenges")
         self._challenges += 1
         try:
-            return await self._ask(MessageType(CHALLENGE_JOB), question, CHALLENGE_TIMEOUT_S)
+            return await self._ask(CHALLENGE_JOB, question, CHALLENGE_TIMEOUT_S)
         finally:
             self._challenges -= 1
 
@@ -158,7 +149,10 @@ class Link:
             self.roster.renew(session)
             self.roster.dispatcher.pump(session)
         elif kind == MessageType.RECEIPT:
-            self._spawn(self._log_receipt(session, message.rid, message.json()))
+            self._tasks.start(
+                self._log_receipt(session, message.rid, message.json()),
+                partial(self._receipt_failed, session, message.rid),
+            )
         elif kind == MessageType.GOODBYE:
             session.draining = True
             self.roster.left(session)
@@ -172,7 +166,7 @@ class Link:
         self._admissions.append(document)
         if not self._judging:
             self._judging = True
-            self._spawn(self._judge())
+            self._tasks.start(self._judge(), self._judge_failed)
 
     def _answered(self, document: dict[str, Any]) -> None:
         number = document.get("id")
@@ -197,24 +191,36 @@ class Link:
         finally:
             self._judging = False
 
+    def _judge_failed(self, error: BaseException) -> None:
+        """Our own mistake: the worker hears of it at once, and may come back."""
+        self.roster.failed(error)
+        self.end("internal")
+
     async def _admit(self, document: dict[str, Any]) -> None:
+        """One judgement, from the message to the answer.
+
+        Steps: 1 `Admission` accepts it. 2 no other process has the name. 3 the session is in the
+        log. 4 still no other process has the name: another may have come while that was written.
+        """
         roster = self.roster
+        # 1
         verdict = await roster.admission.admit(document, self.nonce, self._activate, self.session)
+        # 2
         if isinstance(verdict, Epoch) and self.session is None and not roster.replace(verdict):
             verdict = NotAdmitted(("wid_in_use",), verdict.bh)
         if isinstance(verdict, NotAdmitted):
-            roster.refused(verdict)
-            self.send(
-                json_message(REFUSED, {"reasons": list(verdict.reasons), "bh": b64u(verdict.bh)})
-            )
-            if self.session is None:
-                await self.writer.drain()
-                self.end("closed")
+            await self._refuse(verdict)
             return
         if self.session is None:
             session = Session(self.nonce, self.send, [verdict], roster.lease_end())
+            # 3
             await self._record(session, "open")
             if self.ended is not None:
+                return
+            # 4
+            if not roster.replace(verdict):
+                await self._record(session, "close", "wid_in_use")
+                await self._refuse(NotAdmitted(("wid_in_use",), verdict.bh))
                 return
             self.session = session
             roster.joined(session, self.end)
@@ -230,6 +236,14 @@ class Link:
                 },
             )
         )
+
+    async def _refuse(self, verdict: NotAdmitted) -> None:
+        self.roster.refused(verdict)
+        document = {"reasons": list(verdict.reasons), "bh": b64u(verdict.bh)}
+        self.send(json_message(REFUSED, document))
+        if self.session is None:
+            await self.writer.drain()
+            self.end("closed")
 
     async def _activate(self, credential: dict[str, Any]) -> dict[str, Any]:
         """Run a credential challenge on the worker; no answer in time is a wrong answer."""
@@ -261,7 +275,8 @@ class Link:
         """Make a receipt durable and answer with its proof.
 
         Steps: 1 this worker holds the request and has not sent a receipt for it. 2 the event speaks
-        of this request, this key and this worker. 3 it is durable in the log. 4 LOGGED.
+        of this request, a key of it that this worker has, and this worker; where it does not, this
+        one answer is cut. 3 it is durable in the log. 4 LOGGED.
         """
         exchange = self.roster.dispatcher.held(session, rid)
         if exchange is None:
@@ -270,7 +285,7 @@ class Link:
         span = exchange.trace.receipt()
         try:
             # 1, 2
-            event = _receipt_event(exchange, session, document)
+            event = _receipt_event(exchange, session, document, self.roster.clock.wall())
             # 3
             logged = await self.roster.ledger.append(INFER_RECEIPT, event)
             span.set(Attr.LOG_INDEX, logged.index)
@@ -279,11 +294,24 @@ class Link:
         except MalformedError as error:
             self.roster.broken(error)
             self.end("protocol")
+        except ReceiptError as error:
+            self.roster.broken(error)
+            self._not_logged(session, rid, "receipt_mismatch")
         except UnavailableError:
-            self.send(json_message(LOGGED, {"error": "log_unavailable"}, rid=rid))
-            self.roster.dispatcher.cut(exchange)
+            self._not_logged(session, rid, "log_unavailable")
         finally:
             span.end()
+
+    def _not_logged(self, session: Session, rid: bytes, word: str) -> None:
+        """Nothing is durable about this answer: it does not reach its end."""
+        self.send(json_message(LOGGED, {"error": word}, rid=rid))
+        exchange = self.roster.dispatcher.held(session, rid)
+        if exchange is not None:
+            self.roster.dispatcher.cut(exchange)
+
+    def _receipt_failed(self, session: Session, rid: bytes, error: BaseException) -> None:
+        self.roster.failed(error)
+        self._not_logged(session, rid, "internal")
 
     # ------------------------------------------------------------------ inside
 
@@ -306,11 +334,6 @@ class Link:
         if self.session is None:
             self.end("expired")
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def _close(self, cause: str) -> None:
         self.ended = cause
         self.writer.close()
@@ -320,10 +343,7 @@ class Link:
         session = self.session
         if session is not None:
             self.roster.lost(session, cause)
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel()
         if session is not None:
             try:
                 await self._record(session, "close", cause)
@@ -332,12 +352,16 @@ class Link:
 
 
 def _receipt_event(
-    exchange: Exchange, session: Session, document: dict[str, Any]
+    exchange: Exchange, session: Session, document: dict[str, Any], now: int
 ) -> dict[str, Any]:
     """Steps 1 and 2 of logging a receipt: the event's body, about exactly this answer.
 
+    A request may be wrapped to two keys of one worker, and it opens it with either: with the newer
+    one where it has wiped the other since. The key it names is the exchange's from then on.
+
     Raises:
-        MalformedError: it is not, or it is the second one.
+        MalformedError: it is no event, or the second one.
+        ReceiptError: it is about something else.
     """
     text = document.get("event")
     if not isinstance(text, str) or exchange.receipt_seen:
@@ -347,10 +371,14 @@ def _receipt_event(
     expected = {
         "rid": b64u(exchange.rid),
         "th": b64u(exchange.th),
-        "kid": b64u(exchange.kid),
         "wid": session.wid,
     }
     for name, value in expected.items():
         if event.get(name) != value:
-            raise MalformedError(f"receipt: {name} is not that of the request this worker has")
-    return event
+            raise ReceiptError(f"receipt: {name} is not that of the request this worker has")
+    # The first is what it was released for: that key may have ended while the answer was made.
+    for kid in (exchange.kid, *(exchange.kids & session.kids(now))):
+        if kid and event.get("kid") == b64u(kid):
+            exchange.kid = kid
+            return event
+    raise ReceiptError("receipt: kid is none of the request that this worker has")

@@ -14,25 +14,27 @@ from wire.ids import b64u
 
 from .config import GatewayConfig, load_config
 from .journal import configure_logging
+from .runtime import Gateway
 from .server import running
 from .signing_keys import ensure_signing_key, load_signing_key
 
-#: Exit codes: a configuration that cannot be used is the user's to repair.
+#: Exit codes: a configuration that cannot be used is the user's to repair, a defect is ours.
 EXIT_OK = 0
+EXIT_DEFECT = 1
 EXIT_CONFIG = 4
 
 
-def serve(config: GatewayConfig) -> None:
-    """Serve until SIGINT or SIGTERM.
+def serve(config: GatewayConfig) -> int:
+    """Serve until SIGINT or SIGTERM, or until a part fails that must not; returns the exit code.
 
     Raises:
         AnchorholdError: it cannot start; the message says why and the hint what to do.
     """
     configure_logging()
-    asyncio.run(_serve(config))
+    return asyncio.run(_serve(config))
 
 
-async def _serve(config: GatewayConfig) -> None:
+async def _serve(config: GatewayConfig) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -40,7 +42,20 @@ async def _serve(config: GatewayConfig) -> None:
     async with running(config) as serving:
         sys.stdout.write(f"gateway for {config.aud} listens on {serving.url}\n")
         sys.stdout.flush()
-        await stop.wait()
+        return await until_ended(serving.gateway, stop)
+
+
+async def until_ended(gateway: Gateway, stop: asyncio.Event) -> int:
+    """Wait until the gateway should end, and return the exit code that says why."""
+    loop = asyncio.get_running_loop()
+    ends = {loop.create_task(event.wait()) for event in (stop, gateway.failed)}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for task in ends:
+        task.cancel()
+    if not gateway.failed.is_set():
+        return EXIT_OK
+    sys.stderr.write("anchorhold gateway: defect: see the line gateway.failed; it ends itself\n")
+    return EXIT_DEFECT
 
 
 def initialise(config: GatewayConfig) -> dict[str, object]:
@@ -80,10 +95,9 @@ def run(config_path: Path, *, init: bool = False) -> int:
     """The command line's entry: errors become a sentence on stderr, never a stack trace."""
     try:
         config = load_config(config_path)
-        if init:
-            sys.stdout.write(json.dumps(initialise(config), indent=2) + "\n")
-        else:
-            serve(config)
+        if not init:
+            return serve(config)
+        sys.stdout.write(json.dumps(initialise(config), indent=2) + "\n")
     except AnchorholdError as error:
         sys.stderr.write(f"anchorhold gateway: {error.diagnostics()}\n")
         return EXIT_CONFIG

@@ -123,6 +123,10 @@ class Roster:
         """A peer did not follow the link protocol."""
         self.journal.write(Event.LINK_BROKEN, level=logging.WARNING, error=error)
 
+    def failed(self, error: BaseException) -> None:
+        """Something of ours failed that nobody awaits."""
+        self.journal.write(Event.INTERNAL, level=logging.ERROR, error=error)
+
     def end_expired(self) -> None:
         """End connections whose lease ran out."""
         now = self.clock.monotonic()

@@ -5,7 +5,6 @@ the event loop. The HTTP application is given a `Gateway` and keeps no state of 
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from wire.errors import AnchorholdError, ConfigError
 from .admission import Admission
 from .attributes import Attr
 from .auth import Authenticator
+from .candidates import Candidates
 from .clock import Clock
 from .config import GatewayConfig
 from .deny_list import load_deny_list
@@ -32,6 +32,7 @@ from .registry import Registry
 from .roster import Roster
 from .signing_keys import load_signing_key
 from .spool import Spool
+from .tasks import Tasks
 from .telemetry import Telemetry
 from .watched import CHECK_EVERY_S, Watched
 from .workers import Workers
@@ -42,7 +43,12 @@ TICK_S = 0.25
 
 @dataclass(slots=True)
 class Gateway:
-    """The parts of one gateway. Made by `Gateway.open`."""
+    """The parts of one gateway. Made by `Gateway.open`.
+
+    Attributes:
+        failed: set when a part that must run for ever has ended. Revocations or fresh directories
+            would stop unnoticed: whoever runs the gateway ends it then.
+    """
 
     config: GatewayConfig
     clock: Clock
@@ -59,7 +65,8 @@ class Gateway:
     keys: Watched[KeyTable]
     deny: Watched[frozenset[bytes]]
     policy: Policy
-    _tasks: "list[asyncio.Task[None]]" = field(default_factory=list)
+    failed: asyncio.Event = field(default_factory=asyncio.Event)
+    _tasks: Tasks = field(default_factory=Tasks)
 
     @classmethod
     def open(
@@ -98,11 +105,11 @@ class Gateway:
         ledger = Ledger(_open_log(config), telemetry, journal)
         registry = Registry()
         dispatcher = Dispatcher(
-            registry,
+            Candidates(registry, clock, clock.monotonic() + config.settle_s),
             Queue(caps),
             clock,
+            journal,
             response_max=config.response_buffer_bytes,
-            settle_until=clock.monotonic() + config.settle_s,
         )
         directory = Directory(config, directory_key, registry, ledger, telemetry, journal, clock)
         directory.deny = deny.value | policy.deny.bh
@@ -146,7 +153,7 @@ class Gateway:
     @property
     def ready(self) -> bool:
         """Whether a request could be answered: a worker is here and receipts can be logged."""
-        return len(self.roster) > 0 and self.ledger.available
+        return len(self.roster) > 0 and self.ledger.available and not self.failed.is_set()
 
     async def start(self) -> None:
         """Listen for workers and keep time.
@@ -157,26 +164,24 @@ class Gateway:
         # The first snapshot comes before the first worker: it is the beacon of the worker's keys.
         pause = await self.directory.attempt()
         await self.workers.open()
-        loop = asyncio.get_running_loop()
-        self._tasks = [
-            loop.create_task(self.directory.run(pause)),
-            loop.create_task(self._tick()),
-            loop.create_task(self._watch()),
-        ]
+        for work in (self.directory.run(pause), self._tick(), self._watch()):
+            self._tasks.start(work, self._fail)
         self.journal.write(Event.STARTED)
 
     async def stop(self) -> None:
-        """End everything in flight and release the files."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        await self.workers.close()
-        await self.dispatcher.close()
-        await asyncio.to_thread(self.ledger.log.close)
+        """End everything in flight and release the files; the log is closed whatever fails."""
+        await self._tasks.cancel()
+        try:
+            await self.workers.close()
+            await self.dispatcher.close()
+        finally:
+            await asyncio.to_thread(self.ledger.log.close)
         self.journal.write(Event.STOPPED)
         await asyncio.to_thread(self.telemetry.close)
+
+    def _fail(self, error: BaseException) -> None:
+        self.journal.write(Event.FAILED, level=logging.ERROR, error=error)
+        self.failed.set()
 
     async def _tick(self) -> None:
         """Leases, keys and deadlines end. A failure here is written down and does not end time."""

@@ -11,13 +11,10 @@ from attestation.result import AppraisedEvidence
 from evidence.entry import Logged
 from wire.errors import MalformedError
 from wire.ids import unb64u
-from wire.limits import LIFE_MAX_S
 from wire.link import Message, done_bytes, pull_bytes
 
 #: Credits a worker may hold. More would only hide a worker that never answers.
 CREDITS_MAX = 4096
-#: A key is still asked for this long after its end: the longest a request may have waited.
-GRACE_S = LIFE_MAX_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +49,8 @@ class Epoch:
 
     @property
     def held_until(self) -> int:
-        """Unix seconds after which nothing is released to it."""
-        return self.appraised.binding.exp + GRACE_S
+        """Unix seconds from which on nothing is released to it: its worker has wiped the keys."""
+        return self.appraised.binding.opens_until
 
 
 @dataclass(slots=True, eq=False)

@@ -7,9 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from wire.response import CONTENT_TYPE
+
 from .exchange import Exchange
 
-CONTENT_TYPE = "application/vnd.anchorhold.response"
 HEADERS = {
     # Nothing between us and the client may keep, compress or rewrite a sealed stream.
     "cache-control": "no-store, no-transform",

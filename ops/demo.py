@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from client.api import Client
 from client.async_transport import AsyncSealedTransport
+from client.clock import wall_clock
 from client.proxy import ProxyServer, listen_tcp, new_key
 from client.report import Verification
 from client.session import Options, load_policy
@@ -102,7 +103,7 @@ class Demo:
         name = read(model).name
         self._say(f"{name} from {model}")
         with demo_folder() as folder:
-            deployment = create(folder / "d", aud=AUD, now=_now())
+            deployment = create(folder / "d", aud=AUD, now=wall_clock())
             config = StackConfig(
                 deployment=deployment, model_dir=model, model_name=name, port=self.options.port,
                 trust=self.options.trust, workers=self.options.workers,
@@ -148,7 +149,7 @@ class Demo:
             self._say(f"trust={receipt.trust}")
             saved = receipt.save(deployment.root / "receipt.json")
         policy = load_policy(deployment.tenant_policy)
-        offline = verify_bundle(saved.read_bytes(), policy, _now())
+        offline = verify_bundle(saved.read_bytes(), policy, wall_clock())
         word = {0: "valid", 3: "below policy (a live TPM activation cannot be repeated offline)"}
         self._say(f"offline check of the saved receipt: {word.get(offline.exit_code, 'INVALID')}")
         expected = 0 if self.options.trust == "software" else 3
@@ -219,7 +220,3 @@ class Demo:
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False)
-
-
-def _now() -> int:
-    return int(time.time())  # noqa: TID251 - a process shell reads the clock

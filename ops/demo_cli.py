@@ -15,6 +15,7 @@ anchorhold demo --once              the same, and stop after the answer
 anchorhold demo --trust simulated   quotes from a software TPM (needs swtpm)
 anchorhold demo --model ./my-llama  another local model folder"""
 PORT_MAX = 65_534  # the proxy takes the next one
+WORKERS_MAX = 8  # each holds the whole model in memory
 
 
 def register(subparsers: Any) -> None:
@@ -43,8 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the demo; 0 when the answer came and everything verified."""
     if not 1 <= arguments.port <= PORT_MAX:
         raise ConfigError(f"--port: expected 1 to {PORT_MAX}, found {arguments.port}")
-    if not 1 <= arguments.workers <= 8:
-        raise ConfigError(f"--workers: expected 1 to 8, found {arguments.workers}")
+    if not 1 <= arguments.workers <= WORKERS_MAX:
+        raise ConfigError(f"--workers: expected 1 to {WORKERS_MAX}, found {arguments.workers}")
     demo = Demo(
         DemoOptions(
             trust=arguments.trust,

@@ -3,6 +3,7 @@
 Formats: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from wire.errors import ConfigError
+from wire.excerpt import json_value
 
 _GLOBAL = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -44,6 +46,7 @@ _KEYS = {
     "llama.rope.freq_base": "rope_theta",
     "llama.vocab_size": "vocab_size",
 }
+_DECIMAL = ("rms_norm_eps", "rope_theta")
 _CHECKED = ("llama.attention.value_length", "llama.rope.dimension_count")
 _MAGIC = b"GGUF"
 # What gguf can undo; everything a Llama file on PyPI or the Hub commonly uses.
@@ -63,14 +66,14 @@ class GgufModel:
         """Read the header; raises ConfigError naming what is not understood."""
         try:
             self._reader = gguf.GGUFReader(path)
+            self.metadata: Mapping[str, Any] = {
+                name: field.contents() for name, field in self._reader.fields.items()
+            }
         except (OSError, ValueError, IndexError, KeyError) as error:
             raise ConfigError(
                 f"model file {path}: found {_begins(path)}, expected a whole GGUF file",
                 hint="fetch the file again: it is cut short, damaged or of another format",
             ) from error
-        self.metadata: Mapping[str, Any] = {
-            name: field.contents() for name, field in self._reader.fields.items()
-        }
         architecture = self.metadata.get("general.architecture")
         if architecture != "llama":
             raise ConfigError(
@@ -111,25 +114,26 @@ class GgufModel:
         for key in meta:
             if key.startswith("llama.") and key not in _KEYS and key not in _CHECKED:
                 raise ConfigError(f"GGUF metadata: found key {key!r}, which is not understood")
-        config = {name: meta[key] for key, name in _KEYS.items() if key in meta}
+        config = {name: _positive(key, meta[key]) for key, name in _KEYS.items() if key in meta}
         missing = sorted({"num_attention_heads", "num_hidden_layers", "hidden_size"} - set(config))
         if missing:
             raise ConfigError(f"GGUF metadata: found no {missing[0]}")
         config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
         config.setdefault("num_key_value_heads", config["num_attention_heads"])
-        config.setdefault("vocab_size", len(meta.get("tokenizer.ggml.tokens", ())))
+        tokens = meta.get("tokenizer.ggml.tokens")
+        config.setdefault("vocab_size", len(tokens) if isinstance(tokens, list) else 0)
         for key in _CHECKED:
             if meta.get(key, config["head_dim"]) != config["head_dim"]:
                 raise ConfigError(
                     f"GGUF metadata {key}: found {meta[key]}, expected {config['head_dim']}"
                 )
-        for key in ("rms_norm_eps", "rope_theta"):
+        for key in _DECIMAL:
             # Stored as float32: the shortest decimal that reads back the same is what was meant.
             if key in config:
                 config[key] = float(str(np.float32(config[key])))
         for name in ("bos", "eos", "padding"):
             token = meta.get(f"tokenizer.ggml.{name}_token_id")
-            if token is not None:
+            if type(token) is int:  # the tokenizer's files refuse any other
                 config[f"{name.replace('padding', 'pad')}_token_id"] = int(token)
         return config | {
             "architectures": ["LlamaForCausalLM"],
@@ -154,6 +158,19 @@ def _begins(path: Path) -> str:
     return f"{size} that begin with {magic.hex() or 'nothing'} instead of {_MAGIC.hex()} (GGUF)"
 
 
+def _positive(key: str, value: Any) -> int | float:
+    """Return a number of the model's shape; the format lets any key hold any type."""
+    whole = _KEYS[key] not in _DECIMAL
+    if type(value) is int or (type(value) is float and not whole and math.isfinite(value)):
+        number: int | float = value
+        if number > 0:
+            return number
+    raise ConfigError(
+        f"GGUF metadata {key}: found {json_value(value)}, expected "
+        f"{'an integer' if whole else 'a number'} above 0"
+    )
+
+
 def _hf_name(name: str) -> str:
     """Translate a tensor's name."""
     if name in _GLOBAL:
@@ -169,6 +186,11 @@ def _hf_name(name: str) -> str:
 
 def _unpermute(weight: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
     """Undo llama.cpp's interleaving of each head's two rotary halves."""
+    if weight.ndim != 2 or weight.shape[0] % (2 * heads):
+        raise ConfigError(
+            f"GGUF tensors: found attention weights of shape {weight.shape}, expected rows for "
+            f"{heads} heads of two halves"
+        )
     rows, columns = weight.shape
     pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows, columns)

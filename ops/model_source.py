@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from enclave_worker.engine.errors import ModelError
-from enclave_worker.engine.folder import ModelFolder, read_json
+from enclave_worker.engine.folder import INDEX_MAX_BYTES, ModelFolder, read_json
 from enclave_worker.engine.weights import INDEX, SINGLE
 from wire.errors import ConfigError
 
@@ -179,15 +179,30 @@ class FolderSource:
         if (self._path / SINGLE).is_file():
             return [self._path / SINGLE]
         if (self._path / INDEX).is_file():
-            index = read_json(self._path / INDEX, 1 << 24).get("weight_map")
-            names = set(index.values()) if isinstance(index, dict) else set()
-            return [self._path / check_name(str(name)) for name in sorted(names)]
+            index = self._weight_map()
+            return [self._path / check_name(name) for name in sorted(set(index.values()))]
         pickles = [name for name in _PICKLES if (self._path / name).exists()]
         found = pickles[0] if pickles else "no weights"
         raise ConfigError(
             f"model folder {str(self._path)!r}: found {found}, expected {SINGLE} or {INDEX}",
             hint=_PICKLE_HINT if pickles else "name the folder the model's files are in",
         )
+
+    def _weight_map(self) -> dict[str, str]:
+        """Return the file of every tensor; raises ConfigError where the index names none."""
+        try:
+            index = read_json(self._path / INDEX, INDEX_MAX_BYTES).get("weight_map")
+        except ModelError as error:
+            raise ConfigError(str(error)) from None
+        if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
+            index = {}
+        if not index:
+            raise ConfigError(
+                f"model file {str(self._path / INDEX)!r}: found no weights named in it, expected "
+                "a weight_map of file names",
+                hint="fetch the model folder again",
+            )
+        return index
 
 
 def encode_json(document: dict[str, Any]) -> bytes:

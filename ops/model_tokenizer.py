@@ -11,8 +11,18 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from wire.errors import ConfigError
+from wire.excerpt import json_value, shown
 
 _CONTROL, _USER_DEFINED = 3, 4
+_TOKENS = "tokenizer.ggml.tokens"
+_TYPES = "tokenizer.ggml.token_type"
+_MERGES = "tokenizer.ggml.merges"
+_SPECIAL = {
+    "bos_token": "tokenizer.ggml.bos_token_id",
+    "eos_token": "tokenizer.ggml.eos_token_id",
+    "pad_token": "tokenizer.ggml.padding_token_id",
+    "unk_token": "tokenizer.ggml.unknown_token_id",
+}
 # How text is cut before merging, by llama.cpp's name for it. None is GPT-2's rule, built into the
 # byte-level pre-tokenizer. (llama.cpp also sets digits apart for "smollm"; the vocabulary has no
 # token of two digits, so that only moves spaces before digits, and transformers does not do it.)
@@ -44,14 +54,20 @@ def build_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
             f"with one of {sorted(_SPLITS)}",
             hint="import the Hugging Face folder of the model instead",
         )
-    tokens: Sequence[str] = metadata["tokenizer.ggml.tokens"]
-    types: Sequence[int] = metadata["tokenizer.ggml.token_type"]
-    merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
+    tokens: Sequence[str] = _listed(metadata, _TOKENS, str)
+    types: Sequence[int] = _listed(metadata, _TYPES, int)
+    if len(types) != len(tokens):
+        raise _malformed(_TYPES, f"{len(types)} types", f"one for each of {len(tokens)} tokens")
+    vocab = {token: index for index, token in enumerate(tokens)}
+    merges = [tuple(merge.split(" ")) for merge in _listed(metadata, _MERGES, str)]
+    for merge in merges:
+        if len(merge) != 2 or not {*merge, "".join(merge)} <= vocab.keys():
+            raise _malformed(_MERGES, shown(" ".join(merge)), "two tokens that make a third")
     # Llama 3's vocabulary holds whole words that no chain of merges leads to.
     whole_words = _SPLITS[split] is not None
     tokenizer = Tokenizer(
         models.BPE(
-            vocab={token: index for index, token in enumerate(tokens)},
+            vocab=vocab,
             merges=merges,
             continuing_subword_prefix="",
             end_of_word_suffix="",
@@ -78,11 +94,9 @@ def build_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
         ]
         (tokenizer.add_special_tokens if special else tokenizer.add_tokens)(added)
     if metadata.get("tokenizer.ggml.add_bos_token", False):
-        bos = metadata["tokenizer.ggml.bos_token_id"]
+        bos = _token(metadata, _SPECIAL["bos_token"], tokens)
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{tokens[bos]}:0 $A:0",
-            pair=f"{tokens[bos]}:0 $A:0 $B:1",
-            special_tokens=[(tokens[bos], bos)],
+            single=f"{bos}:0 $A:0", pair=f"{bos}:0 $A:0 $B:1", special_tokens=[(bos, vocab[bos])]
         )
     if tokenizer.get_vocab_size(with_added_tokens=True) != len(tokens):
         raise ConfigError("GGUF tokenizer: found tokens listed twice")
@@ -91,17 +105,18 @@ def build_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
 
 def tokenizer_files(metadata: Mapping[str, Any], context: int) -> dict[str, bytes]:
     """Return the tokenizer's files by name."""
-    tokens: Sequence[str] = metadata["tokenizer.ggml.tokens"]
+    tokenizer = build_tokenizer(metadata)
+    tokens: Sequence[str] = _listed(metadata, _TOKENS, str)
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": context,
         "clean_up_tokenization_spaces": False,
     }
     for name, key in _SPECIAL.items():
-        if (token := metadata.get(key)) is not None:
-            config[name] = tokens[token]
+        if metadata.get(key) is not None:
+            config[name] = _token(metadata, key, tokens)
     files = {
-        "tokenizer.json": build_tokenizer(metadata).to_str(pretty=False).encode(),
+        "tokenizer.json": tokenizer.to_str(pretty=False).encode(),
         "tokenizer_config.json": json.dumps(config, indent=2, sort_keys=True).encode(),
     }
     if (template := metadata.get("tokenizer.chat_template")) is not None:
@@ -109,9 +124,26 @@ def tokenizer_files(metadata: Mapping[str, Any], context: int) -> dict[str, byte
     return files
 
 
-_SPECIAL = {
-    "bos_token": "tokenizer.ggml.bos_token_id",
-    "eos_token": "tokenizer.ggml.eos_token_id",
-    "pad_token": "tokenizer.ggml.padding_token_id",
-    "unk_token": "tokenizer.ggml.unknown_token_id",
-}
+def _listed(metadata: Mapping[str, Any], key: str, kind: type) -> list[Any]:
+    """Return a list of one kind; raises ConfigError for anything else."""
+    found = metadata.get(key)
+    if not isinstance(found, list) or not all(isinstance(item, kind) for item in found):
+        raise _malformed(
+            key, "none" if found is None else "something else", f"a list of {kind.__name__}"
+        )
+    return found
+
+
+def _token(metadata: Mapping[str, Any], key: str, tokens: Sequence[str]) -> str:
+    """Return the token an id names; raises ConfigError where it names none."""
+    found = metadata.get(key)
+    if type(found) is not int or not 0 <= found < len(tokens):
+        raise _malformed(key, json_value(found), f"a token id below {len(tokens)}")
+    return tokens[found]
+
+
+def _malformed(key: str, found: str, expected: str) -> ConfigError:
+    return ConfigError(
+        f"GGUF metadata {key}: found {found}, expected {expected}",
+        hint="fetch the file again, or import the Hugging Face folder of the model instead",
+    )

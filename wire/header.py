@@ -17,6 +17,7 @@ from .limits import (
     OUT_CLASSES,
     PLAINTEXT_MAX,
     PRIORITY_MAX,
+    RID_LEN,
     VERSION,
 )
 from .padding import request_size
@@ -31,7 +32,6 @@ OPS: Final = frozenset(
 )
 PADS: Final = frozenset({"cadence", "bucket", "off"})
 RETRIES: Final = frozenset({"safe", "never"})
-RID_LEN: Final = 16
 _TIME_MAX = 2**40  # seconds; a sane clock never gets there, and arithmetic stays small
 
 

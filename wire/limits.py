@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+RID_LEN: Final = 16  # request id
 VERSION: Final = 1  # the only version; magic, header, labels and binding all carry it
 
 HDR_MAX: Final = 8192  # clear request header: identifiers only, so a few hundred bytes are usual

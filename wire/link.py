@@ -15,9 +15,8 @@ from typing import Any, Final
 from .canonical import encode as encode_json
 from .canonical import parse_strict
 from .errors import MalformedError
-from .limits import JSON_MAX, LINK_MESSAGE_MAX
+from .limits import JSON_MAX, LINK_MESSAGE_MAX, RID_LEN
 
-RID_LEN: Final = 16
 _PULL_LABEL: Final = b"anchorhold/1 pull\0"
 _DONE_LABEL: Final = b"anchorhold/1 done\0"
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from .header import Pad
 
 FRAME_SIZE: Final = 256  # plaintext bytes; 276 on the wire
-FRAME_SIZE_FAST: Final = 1024  # for models above about 400 tokens a second: by model, not content
-FRAME_SIZES: Final = (FRAME_SIZE, FRAME_SIZE_FAST)
 TICK_S: Final = 0.1
 GRID_S: Final = 0.25  # of replies that are not streamed
 FINAL_SIZE: Final = 8192  # holds a receipt with its log proof; larger receipts take whole steps
@@ -130,17 +128,13 @@ class CadenceShaper(_Stream):
     Args:
         start: when frame 0 is due; when the request was opened, so that neither a cache hit nor
             the length of the prompt moves it.
-        frame_size: one of `FRAME_SIZES`, fixed for a model.
     """
 
-    __slots__ = ("_count", "_size", "_start", "_target")
+    __slots__ = ("_count", "_start", "_target")
 
-    def __init__(self, start: float, frame_size: int = FRAME_SIZE) -> None:
-        if frame_size not in FRAME_SIZES:
-            raise ValueError(f"frame size: expected one of {FRAME_SIZES}, found {frame_size}")
-        super().__init__(frame_size)
+    def __init__(self, start: float) -> None:
+        super().__init__(FRAME_SIZE)
         self._start = start
-        self._size = frame_size
         self._count = 0  # frames planned
         self._target: int | None = None  # number of the final frame, once content has ended
 
@@ -158,7 +152,7 @@ class CadenceShaper(_Stream):
             self._target = padme(self._count + 1)
         if self._target is not None and self._count + 1 >= self._target:
             return self._final()
-        return FramePlan(tuple(self._queue.take(self._size)), self._size)
+        return FramePlan(tuple(self._queue.take(FRAME_SIZE)), FRAME_SIZE)
 
     def _tick(self) -> float:
         return self._start + self._count * TICK_S
@@ -269,19 +263,18 @@ class BodyShaper(_Stream):
         return max(now, self._at)
 
 
-def shaper_for(pad: Pad, *, stream: bool, start: float, frame_size: int = FRAME_SIZE) -> Shaper:
+def shaper_for(pad: Pad, *, stream: bool, start: float) -> Shaper:
     """The shaper of a request's profile.
 
     Args:
         pad: the header's profile.
         stream: the header's `stream`.
         start: monotonic seconds at which the request was opened.
-        frame_size: of cadence frames, fixed for the model.
     """
     if not stream:
         return BodyShaper(start, GRID_S if pad == "cadence" else 0.0, padded=pad != "off")
     by_profile: dict[str, Callable[[], Shaper]] = {
-        "cadence": lambda: CadenceShaper(start, frame_size),
+        "cadence": lambda: CadenceShaper(start),
         "bucket": BucketShaper,
         "off": OpenShaper,
     }

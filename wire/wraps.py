@@ -19,6 +19,7 @@ from .suites import HYBRID, SUITES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+CONTENT_TYPE: Final = "application/vnd.anchorhold.wraps"
 KID_LEN: Final = 32
 _WRAP_LENS = frozenset(suite.wrap_len for suite in SUITES.values())
 

@@ -4,9 +4,8 @@ from fastapi import APIRouter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from gateway.dispatch import queue_deadline
 from gateway.errors import Fault, Refusal
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, queue_deadline
 from gateway.intake import check_headers, read_small, receive_envelope, spool_refusal
 from gateway.request_trace import RequestTrace
 from gateway.runtime import Gateway
@@ -16,11 +15,11 @@ from wire.errors import MalformedError
 from wire.header import RequestHeader
 from wire.ids import unb64u
 from wire.limits import K_MAX, WRAP_MAX
+from wire.wraps import CONTENT_TYPE, KID_LEN
 
 SCOPE = "infer"
-WRAPS_CONTENT_TYPE = "application/vnd.anchorhold.wraps"
 #: A wrap list at its largest.
-WRAPS_MAX = 1 + K_MAX * (32 + 2 + WRAP_MAX)
+WRAPS_MAX = 1 + K_MAX * (KID_LEN + 2 + WRAP_MAX)
 #: The client left: nobody reads this status, it is there for the server's own bookkeeping.
 CLIENT_GONE = 499
 
@@ -52,7 +51,7 @@ def sealed_routes(gateway: Gateway) -> APIRouter:
         principal = gateway.authenticator.authenticate(
             request.headers.get("authorization"), SCOPE, gateway.clock.wall()
         )
-        check_headers(request, WRAPS_MAX, WRAPS_CONTENT_TYPE)
+        check_headers(request, WRAPS_MAX, CONTENT_TYPE)
         try:
             number = unb64u(rid, 16)
         except MalformedError as error:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulators.tee import SoftwareTee
 
-from attestation.binding import Beacon, Kem, parse_binding, report32, report_data
+from attestation.binding import Beacon, Kem, opens_until, parse_binding, report32, report_data
 from wire.errors import MalformedError
 from wire.ids import b64u, kid_of
 from wire.suites import HYBRID, X25519
@@ -110,6 +110,16 @@ def test_a_binding_beyond_the_limit_is_refused_before_it_is_read() -> None:
 def test_keys_of_unknown_suites_are_kept() -> None:
     raw = encoded(kems=[*HONEST["kems"], {"suite": "later", "pk": b64u(b"pk")}])
     assert parse_binding(raw).kems[-1] == Kem("later", b"pk")
+
+
+@pytest.mark.parametrize(("life", "kept"), [(8, 2), (3600, 900), (24 * 3600, 900)])
+def test_keys_outlive_their_binding_by_a_quarter_of_its_life_and_15_minutes_at_most(
+    life: int, kept: int
+) -> None:
+    assert opens_until(1000, 1000 + life) == 1000 + life + kept
+    tee = SoftwareTee()
+    tee.facts["exp"] = tee.facts["nbf"] + life
+    assert parse_binding(tee.binding()).opens_until == tee.facts["exp"] + kept
 
 
 def test_what_cannot_be_parsed_is_not_encoded() -> None:

@@ -76,6 +76,22 @@ def test_a_failed_step_takes_its_code_from_the_failure() -> None:
     assert [reason.code for reason in ledger.reasons] == ["nonce_mismatch", "evidence_malformed"]
 
 
+def test_a_reason_names_its_step_even_where_two_steps_say_the_same() -> None:
+    def refuse(code: str) -> str:
+        raise AttestationError("on the list", reasons=(code,))
+
+    ledger = Ledger()
+    ledger.run("4 deny list", lambda: refuse("denied"))
+    ledger.run("21 measurement", lambda: refuse("measurement_not_accepted"))
+    ledger.missing("16 activation", "activation_missing", "on the list")
+    assert {reason.step: reason.code for reason in ledger.reasons} == {
+        "4 deny list": "denied",
+        "21 measurement": "measurement_not_accepted",
+        "16 activation": "activation_missing",
+    }
+    assert [check.step for check in ledger.checks] == [reason.step for reason in ledger.reasons]
+
+
 def test_an_unforeseen_failure_never_looks_like_a_verdict() -> None:
     def bug() -> str:
         raise KeyError("bug")

@@ -15,7 +15,6 @@ import pytest
 from simulators.models import tiny_llama
 
 from ops.demo_folder import demo_folder
-from ops.stack import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-demo"), pytest.mark.timeout(180)]
 
@@ -26,9 +25,25 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-P", "-c", RUN, *arguments]
 
 
+def free_pair() -> int:
+    """A port for the gateway that is free now, as is the next one, which the proxy takes.
+
+    Below those the kernel deals out, so that no connection of another test gets one meanwhile.
+    """
+    for port in range(20_000 + os.getpid() % 5_000 * 2, 32_000, 2):
+        with socket.socket() as first, socket.socket() as second:
+            try:
+                first.bind(("127.0.0.1", port))
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no two neighbouring ports are free")
+
+
 def demo(*arguments: str, temporary: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        command("demo", "--port", str(free_port()), *arguments),
+        command("demo", "--port", str(free_pair()), *arguments),
         capture_output=True, text=True, timeout=150,
         env={**os.environ, "TMPDIR": str(temporary), "COLUMNS": "80"},
     )  # fmt: skip
@@ -71,7 +86,7 @@ def test_the_demo_stays_up_with_a_proxy_until_it_is_ended(
     temporary: Path, end: signal.Signals
 ) -> None:
     model = tiny_llama(temporary / "tiny", hidden=64)
-    port = free_port()
+    port = free_pair()
     child = subprocess.Popen(
         command("demo", "--port", str(port), "--model", str(model)),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -20,7 +20,7 @@ from wire.errors import ProtocolFailure
 @pytest.fixture
 def pair() -> Any:
     left, right = socket.socketpair()
-    ends = ControlSocket(left), ControlSocket(right)
+    ends = ControlSocket(left), ControlSocket(right, takes_fds=True)
     yield ends
     for end in ends:
         end.close()
@@ -63,6 +63,20 @@ def test_a_connection_message_without_its_descriptor_is_refused(pair: Any) -> No
         right.take_fd()
 
 
+def test_an_end_that_takes_no_descriptors_is_left_with_none(pair: Any) -> None:
+    left, right = pair
+    ours, theirs = os.pipe()
+    for _ in range(3):
+        right.send({"type": "STATUS"}, fd=theirs)
+        assert left.receive()["type"] == "STATUS"
+    os.close(theirs)
+    # every copy of the writing end is closed: the pipe is at its end
+    assert os.read(ours, 1) == b""
+    os.close(ours)
+    with pytest.raises(ProtocolFailure, match="without a descriptor"):
+        left.take_fd()
+
+
 def test_the_other_end_s_death_is_an_end_not_an_error(pair: Any) -> None:
     left, right = pair
     left.close()
@@ -70,7 +84,7 @@ def test_the_other_end_s_death_is_an_end_not_an_error(pair: Any) -> None:
     assert right.closed
 
 
-@pytest.mark.parametrize("body", [b"[]", b'{"no":"type"}', b'{"type":5}'])
+@pytest.mark.parametrize("body", [b"[]", b'{"no":"type"}', b'{"type":5}', b"{", b"\xff"])
 def test_what_is_no_typed_object_is_refused(pair: Any, body: bytes) -> None:
     left, right = pair
     os.write(left.fileno(), struct.pack(">I", len(body)) + body)

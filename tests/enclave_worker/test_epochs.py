@@ -101,6 +101,14 @@ def test_a_dropped_epoch_s_seeds_are_wiped_and_its_name_is_remembered() -> None:
     keyring.close()
 
 
+@pytest.mark.parametrize("epoch_s", [60, 3600])
+def test_keys_are_dropped_when_readers_of_the_binding_expect_it(epoch_s: int) -> None:
+    keyring = ring(epoch_s=epoch_s)
+    epoch = install(keyring, NOW)
+    assert epoch.drop_at == parse_binding(epoch.binding).opens_until
+    keyring.close()
+
+
 def test_a_full_replay_set_asks_for_rotation_at_once() -> None:
     keyring = ring()
     epoch = install(keyring, NOW)
@@ -169,6 +177,6 @@ def test_the_measured_settings_leave_out_where_the_worker_runs_only() -> None:
 
 def test_settings_survive_the_control_channel() -> None:
     settings = config(engine={"threads": 2}, namespaces={"net": "net:[1]"})
-    assert WorkerConfig.parse({"type": "CONFIG", **settings.document()}) == settings
+    assert WorkerConfig.parse(settings.document()) == settings
     with pytest.raises(ConfigError, match="unknown member 'extra'"):
         WorkerConfig.parse({**settings.document(), "extra": 1})

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulators.exchange import Exchange
 from simulators.log import SimulatedLog
+from simulators.written_log import KEY, ORIGIN
+
+from evidence.sequencer import Log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 VECTORS = "ANCHORHOLD_VECTORS"
 
@@ -32,3 +39,18 @@ def log() -> SimulatedLog:
 def honest() -> Exchange:
     """Read only: shared by all tests of a run."""
     return Exchange()
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Callable[..., Log]]:
+    """Opens the log of this test; closes whatever is still open at the end."""
+    logs: list[Log] = []
+
+    def open_log(**options: Any) -> Log:
+        log = Log.open(tmp_path / "log.db", ORIGIN, KEY, **options)
+        logs.append(log)
+        return log
+
+    yield open_log
+    for log in logs:
+        log.close()

@@ -9,56 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulators.bundles import HONEST, bundled, failed, judged, not_run, policy
 from simulators.exchange import MEASUREMENT, NOW, Exchange, key, public, random
 from simulators.log import SimulatedLog, flip, flip_leaf, flip_proof
 
-from attestation.binding import Beacon
-from attestation.policy import Policy, parse_policy
+from attestation.policy import parse_policy
 from evidence.archive import parse_bundle
-from evidence.beacon import BeaconProof, prove_beacon
-from evidence.bundle import build_bundle, verify_bundle
-from evidence.directory import build_snapshot, snapshot_event
-from evidence.events import DIRECTORY_SNAPSHOT
 from evidence.report import AuditCheck, ExitCode, Report
 from wire.errors import AnchorholdError, MalformedError
 from wire.ids import b64u, sha256_tag
 
 if TYPE_CHECKING:
     from evidence.entry import Logged
-
-HONEST = Exchange()
-
-
-def bundled(exchange: Exchange = HONEST, **changes: Any) -> bytes:
-    parts: dict[str, Any] = {
-        "record": exchange.record,
-        "binding": exchange.binding,
-        "evidence": [exchange.evidence],
-        "posture": None,
-        "verdict": exchange.verdict,
-        "consistency": (),
-        "info": {"model": "tiny", "policy": exchange.policy.digest},
-    }
-    record = parts["record"]
-    if "logged" in changes:
-        record = replace(record, logged=changes.pop("logged"))
-    return build_bundle(**(parts | {"record": record} | changes))
-
-
-def judged(raw: bytes, policy: Policy = HONEST.policy, now: int = NOW) -> Report:
-    return verify_bundle(raw, policy, now)
-
-
-def failed(report: Report) -> set[str]:
-    return {check.id for check in report.checks if check.ok is False}
-
-
-def not_run(report: Report) -> set[str]:
-    return {check.id for check in report.checks if check.ok is None}
-
-
-def policy(**changes: Any) -> Policy:
-    return parse_policy(json.dumps(json.loads(HONEST.policy_raw) | changes).encode())
 
 
 def test_an_honest_bundle_verifies_and_every_check_ran() -> None:
@@ -340,83 +302,6 @@ def test_two_heads_of_a_fork_are_invalid() -> None:
     assert verdict.checkpoint != exchange.logged.checkpoint
     report = judged(bundled(exchange, verdict=verdict))
     assert failed(report) == {"one_history"}
-    assert report.exit_code == ExitCode.INVALID
-
-
-def test_a_beacon_nobody_can_date_offline_is_not_run() -> None:
-    exchange = Exchange(binding_changes={"beacon": Beacon("log.test", 1, bytes(32))})
-    report = judged(bundled(exchange), exchange.policy)
-    assert not_run(report) >= {"beacon", "evidence.8 freshness"}
-    assert failed(report) == set()
-    assert report.exit_code == ExitCode.BELOW_POLICY
-
-
-def dated_exchange(age_s: int = 0) -> tuple[Exchange, BeaconProof]:
-    """An exchange whose binding names a snapshot that was logged first."""
-    log = SimulatedLog(clock_ms=(NOW - 300 - age_s) * 1000)
-    payload = build_snapshot(aud="d", seq=1, issued=NOW - 300, expires=NOW, workers=[])
-    log.append(DIRECTORY_SNAPSHOT, snapshot_event(payload))
-    beacon = Beacon(log.origin, 1, log.root(1))
-    exchange = Exchange(
-        log=log,
-        binding_changes={"beacon": beacon},
-        policy_changes={"freshness": {"require_beacon": True}},
-    )
-    return exchange, prove_beacon(beacon, log.entry(0), log.consistency)
-
-
-def test_a_beacon_is_dated_offline_by_the_entry_in_the_bundle() -> None:
-    exchange, proof = dated_exchange()
-    report = judged(bundled(exchange, beacon=proof), exchange.policy)
-    assert [check for check in report.checks if check.ok is not True] == []
-    assert report.exit_code == ExitCode.OK
-
-
-def test_a_beacon_may_stand_under_the_verdicts_head() -> None:
-    exchange, proof = dated_exchange()
-    log, size = exchange.log, exchange.verdict.index + 1
-    report = judged(
-        bundled(
-            exchange,
-            verdict=log.entry(exchange.verdict.index, size),
-            beacon=replace(proof, entry=log.entry(0, size), consistency=log.consistency(1, size)),
-            consistency=log.consistency(size, log.size),
-        ),
-        exchange.policy,
-    )
-    assert report.exit_code == ExitCode.OK
-
-
-def test_a_demanded_beacon_is_below_policy_where_the_binding_names_none() -> None:
-    report = judged(bundled(), policy(freshness={"require_beacon": True}))
-    assert failed(report) == {"evidence.8 freshness"}
-    assert report.exit_code == ExitCode.BELOW_POLICY
-
-
-def test_a_stale_beacon_is_below_policy() -> None:
-    exchange, proof = dated_exchange(age_s=601)
-    report = judged(bundled(exchange, beacon=proof), exchange.policy)
-    assert failed(report) == {"evidence.8 freshness"}
-    assert report.exit_code == ExitCode.BELOW_POLICY
-
-
-@pytest.mark.parametrize("lie", ["leaf", "path", "link", "head of its own", "nothing to date"])
-def test_a_false_proof_of_a_beacon_is_invalid(lie: str) -> None:
-    exchange, proof = dated_exchange()
-    if lie == "leaf":
-        proof = replace(proof, entry=flip_leaf(proof.entry, 600))
-    elif lie == "path":
-        proof = replace(proof, entry=flip_proof(proof.entry))
-    elif lie == "link":
-        proof = replace(proof, consistency=(flip(proof.consistency[0]), *proof.consistency[1:]))
-    elif lie == "head of its own":
-        exchange.log.append("test.event", {})
-        later = exchange.log.entry(0)
-        proof = BeaconProof(later, exchange.log.consistency(1, exchange.log.size))
-    else:
-        exchange = Exchange()
-    report = judged(bundled(exchange, beacon=proof), exchange.policy)
-    assert "beacon" in failed(report)
     assert report.exit_code == ExitCode.INVALID
 
 

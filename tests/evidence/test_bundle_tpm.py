@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from simulators.exchange import HONEST_CLAIMS, random
+from simulators.claims import honest_claims, receipt_event
+from simulators.exchange import Exchange, random
 from simulators.log import SimulatedLog, flip
 from simulators.tpm import TpmTee
 
@@ -17,9 +18,8 @@ from evidence.events import (
     ATTEST_VERDICT,
     INFER_RECEIPT,
     attest_verdict_event,
-    infer_receipt_event,
 )
-from evidence.receipt import sign_statement, statement_commitment
+from evidence.receipt import sign_statement
 from evidence.record import ReceiptRecord
 from evidence.report import ExitCode, Report
 from wire.ids import bh_of, sha256_tag
@@ -47,36 +47,21 @@ class Answered:
             ),
         )
         facts = tee.facts
-        claims = replace(
-            HONEST_CLAIMS,
+        honest = Exchange().claims
+        claims = honest_claims(
+            self.binding,
+            self.evidence,
+            rid=honest.rid,
+            th=honest.th,
             kid=facts["kems"][0].kid,
-            wid=facts["wid"],
-            boot=facts["boot"],
-            model=facts["models"][0].name,
-            model_digest=facts["models"][0].digest,
-            weights=facts["models"][0].digest,
-            bh=bh,
-            att_evidence=digest,
-            att_type="tpm2",
-            measurement=tee.measurement(),
-            trust="simulated",
-            service_policy=facts["policy"],
+            op=honest.op,
             t0=tee.now * 1000,
             t1=tee.now * 1000 + 5,
+            req=honest.req,
+            resp=honest.resp,
         )
         statement = sign_statement(claims, tee.sig, bh, claims.rid, facts["sig_pk"])
-        body = infer_receipt_event(
-            rid=claims.rid,
-            th=claims.th,
-            kid=claims.kid,
-            wid=claims.wid,
-            wseq=claims.wseq,
-            model=claims.model,
-            tokens_in=claims.tokens_in,
-            tokens_out=claims.tokens_out,
-            status=claims.finish,
-            sc=statement_commitment(statement, random("blind")),
-        )
+        body = receipt_event(claims, statement, random("blind"))
         logged = log.append(INFER_RECEIPT, body)
         self.record = ReceiptRecord(statement, random("blind"), logged)
         self.verdict = log.entry(verdict.index)

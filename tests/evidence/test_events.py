@@ -14,12 +14,10 @@ from evidence.events import (
     ATTEST_VERDICT,
     BODIES,
     INFER_RECEIPT,
-    INFER_REFUSED,
     WORKER_SESSION,
     Source,
     attest_verdict_event,
     infer_receipt_event,
-    infer_refused_event,
     parse_event,
     round_usage,
     stamp,
@@ -55,7 +53,6 @@ def receipt_body(**changes: Any) -> dict[str, Any]:
 
 BODIES_MADE = {
     INFER_RECEIPT: receipt_body(),
-    INFER_REFUSED: infer_refused_event(stage="quota", code="quota", rid=bytes(16)),
     WORKER_SESSION: worker_session_event(
         phase="open", wid="w", bh=bytes(32), sig_pk=bytes(32), models=["m"], lease_s=10
     ),

@@ -7,17 +7,13 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from simulators.deployment import now, problem, read, seal
+from simulators.deployment import now, problem, seal
 
-from attestation.binding import Beacon, Kem, parse_beacon
-from attestation.posture import Control
+from attestation.binding import Kem
+from attestation.posture import CONTAINER_MAX, Control
 from evidence.events import parse_event
-from gateway.runtime import Gateway
-from wire.canonical import encode
-from wire.errors import ConfigError
 from wire.ids import b64u, sha256_tag, unb64u
 from wire.link import (
     BYTES,
@@ -35,14 +31,7 @@ from wire.link import (
 from wire.suites import HYBRID, SUITES
 
 if TYPE_CHECKING:
-    from simulators.deployment import Deployment, Fleet, Observed, Up
-
-
-async def events(up: Up, kind: str) -> list[dict[str, Any]]:
-    """Bodies of all logged events of a type."""
-    log = up.gateway.ledger.log
-    parsed = [parse_event((await log.entry(i)).event) for i in range(log.size)]
-    return [dict(event.body) for event in parsed if event.type == kind]
+    from simulators.deployment import Fleet, Observed, Up
 
 
 async def test_an_admitted_worker_gets_a_lease_and_the_index_of_its_verdict(
@@ -64,9 +53,9 @@ async def test_a_session_is_logged_when_it_opens_and_when_it_ends(up: Up, fleet:
     await worker.admitted()
     await worker.drop()
     async with asyncio.timeout(5):
-        while len(await events(up, "worker.session")) < 2:
+        while len(await up.events("worker.session")) < 2:
             await asyncio.sleep(0.02)
-    opened, closed = await events(up, "worker.session")
+    opened, closed = await up.events("worker.session")
     assert (opened["phase"], opened["bh"], opened["wid"]) == ("open", b64u(worker.bh), worker.wid)
     assert (closed["phase"], closed["reason"]) == ("close", "lost")
 
@@ -78,6 +67,7 @@ REFUSALS = {
     "signature_invalid": lambda w: setattr(w.tee, "signer", Ed25519PrivateKey.generate()),
     "report_data_mismatch": lambda w: w.tee.statement.update(report_data=bytes(64)),
     "posture_below_policy": lambda w: w.tee.controls.update(seccomp=Control("refused")),
+    "nonce_unexpected": lambda w: w.tee.facts.update(nonce=bytes(32)),
     "service_policy_not_accepted": lambda w: w.tee.facts.update(policy=sha256_tag(b"other")),
 }
 
@@ -94,7 +84,7 @@ async def test_a_worker_is_refused_when_one_fact_is_wrong(
     reasons = await worker.refused()
     assert reasons[0] == reason
     await worker.closed()
-    (verdict,) = await events(up, "attest.verdict")
+    (verdict,) = await up.events("attest.verdict")
     assert verdict["ok"] is False
     assert reason in verdict["reasons"]
     assert not up.gateway.registry.knows(worker.kid)
@@ -108,7 +98,7 @@ async def test_a_hello_signed_by_another_key_is_refused(up: Up, fleet: Fleet) ->
     await worker.hello(sig=b64u(other.sign(hello_bytes(worker.nonce, worker.bh))))
     refused = (await worker.receive(MessageType.REFUSED)).json()
     assert refused["reasons"] == ["hello_signature"]
-    assert (await events(up, "attest.verdict"))[0]["reasons"] == ["hello_signature"]
+    assert (await up.events("attest.verdict"))[0]["reasons"] == ["hello_signature"]
 
 
 async def test_a_hello_replayed_from_another_connection_is_refused(up: Up, fleet: Fleet) -> None:
@@ -135,7 +125,7 @@ async def test_a_name_that_is_not_the_bindings_is_refused(fleet: Fleet) -> None:
         {"evidence": "none"},
         {"sig": 7},
         {"extra": 1},
-        {"posture": b64u(bytes(70_000))},
+        {"posture": b64u(bytes(CONTAINER_MAX + 1))},
     ],
     ids=str,
 )
@@ -152,7 +142,7 @@ async def test_a_malformed_hello_ends_the_connection(
 async def test_a_binding_that_does_not_parse_is_refused_and_logged(up: Up, fleet: Fleet) -> None:
     worker = fleet.make("a")
     assert await worker.refused(binding=b64u(b"{}")) == ["binding_malformed"]
-    assert (await events(up, "attest.verdict"))[0]["ok"] is False
+    assert (await up.events("attest.verdict"))[0]["ok"] is False
 
 
 BEFORE_ADMISSION = {
@@ -254,6 +244,14 @@ async def test_new_keys_of_another_process_are_refused(up: Up, fleet: Fleet) -> 
     assert len(up.gateway.roster) == 1
 
 
+async def test_new_keys_that_answer_a_challenge_are_refused(up: Up, fleet: Fleet) -> None:
+    (worker,) = await fleet.admit("a")
+    await worker.new_keys(epoch=1, nonce=os.urandom(32))
+    refused = (await worker.receive(MessageType.REFUSED)).json()
+    assert refused["reasons"] == ["nonce_unexpected"]
+    assert not up.gateway.registry.epoch(worker.bh)
+
+
 async def test_a_refused_epoch_leaves_the_admitted_one_working(up: Up, fleet: Fleet) -> None:
     (worker,) = await fleet.admit("a", pull=1)
     good = worker.binding
@@ -292,6 +290,31 @@ async def test_another_process_cannot_take_a_live_workers_name(up: Up, fleet: Fl
     )
 
 
+async def test_of_two_processes_with_one_name_that_come_at_once_one_is_admitted(
+    up: Up, fleet: Fleet
+) -> None:
+    for number in range(4):
+        pair = [fleet.make(f"{number}a"), fleet.make(f"{number}b")]
+        for peer in pair:
+            peer.tee.facts["wid"] = f"worker-{number}"
+            await peer.connect()
+        await asyncio.gather(*(peer.hello() for peer in pair))
+        async with asyncio.timeout(5):
+            while sum(p.got(MessageType.ADMITTED) + p.got(MessageType.REFUSED) for p in pair) < 2:
+                await asyncio.sleep(0.01)
+        (lost,) = [peer for peer in pair if peer.got(MessageType.REFUSED)]
+        refused = (await lost.receive(MessageType.REFUSED)).json()
+        assert refused["reasons"] == ["wid_in_use"]
+        await lost.closed()
+        (held,) = [peer for peer in pair if peer is not lost]
+        assert up.gateway.registry.sessions[held.wid].newest.bh == held.bh
+        assert len(up.gateway.roster) == number + 1
+    sessions = await up.events("worker.session")
+    assert all(event["reason"] in ("", "wid_in_use") for event in sessions)
+    opened = sum(event["phase"] == "open" for event in sessions)
+    assert opened - sum(event["phase"] == "close" for event in sessions) == 4
+
+
 async def test_a_lease_is_renewed_by_heartbeats(up: Up, fleet: Fleet) -> None:
     (worker,) = await fleet.admit("a")
     lease = (await worker.receive(MessageType.LEASE)).json()
@@ -321,124 +344,3 @@ async def snapshot(up: Up) -> dict[str, Any]:
     document = (await up.http.get("/v1/keys")).json()
     found: dict[str, Any] = json.loads(unb64u(document["payload"]))
     return found
-
-
-async def test_a_receipt_about_another_request_ends_the_link(up: Up, fleet: Fleet) -> None:
-    (worker,) = await fleet.admit("a", pull=1)
-    sealed = seal([worker])
-    reply = asyncio.create_task(up.post(sealed))
-    job = await worker.job()
-    writer = worker.begin(job)
-    _, _, event = worker.receipt(job, writer, "")
-    worker.send(
-        json_message(
-            MessageType.RECEIPT,
-            {"event": b64u(encode({**event, "rid": b64u(bytes(16))}))},
-            rid=job.rid,
-        )
-    )
-    await worker.closed()
-    with pytest.raises(httpx2.RemoteProtocolError):
-        await reply
-    assert not await events(up, "infer.receipt")
-
-
-async def test_a_second_receipt_for_one_answer_ends_the_link(up: Up, fleet: Fleet) -> None:
-    (worker,) = await fleet.admit("a", pull=1)
-    reply = asyncio.create_task(up.post(seal([worker])))
-    job = await worker.job()
-    writer = worker.begin(job)
-    _, _, event = worker.receipt(job, writer, "")
-    await worker.log(job, event)
-    worker.send(json_message(MessageType.RECEIPT, {"event": b64u(encode(event))}, rid=job.rid))
-    await worker.closed()
-    reply.cancel()
-    assert len(await events(up, "infer.receipt")) == 1
-
-
-async def test_a_receipt_is_logged_before_it_is_confirmed(up: Up, fleet: Fleet) -> None:
-    (worker,) = await fleet.admit("a", pull=1)
-    sealed = seal([worker])
-    reply = asyncio.create_task(up.post(sealed))
-    logged = await worker.answer(await worker.job())
-    read(sealed, (await reply).content)[0].finish()
-    (event,) = await events(up, "infer.receipt")
-    assert event["rid"] == b64u(sealed.header.rid)
-    assert event["use"] == {"in": 64, "out": 64}
-    assert logged["index"] < up.gateway.ledger.log.size
-
-
-async def test_the_first_worker_is_told_of_a_snapshot_and_a_binding_that_names_it_is_admitted(
-    up: Up, fleet: Fleet
-) -> None:
-    worker, log = fleet.make("a"), up.gateway.ledger.log
-    assert (await worker.admitted())["bh"] == b64u(worker.bh)
-    beacon = worker.beacon
-    assert beacon is not None
-    assert worker.tee.facts["beacon"] == beacon
-    assert (beacon.log, beacon.root) == (log.origin, log.root(beacon.size))
-    last = parse_event((await log.entry(beacon.size - 1)).event)
-    assert last.type == "directory.snapshot"
-
-
-async def test_a_lease_names_the_newest_snapshot(up: Up, fleet: Fleet) -> None:
-    (worker,) = await fleet.admit("a")
-    assert worker.beacon is not None
-    async with asyncio.timeout(5):  # its own admission makes a new one
-        newer = worker.beacon
-        while newer == worker.beacon:
-            lease = (await worker.receive(MessageType.LEASE)).json()
-            found = parse_beacon(lease["beacon"], "lease")
-            assert found is not None
-            newer = found
-    assert newer.size > worker.beacon.size
-    await worker.new_keys(epoch=1, beacon=newer)
-    assert (await worker.receive(MessageType.ADMITTED)).json()["bh"] == b64u(worker.bh)
-
-
-@pytest.mark.parametrize("lie", ["root", "size", "log", "entry"])
-async def test_a_beacon_our_log_never_published_is_refused(up: Up, fleet: Fleet, lie: str) -> None:
-    await fleet.admit("b")
-    log, honest = up.gateway.ledger.log, up.gateway.directory.beacon
-    assert honest is not None
-    size = log.size + 1000 if lie == "size" else honest.size
-    if lie == "entry":  # the verdict on the other worker: in the log, but no snapshot
-        (bh,) = up.gateway.registry.admitted()
-        admitted = up.gateway.registry.epoch(bh)
-        assert admitted is not None
-        size = admitted.verdict.index + 1
-    root = log.root(min(size, log.size))
-    worker = fleet.make("a")
-    worker.tee.facts["beacon"] = Beacon(
-        "another log" if lie == "log" else honest.log, size, bytes(32) if lie == "root" else root
-    )
-    worker.binding = worker.tee.binding()
-    assert await worker.refused() == ["beacon_unverified"]
-
-
-async def test_a_beacon_older_than_the_policy_allows_is_refused(up: Up, fleet: Fleet) -> None:
-    worker = fleet.make("a")
-    worker.tee.facts |= {"nbf": now() + 601, "exp": now() + 3600}
-    assert "beacon_stale" in await worker.refused()
-
-
-async def test_a_policy_that_demands_a_beacon_refuses_a_binding_without_one(
-    deployment: Deployment,
-) -> None:
-    path = deployment.config.admission_policy_file
-    path.write_text(json.dumps({**deployment.tee.demands, "freshness": {"require_beacon": True}}))
-    async with deployment.up():
-        bare, dated = deployment.worker("a", dated=False), deployment.worker("b")
-        assert await bare.refused() == ["beacon_missing"]
-        await dated.admitted()
-        await bare.drop()
-        await dated.drop()
-
-
-def test_a_policy_that_wants_younger_beacons_than_are_published_is_refused_at_the_start(
-    deployment: Deployment,
-) -> None:
-    path = deployment.config.admission_policy_file
-    path.write_text(json.dumps({**deployment.tee.demands, "freshness": {"beacon_max_age_s": 180}}))
-    with pytest.raises(ConfigError, match=r"beacon_max_age_s \(180 s\) expected, found 180"):
-        Gateway.open(deployment.config)

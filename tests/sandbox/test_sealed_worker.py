@@ -94,7 +94,7 @@ def test_a_sealed_worker_infers_the_same_bits_over_a_received_descriptor(tmp_pat
     if failed:
         pytest.skip(f"kernel without Landlock: {os.strerror(failed)}")
     root = stage_worker_root(tmp_path / "root")
-    (root.first_party / "sealed.py").write_text(WORKER)
+    (root.parts["first_party"] / "sealed.py").write_text(WORKER)
     ours, theirs = socket.socketpair()
     config = {
         "read": [str(path) for path in root.read_paths],

@@ -32,7 +32,7 @@ def model(tmp_path) -> Path:
 
 def run(root: WorkerRoot, source: str, *arguments: str) -> str:
     """Run a module of ours in the root; returns what its main() printed."""
-    (root.first_party / "asked.py").write_text(source)
+    (root.parts["first_party"] / "asked.py").write_text(source)
     done = subprocess.run(
         root.command("asked", *arguments), capture_output=True, text=True, timeout=50, env={}
     )
@@ -81,7 +81,7 @@ def test_the_search_path_is_the_staged_root_alone(small):
 
 
 def test_a_start_up_file_is_not_run(small):
-    (small.site / "evil.pth").write_text("import sys; sys.evil = True\n")
+    (small.parts["site"] / "evil.pth").write_text("import sys; sys.evil = True\n")
     assert run(small, "import sys\ndef main(): print(hasattr(sys, 'evil'))\n") == "False\n"
 
 
@@ -89,23 +89,23 @@ def test_bytecode_and_archives_cannot_be_imported(small, tmp_path):
     """They are not measured, so they must not run: alone, cached beside a source, or zipped."""
     source = tmp_path / "evil.py"
     source.write_text("marker = 'evil'\n")
-    py_compile.compile(str(source), cfile=str(small.site / "lonely.pyc"))
-    good = small.site / "cached.py"
+    py_compile.compile(str(source), cfile=str(small.parts["site"] / "lonely.pyc"))
+    good = small.parts["site"] / "cached.py"
     good.write_text("marker = 'good'\n")
-    cache = small.site / "__pycache__"
+    cache = small.parts["site"] / "__pycache__"
     cache.mkdir()
     py_compile.compile(
         str(source),
         cfile=str(cache / "cached.cpython-311.pyc"),
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
-    with zipfile.ZipFile(small.site / "packed.zip", "w") as archive:
+    with zipfile.ZipFile(small.parts["site"] / "packed.zip", "w") as archive:
         archive.write(source, "zipped.py")
     asked = f"""
 import sys
 def main():
     import cached
-    sys.path.append({str(small.site / "packed.zip")!r})
+    sys.path.append({str(small.parts["site"] / "packed.zip")!r})
     for name in ("lonely", "zipped"):
         try:
             __import__(name)
@@ -115,11 +115,12 @@ def main():
     print(cached.marker)
 """
     assert run(small, asked) == "good\n"
-    assert not (small.first_party / "__pycache__").exists()
+    assert not (small.parts["first_party"] / "__pycache__").exists()
 
 
 def test_a_package_planted_beside_a_distribution_is_not_staged(small):
-    assert {entry.name for entry in small.site.iterdir() if ".dist-info" not in entry.name} == {
+    staged = {entry.name for entry in small.parts["site"].iterdir()}
+    assert {name for name in staged if ".dist-info" not in name} == {
         "markupsafe",
         "typing_extensions.py",
     }
@@ -170,9 +171,9 @@ def test_each_input_changes_its_part_and_the_whole(small, model):
 
     assert changed(model, ["serve", "--debug"], b"{}") == {"args"}
     assert changed(model, ["serve"], b'{"x":1}') == {"config"}
-    (small.site / "new.py").write_text("")
+    (small.parts["site"] / "new.py").write_text("")
     assert changed(model, ["serve"], b"{}") == {"site"}
-    (small.site / "new.py").unlink()
+    (small.parts["site"] / "new.py").unlink()
     (model / "config.json").write_text("[]")
     assert changed(model, ["serve"], b"{}") == {"model"}
 

@@ -12,12 +12,14 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from simulators.claims import honest_claims, receipt_event
+
 from client.clock import wall_clock
 from evidence.commit import commit_segments, request_segments, response_segments
-from evidence.events import INFER_RECEIPT, infer_receipt_event
-from evidence.receipt import ReceiptClaims, Side, sign_statement, statement_commitment
+from evidence.events import INFER_RECEIPT
+from evidence.receipt import ReceiptClaims, Side, sign_statement
 from evidence.record import ReceiptRecord
-from wire.ids import b64u, bh_of, sha256_tag
+from wire.ids import b64u, bh_of
 from wire.records import DATA, HEAD, RECEIPT, Record, TokenDelta, json_record
 from wire.response import ResponseWriter
 
@@ -155,56 +157,27 @@ def _receipt(
     said = response_segments(
         [answer.text if answer.committed_text is None else answer.committed_text]
     )
-    evidence = listed.evidence[0]
-    claims = ReceiptClaims(
+    claims = honest_claims(
+        listed.binding,
+        listed.evidence[0],
         rid=opened.header.rid,
         th=opened.th,
         kid=opened.kid,
-        wid=tee.facts["wid"],
-        boot=tee.facts["boot"],
-        wseq=1,
         op=opened.header.op,
         t0=now,
         t1=now,
         req=Side(commit_segments(opened.keys.salt_q, asked), len(asked), 64, opened.ct_hash),
         resp=Side(commit_segments(writer.salt_r, said), len(said), 64, ct),
         finish=answer.finish,
-        trunc=answer.finish == "length",
-        model="m",
-        model_digest=sha256_tag(b"weights"),
-        weights=sha256_tag(b"weights"),
-        tokenizer=None,
-        template=None,
-        dtype="float32",
-        engine="echo",
-        engine_version="1",
-        par={"max_tokens": 16},
         tokens_in=7,
         tokens_out=len(pieces(answer.text)),
-        bh=listed.bh,
-        att_evidence=sha256_tag(evidence.body),
-        att_type=evidence.kind,
-        measurement=tee.measurement(),
-        trust="software" if evidence.kind == "software" else "simulated",
-        service_policy=tee.facts["policy"],
     )
     claims = answer.edit(replace(claims, **answer.claim_changes))
     statement = sign_statement(
         claims, tee.sig, claims.bh, claims.rid, tee.sig.public_key().public_bytes_raw()
     )
     blind = hashlib.sha256(statement).digest()
-    event = infer_receipt_event(
-        rid=claims.rid,
-        th=claims.th,
-        kid=claims.kid,
-        wid=claims.wid,
-        wseq=claims.wseq,
-        model=claims.model,
-        tokens_in=claims.tokens_in,
-        tokens_out=claims.tokens_out,
-        status=claims.finish,
-        sc=statement_commitment(statement, blind),
-    )
+    event = receipt_event(claims, statement, blind)
     return ReceiptRecord(statement, blind, log.append(INFER_RECEIPT, event)).encode()
 
 

@@ -12,6 +12,7 @@ from evidence.record import VerifiedReceipt, parse_record, verify_record
 from wire.envelope import Candidate, SealedRequest, seal_request
 from wire.header import RequestHeader
 from wire.ids import unb64u
+from wire.notice import verify_notice
 from wire.padding import out_class
 from wire.records import DATA, ERROR, HEAD, RECEIPT, TOKENS, TokenDelta
 from wire.response import ResponseReader
@@ -129,3 +130,21 @@ class Caller:
         prefixes = [reply.reader.ct_hash_at(n) for n in range(least, reply.reader.frames + 1)]
         assert unb64u(claims["resp"]["ct"]) in prefixes
         return verified
+
+
+def caller(worker: Any) -> Caller:
+    return Caller(worker.peer.newest.binding)
+
+
+async def ask(worker: Any, body: dict[str, Any], **kwargs: Any) -> Any:
+    who = caller(worker)
+    sealed = who.seal(body, **kwargs)
+    answer = await worker.peer.exchange(sealed.header.rid, sealed.envelope)
+    return who, sealed, answer
+
+
+def notice_code(worker: Any, sealed: Any, answer: Any) -> str:
+    assert answer.notice is not None
+    assert not answer.data
+    pk = worker.peer.newest.binding.sig_pk
+    return verify_notice(answer.notice, pk, sealed.header.rid, sealed.th, sealed.kids)

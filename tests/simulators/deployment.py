@@ -25,6 +25,7 @@ from simulators.tee import SERVICE_POLICY, SoftwareTee, Tee
 from simulators.worker_peer import WorkerPeer
 
 from attestation.policy import Policy, parse_policy
+from evidence.events import parse_event
 from gateway.config import GatewayConfig
 from gateway.exporters import metric_points
 from gateway.main import initialise
@@ -37,6 +38,7 @@ from wire.header import RequestHeader
 from wire.ids import b64u
 from wire.problems import parse_problem
 from wire.response import ResponseReader
+from wire.wraps import CONTENT_TYPE as WRAPS_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
 AUD = "gateway.test"
 HEAD = {"m": "POST", "p": "/v1/chat/completions", "h": {}}
 REQUEST_TYPE = "application/vnd.anchorhold.request"
-WRAPS_TYPE = "application/vnd.anchorhold.wraps"
 
 
 def now() -> int:
@@ -147,6 +148,12 @@ class Up:
             "content-type": REQUEST_TYPE,
         }
         return {**honest, **{name.replace("_", "-"): value for name, value in changes.items()}}
+
+    async def events(self, kind: str) -> list[dict[str, Any]]:
+        """Bodies of all logged events of a type."""
+        log = self.gateway.ledger.log
+        parsed = [parse_event((await log.entry(i)).event) for i in range(log.size)]
+        return [dict(event.body) for event in parsed if event.type == kind]
 
     async def post(
         self, sealed: SealedRequest, tenant: str = "tenant-a", **headers: str

@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from simulators.claims import honest_claims, receipt_event
 from simulators.log import SimulatedLog
 
 from attestation.binding import Kem, Model, encode_binding, report_data
@@ -32,9 +33,8 @@ from evidence.events import (
     DIRECTORY_SNAPSHOT,
     INFER_RECEIPT,
     attest_verdict_event,
-    infer_receipt_event,
 )
-from evidence.receipt import ReceiptClaims, Side, sign_statement, statement_commitment
+from evidence.receipt import ReceiptClaims, Side, sign_statement
 from evidence.record import ReceiptRecord
 from wire.ids import b64u, bh_of, kid_of, sha256_tag
 from wire.suites import X25519
@@ -104,7 +104,7 @@ class Exchange:
         rid, sig_pk = self.claims.rid, public(self.sig)
         self.statement = sign_statement(self.claims, self.sig, self.claims.bh, rid, sig_pk)
         self.blind = random("blind")
-        self.event = self._event() | self.event_changes
+        self.event = receipt_event(self.claims, self.statement, self.blind) | self.event_changes
         self.logged: Logged = self.log.append(INFER_RECEIPT, self.event)
         # the verdict under the receipt's own head: one history without a consistency proof
         self.verdict = self.log.entry(self.verdict.index, self.log.size)
@@ -177,53 +177,18 @@ class Exchange:
     def _claims(self) -> ReceiptClaims:
         salt_q, salt_r = random("salt q"), random("salt r")
         answer = response_segments([ANSWER])
-        return ReceiptClaims(
+        return honest_claims(
+            self.binding,
+            self.evidence,
             rid=random("rid", 16),
             th=random("th"),
             kid=self.kid,
-            wid="w1",
-            boot=random("boot", 16),
-            wseq=1,
             op="chat",
             t0=NOW * 1000,
             t1=NOW * 1000 + 900,
             req=Side(commit_segments(salt_q, PROMPT), len(PROMPT), 64, random("ct q")),
             resp=Side(commit_segments(salt_r, answer), 1, 64, random("ct r")),
-            finish="stop",
-            trunc=False,
-            model="tiny",
-            model_digest=WEIGHTS,
-            weights=WEIGHTS,
             tokenizer=sha256_tag(b"tokenizer"),
-            template=None,
-            dtype="float32",
-            engine="engine",
-            engine_version="0.1.0",
             par={"temperature": "0.7", "top_k": 0, "seed": None},
-            tokens_in=11,
             tokens_out=70,
-            bh=self.bh,
-            att_evidence=sha256_tag(self.evidence.body),
-            att_type="software",
-            measurement=MEASUREMENT,
-            trust="software",
-            service_policy=SERVICE,
         )
-
-    def _event(self) -> dict[str, Any]:
-        claims = self.claims
-        return infer_receipt_event(
-            rid=claims.rid,
-            th=claims.th,
-            kid=claims.kid,
-            wid=claims.wid,
-            wseq=claims.wseq,
-            model=claims.model,
-            tokens_in=claims.tokens_in,
-            tokens_out=claims.tokens_out,
-            status=claims.finish,
-            sc=statement_commitment(self.statement, self.blind),
-        )
-
-
-HONEST_CLAIMS = Exchange().claims

@@ -33,7 +33,7 @@ def write_gguf(
     *,
     architecture: str = "llama",
     pre: str = "gpt-2",
-    extra: dict[str, float] | None = None,
+    extra: dict[str, Any] | None = None,
 ) -> Path:
     """Write the model of a folder; matrices in `kind`, vectors in F32.
 
@@ -43,7 +43,7 @@ def write_gguf(
         kind: F32, Q8_0 or Q4_1.
         architecture: as the file names it.
         pre: the pre-tokenizer's name.
-        extra: more float metadata.
+        extra: further metadata, or other than the model's; None leaves a key out.
     """
     config = json.loads((folder / "config.json").read_text())
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
@@ -58,10 +58,16 @@ def write_gguf(
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_rope_dimension_count(config["head_dim"])
-    for key, value in (extra or {}).items():
-        writer.add_float32(key, value)
     _add_tokenizer(writer, json.loads((folder / "tokenizer.json").read_text()), pre)
     writer.add_chat_template((folder / "chat_template.jinja").read_text())
+    for key, value in (extra or {}).items():
+        writer.kv_data[0].pop(key, None)
+        if isinstance(value, list):
+            writer.add_array(key, value)
+        elif isinstance(value, int):
+            writer.add_uint32(key, value)
+        elif value is not None:
+            writer.add_float32(key, value)
     for name, tensor in load_file(folder / "model.safetensors").items():
         values = tensor.astype(np.float32)
         if name in GLOBAL:

@@ -23,11 +23,12 @@ from attestation.formats.software import LABEL, encode_body, encode_statement
 from attestation.measurement import combine
 from attestation.policy import Policy, parse_policy
 from attestation.posture import Control, Posture, encode_posture, record_digest, sign_posture
+from attestation.result import Refused
 from wire.ids import b64u, sha256_tag
 from wire.suites import HYBRID, SUITES, X25519, PrivateKey
 
 if TYPE_CHECKING:
-    from attestation.result import AppraisedEvidence, Refused
+    from attestation.result import AppraisedEvidence
 
 NOW = 1_790_000_000
 AUD = "anchorhold-test"
@@ -157,6 +158,14 @@ class SoftwareTee(Tee):
         }
         statement = encode_statement(**{**honest, **self.statement})
         return Evidence(SOFTWARE, encode_body(statement, self.signer.sign(LABEL + statement)))
+
+
+def refused(verdict: AppraisedEvidence | Refused, *codes: str) -> Refused:
+    """The refusal, for exactly these reasons in this order; and some check says so."""
+    assert isinstance(verdict, Refused), "accepted"
+    assert verdict.codes == codes
+    assert any(check.ok is not True for check in verdict.checks)
+    return verdict
 
 
 def _seed(owner: str, name: str) -> bytes:

@@ -27,18 +27,17 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.hashes import SHA256
-from simulators.tee import SERVICE_POLICY, Tee
+from simulators.claims import honest_claims, receipt_event
 from simulators.tpm import TpmTee
 
 from attestation.binding import parse_beacon, parse_binding
 from evidence.commit import Role, commit_segments, response_segments
 from evidence.entry import Logged
-from evidence.events import infer_receipt_event
-from evidence.receipt import ReceiptClaims, Side, sign_statement, statement_commitment
+from evidence.receipt import Side, sign_statement
 from evidence.record import ReceiptRecord
 from wire.canonical import encode as encode_json
 from wire.envelope import Candidate, OpenedRequest, open_envelope, parse_envelope
-from wire.ids import b64u, bh_of, sha256_tag, unb64u
+from wire.ids import b64u, bh_of, unb64u
 from wire.link import (
     ACTIVATED,
     BYTES,
@@ -71,6 +70,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from simulators.tee import Tee
 
     from attestation.binding import Beacon
 
@@ -309,14 +309,12 @@ class WorkerPeer:
         opened = self.open(job)
         self._wseq += 1
         prompt = [(Role.USER, opened.body)]
-        facts = parse_binding(self.binding)
-        model = facts.models[0]
-        claims = ReceiptClaims(
+        claims = honest_claims(
+            self.binding,
+            self.tee.evidence(self.binding),
             rid=job.rid,
             th=opened.th,
             kid=self.kid,
-            wid=self.wid,
-            boot=facts.boot,
             wseq=self._wseq,
             op=opened.header.op,
             t0=self.tee.now * 1000,
@@ -325,42 +323,11 @@ class WorkerPeer:
             resp=Side(
                 commit_segments(writer.salt_r, response_segments([text])), 1, 64, writer.ct_hash
             ),
-            finish="stop",
-            trunc=False,
-            model=model.name,
-            model_digest=model.digest,
-            weights=model.digest,
-            tokenizer=None,
-            template=None,
-            dtype="float32",
-            engine="simulated",
-            engine_version="0.1.0",
-            par={},
-            tokens_in=11,
-            tokens_out=5,
-            bh=self.bh,
-            att_evidence=sha256_tag(self.tee.evidence(self.binding).body),
-            att_type=self.tee.kind,
-            measurement=self.tee.measurement(),
-            trust="software",
-            service_policy=SERVICE_POLICY,
         )
         sig_pk = self.tee.sig.public_key().public_bytes_raw()
         statement = sign_statement(claims, self.tee.sig, self.bh, job.rid, sig_pk)
         blind = sha256(b"blind" + job.rid).digest()
-        event = infer_receipt_event(
-            rid=claims.rid,
-            th=claims.th,
-            kid=claims.kid,
-            wid=claims.wid,
-            wseq=claims.wseq,
-            model=claims.model,
-            tokens_in=claims.tokens_in,
-            tokens_out=claims.tokens_out,
-            status=claims.finish,
-            sc=statement_commitment(statement, blind),
-        )
-        return statement, blind, event
+        return statement, blind, receipt_event(claims, statement, blind)
 
     async def answer_challenge(self) -> dict[str, Any]:
         """Answer one relayed live challenge; returns the question."""

@@ -16,7 +16,7 @@ from wire.link import MessageType
 from wire.notice import CODES
 from wire.records import RecordType
 from wire.schedule import RequestKeys, ResponseKeys, transcript_hash
-from wire.shaping import BUCKET_TOKENS, FINAL_SIZE, FRAME_SIZES, GRID_S, TICK_S
+from wire.shaping import BUCKET_TOKENS, FINAL_SIZE, FRAME_SIZE, GRID_S, TICK_S
 from wire.suites import SUITES
 
 SPEC = (Path(__file__).resolve().parents[2] / "docs/spec/sealed-protocol.md").read_text()
@@ -89,8 +89,8 @@ def test_codes_of_gateway_and_worker_are_all_listed():
 
 def test_numbers_of_the_profiles_are_those_of_the_code():
     text = section("8.3")
-    assert (TICK_S, GRID_S, BUCKET_TOKENS, FRAME_SIZES) == (0.1, 0.25, 8, (256, 1024))
-    for words in ("100 ms", "250 ms", "after 8 deltas", "256 plaintext", "1024 bytes"):
+    assert (TICK_S, GRID_S, BUCKET_TOKENS, FRAME_SIZE) == (0.1, 0.25, 8, 256)
+    for words in ("100 ms", "250 ms", "after 8 deltas", "256 plaintext"):
         assert words in text
     assert f"{FINAL_SIZE:,} bytes" in text
 

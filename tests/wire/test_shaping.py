@@ -223,12 +223,11 @@ def test_an_error_answer_is_shaped_like_any_other():
     assert b"".join(r.data for r in seen.records if r.type == DATA) == error.data
 
 
-def test_fast_models_use_larger_frames_of_one_size():
-    shaper = shaper_for("cadence", stream=True, start=START, frame_size=1024)
-    shaper.push(STATUS)
-    assert [plan.size for plan in shaper.due(START + 0.3)] == [1024] * 4
-    with pytest.raises(ValueError, match="frame size"):
-        shaper_for("cadence", stream=True, start=START, frame_size=512)
+def test_text_faster_than_the_frames_waits_and_the_frames_keep_their_size():
+    seen = run("cadence", tokens(["word " * 40] * 20, 0.001))
+    assert {size for _, size in seen.trace[:-1]} == {FRAME_SIZE + 20}
+    assert len(seen.trace) > 4000 // FRAME_SIZE
+    assert seen.text == "word " * 800
 
 
 def test_bucket_waits_for_eight_tokens_or_100_ms_and_pads_to_steps():
