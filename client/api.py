@@ -54,7 +54,7 @@ class Client:
         api_key: str | None = None,
         *,
         policy: PolicySource,
-        state_dir: Path | None = None,
+        state_dir: Path | str | None = None,
         options: Options | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:

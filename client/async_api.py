@@ -55,7 +55,7 @@ class AsyncClient:
         api_key: str | None = None,
         *,
         policy: PolicySource,
-        state_dir: Path | None = None,
+        state_dir: Path | str | None = None,
         options: Options | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:

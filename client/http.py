@@ -27,6 +27,7 @@ MARGIN_S: Final = 30.0
 # here: nothing was sent on them.
 CONNECT_PAUSES: Final = (0.2, 0.5, 1.0, 1.5)
 API_KEY_MAX: Final = 512
+PORT_END: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,10 @@ def endpoint(url: str, api_key: str | None, life_s: int, *, patient: bool = True
             f"gateway URL: found {_url_parts(parsed)}, "
             "expected http:// or https://, a host, and no user name",
             hint=_URL_HINT,
+        )
+    if parsed.port is not None and not 0 < parsed.port < PORT_END:
+        raise ConfigError(
+            f"gateway URL: found port {parsed.port}, expected 1 to {PORT_END - 1}", hint=_URL_HINT
         )
     if parsed.query or parsed.fragment:
         found = " and ".join(

@@ -50,7 +50,7 @@ class Options:
         rng: random bytes.
     """
 
-    state_dir: Path | None = None
+    state_dir: Path | str | None = None
     receipts_dir: Path | None = None
     pad: Pad = "cadence"
     life_s: int = LIFE_DEFAULT_S
@@ -100,14 +100,14 @@ def open_session(
         raise ConfigError(f"receipts folder {options.receipts_dir}: expected an existing folder")
     return Session(
         where,
-        TrustState(options.state_dir or default_state_dir()),
+        TrustState(Path(options.state_dir or default_state_dir())),
         verifier,
         Terms(verifier, options.pad, options.life_s, salt=options.salt),
         options.receipts_dir,
     )
 
 
-def in_state_dir(options: Options, state_dir: Path | None) -> Options:
+def in_state_dir(options: Options, state_dir: Path | str | None) -> Options:
     """The options, remembering in another folder where one is given."""
     return options if state_dir is None else replace(options, state_dir=state_dir)
 

@@ -161,12 +161,15 @@ class Verifier:
         else:
             snapshot = yield from self.directory.ensure(report, not_generation)
         drawn = yield from self._sample(snapshot, want, report, fresh=fresh)
-        if drawn.gone and len(drawn.found) < self._count(want) and not fresh:
-            # The list is older than a worker's end: a newer one may list whoever took its place.
-            useless = self.directory.generation
-            if self.directory.wait_for_refresh() == 0:
-                snapshot = yield from self.directory.ensure(report, useless)
-                drawn = yield from self._sample(snapshot, want, report, fresh=fresh)
+        short = drawn.listing is not None
+        if drawn.gone:
+            short = len(drawn.found) < self._count(want)
+        if short and not fresh and self.directory.wait_for_refresh() == 0:
+            # The list may be older than a worker's end, or than its return: look at a newer one.
+            snapshot = yield from self.directory.ensure(report, self.directory.generation)
+            drawn = yield from self._sample(snapshot, want, report, fresh=fresh)
+        if drawn.listing is not None:
+            raise drawn.listing
         self._check_found(drawn, want, report)
         head = self.directory.head
         assert head is not None, "a directory was verified"
@@ -177,7 +180,11 @@ class Verifier:
     ) -> Steps[_Drawn]:
         """Steps 4 to 10, and 12, over one snapshot."""
         self._forget(snapshot)
-        listed = self._listed(snapshot, want.model, report)
+        self._check_model(want.model, report)
+        try:
+            listed = self._listed(snapshot, want.model, report)
+        except (BelowPolicyError, UnavailableError) as error:
+            return _Drawn([], listing=error)
         drawn = _Drawn(listed)
         tried = 0
         for entry in shuffled(listed, self.rng):  # 5
@@ -213,14 +220,18 @@ class Verifier:
             found[name] = candidates.workers[0]
         return found
 
+    def _check_model(self, model: str, report: Report) -> None:
+        if any(rule.name == model for rule in self.policy.models):
+            return
+        with report.step(STEP_LIST):  # 4
+            known = ", ".join(rule.name for rule in self.policy.models[:8])
+            raise BelowPolicyError(
+                f"model {model[:64]!r}: expected one the policy accepts: {known}",
+                code="model_not_accepted",
+            )
+
     def _listed(self, snapshot: TrustedSnapshot, model: str, report: Report) -> list[WorkerEntry]:
         with report.step(STEP_LIST) as detail:  # 4
-            if all(rule.name != model for rule in self.policy.models):
-                known = ", ".join(rule.name for rule in self.policy.models[:8])
-                raise BelowPolicyError(
-                    f"model {model[:64]!r}: expected one the policy accepts: {known}",
-                    code="model_not_accepted",
-                )
             alive = [
                 entry
                 for entry in snapshot.workers
@@ -237,7 +248,8 @@ class Verifier:
                 raise BelowPolicyError(
                     f"directory: at least {self.policy.min_workers} workers for {model[:64]!r} "
                     f"expected, found {len(listed)}",
-                    hint="a short list lets its server steer requests; policy member min_workers",
+                    hint="workers may be restarting, and the list is read again on the next try; "
+                    "the policy's min_workers forbids a short one, which could steer requests",
                 )
             detail.text = f"{len(listed)} of {len(snapshot.workers)} listed serve {model!r}"
         return listed
@@ -316,9 +328,11 @@ class Verifier:
 
 @dataclass(slots=True)
 class _Drawn:
-    """Outcome of one sampling: of what list, accepted, refused by the policy, not there."""
+    """Outcome of one sampling: of what list, accepted, refused by the policy, not there; or why
+    the list itself will not do."""
 
     listed: list[WorkerEntry]
     found: list[VerifiedWorker] = field(default_factory=list)
     refused: list[AttestationError] = field(default_factory=list)
     gone: list[AnchorholdError] = field(default_factory=list)
+    listing: AnchorholdError | None = None

@@ -6,6 +6,7 @@ checks are the ones a deployment uses.
 
 import asyncio
 import contextlib
+import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,8 @@ from .stack import Stack, StackConfig, check_port
 
 PROMPT = "In two sentences: why should a hospital verify a server before it sends a prompt?"
 MAX_TOKENS = 120
+# Each demo is a deployment of its own: a client that remembers the log of an earlier one, under the
+# same name and another key, would rightly call this one a fork.
 AUD = "anchorhold-demo"
 
 # No line is wider than a terminal of 80 columns, keys and names filled in.
@@ -103,7 +106,8 @@ class Demo:
         name = read(model).name
         self._say(f"{name} from {model}")
         with demo_folder() as folder:
-            deployment = create(folder / "d", aud=AUD, now=wall_clock())
+            aud = f"{AUD}-{secrets.token_hex(4)}"
+            deployment = create(folder / "d", aud=aud, now=wall_clock())
             config = StackConfig(
                 deployment=deployment, model_dir=model, model_name=name, port=self.options.port,
                 trust=self.options.trust, workers=self.options.workers,

@@ -10,7 +10,7 @@ from simulators.answers import Answer
 from simulators.tee import SoftwareTee
 
 from client.api import Client
-from wire.errors import GatewayError, UnavailableError, WorkerNotice
+from wire.errors import BelowPolicyError, GatewayError, UnavailableError, WorkerNotice
 from wire.ids import b64u, sha256_tag
 from wire.problems import KID_UNKNOWN, NO_WORKER, REWRAP_NEEDED, problem
 
@@ -304,3 +304,50 @@ def test_a_worker_below_policy_is_not_asked_again_until_the_directory_changes(
             client.chat(MESSAGES, "m")
         asked = paths(service).count(f"/v1/keys/{b64u(listed.bh)}")
         assert asked <= 1
+
+
+def test_workers_that_come_back_are_found_without_waiting_for_the_lists_end(
+    client: Client, service: Service
+) -> None:
+    service.policy_changes["min_workers"] = 1
+    gone = list(service.workers)
+    service.workers.clear()
+    service.publish()
+    with pytest.raises(BelowPolicyError, match="at least 1 workers for 'm' expected, found 0"):
+        client.chat(MESSAGES, "m")
+    service.workers.extend(gone)
+    service.publish()
+    clock = time.monotonic()
+    while True:  # a refresh for want of workers is allowed every five seconds
+        try:
+            assert client.chat(MESSAGES, "m").text == "You said: hello"
+            break
+        except BelowPolicyError:
+            assert time.monotonic() - clock < 8, "the old list must not be believed to its end"
+            time.sleep(0.25)
+
+
+def test_a_short_list_costs_no_more_than_one_refresh_at_a_time(
+    client: Client, service: Service
+) -> None:
+    service.workers.clear()
+    service.publish()
+    for _ in range(6):
+        with pytest.raises(BelowPolicyError, match="found 0") as caught:
+            client.chat(MESSAGES, "m")
+    assert "min_workers" in caught.value.hint
+    assert 1 <= paths(service).count("/v1/keys") <= 3
+    assert "/v1/sealed" not in paths(service)
+
+
+def test_a_list_shorter_than_the_policys_minimum_is_refused_before_any_worker_is_asked(
+    service: Service, options: Callable[..., Options]
+) -> None:
+    service.policy_changes["min_workers"] = 4
+    with (
+        service.serve() as server,
+        Client(server.url, service.api_key, policy=service.policy(), options=options()) as client,
+        pytest.raises(BelowPolicyError, match="at least 4 workers"),
+    ):
+        client.chat(MESSAGES, "m")
+    assert all(path == "/v1/keys" for path in paths(service) if path.startswith("/v1/keys"))

@@ -123,3 +123,8 @@ def test_a_file_that_holds_no_vectors_is_told_what_it_is(document: Any, said: st
     with pytest.raises(MalformedError) as refused:
         run_vectors(document)
     assert said in str(refused.value)
+
+
+def test_a_port_beyond_the_last_is_named() -> None:
+    with pytest.raises(ConfigError, match="found port 99999, expected 1 to 65535"):
+        endpoint("http://127.0.0.1:99999", None, 300)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from simulators.loopback import Loopback
     from simulators.service import Service
 
     from client.session import Options
@@ -143,3 +144,12 @@ def test_clients_that_share_a_folder_work_side_by_side(
                 assert client.chat(MESSAGES, "m").text == "You said: hello"
         for client in clients:
             client.close()
+
+
+def test_a_state_folder_may_be_given_as_text(
+    service: Service, server: Loopback, tmp_path: Path
+) -> None:
+    folder = tmp_path / "told"
+    with Client(server.url, service.api_key, policy=service.policy(), state_dir=str(folder)) as one:
+        one.chat([{"role": "user", "content": "hi"}], "m")
+    assert list(folder.glob("*.json"))

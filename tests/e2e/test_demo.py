@@ -81,9 +81,15 @@ def test_the_demo_runs_on_quotes_of_a_software_tpm(temporary: Path) -> None:
     assert "below policy" in done.stdout
 
 
+@pytest.fixture(scope="module")
+def remembered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where one user's client remembers logs, from one demo to the next."""
+    return tmp_path_factory.mktemp("state")
+
+
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_demo_stays_up_with_a_proxy_until_it_is_ended(
-    temporary: Path, end: signal.Signals
+    temporary: Path, remembered: Path, end: signal.Signals
 ) -> None:
     model = tiny_llama(temporary / "tiny", hidden=64)
     port = free_pair()
@@ -99,6 +105,7 @@ def test_the_demo_stays_up_with_a_proxy_until_it_is_ended(
                 if probe.connect_ex(("127.0.0.1", port + 1)) == 0:
                     break
             time.sleep(0.1)
+        check_verified(temporary, port, remembered)
         child.send_signal(end)
         output, _ = child.communicate(timeout=30)
     finally:
@@ -111,6 +118,17 @@ def test_the_demo_stays_up_with_a_proxy_until_it_is_ended(
     assert "from openai import OpenAI" in output
     assert "Traceback" not in output
     assert not list(temporary.glob("anchorhold-demo-*"))
+
+
+def check_verified(temporary: Path, port: int, remembered: Path) -> None:
+    """The printed `verify`, by a user who has tried other demos before."""
+    (policy,) = temporary.glob("anchorhold-demo-*/d/policy.json")
+    key = policy.parent / "key.txt"
+    arguments = ["--policy", str(policy), "--key-file", str(key), "--state-dir", str(remembered)]
+    done = subprocess.run(
+        command("verify", f"http://127.0.0.1:{port}", *arguments), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def ended_outright(temporary: Path, port: int) -> None:
