@@ -161,9 +161,8 @@ class Verifier:
         else:
             snapshot = yield from self.directory.ensure(report, not_generation)
         drawn = yield from self._sample(snapshot, want, report, fresh=fresh)
-        short = drawn.listing is not None
-        if drawn.gone:
-            short = len(drawn.found) < self._count(want)
+        lost = bool(drawn.gone) and len(drawn.found) < self._count(want)
+        short = drawn.listing is not None or lost
         if short and not fresh and self.directory.wait_for_refresh() == 0:
             # The list may be older than a worker's end, or than its return: look at a newer one.
             snapshot = yield from self.directory.ensure(report, self.directory.generation)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from simulators.caller import Caller
+from simulators.key_holder import key_holder
 
 from attestation.binding import parse_binding
 from attestation.evidence import Evidence
@@ -14,28 +15,15 @@ from enclave_worker.clock import Clock
 from enclave_worker.delivery import Delivery, head_record
 from enclave_worker.epochs import Keyring
 from enclave_worker.intake import accept
-from enclave_worker.worker_config import WorkerConfig
 from wire.errors import StreamTruncated
-from wire.ids import sha256_tag
 from wire.records import DATA, Record, TokenDelta
-
-DIGEST = sha256_tag(b"x")
 
 
 class Exchange:
     """A sealed request opened by a real keyring, and what arrived of the answer."""
 
     def __init__(self, **changes: Any) -> None:
-        config = WorkerConfig(
-            wid="w",
-            aud="tests",
-            model_name="m",
-            model_dir="/model",
-            service_policy=b"{}",
-            image=DIGEST,
-            model_digests={"tree": DIGEST, "weights": DIGEST},
-        )
-        keyring = Keyring(config, os.urandom)
+        keyring = Keyring(key_holder(), os.urandom)
         now = Clock().s()
         epoch = keyring.prepare(now)
         keyring.install(epoch, Evidence("software", b"{}"))

@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from simulators.key_holder import key_holder
 
 from attestation.binding import Beacon, parse_binding
 from enclave_worker.clock import Clock
@@ -15,15 +16,13 @@ from enclave_worker.control import ControlSocket
 from enclave_worker.epochs import Keyring
 from enclave_worker.port import LauncherPort
 from enclave_worker.rotation import FirstEpochError, Rotation
-from enclave_worker.worker_config import WorkerConfig
 from wire.errors import MalformedError, UnavailableError
-from wire.ids import b64u, sha256_tag, unb64u
+from wire.ids import b64u, unb64u
 from wire.replay import ReplaySet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-DIGEST = sha256_tag(b"x")
 OLD, NEW = Beacon("log", 5, bytes(range(32))), Beacon("log", 9, bytes(32))
 
 
@@ -72,16 +71,7 @@ async def desk() -> AsyncIterator[Desk]:
 
 @pytest.fixture
 async def ring() -> AsyncIterator[Keyring]:
-    config = WorkerConfig(
-        wid="w",
-        aud="tests",
-        model_name="m",
-        model_dir="/model",
-        service_policy=b"{}",
-        image=DIGEST,
-        model_digests={"tree": DIGEST, "weights": DIGEST},
-    )
-    made = Keyring(config, os.urandom)
+    made = Keyring(key_holder(), os.urandom)
     yield made
     made.close()
 
