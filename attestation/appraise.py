@@ -24,6 +24,10 @@ test of its own that changes exactly one fact (tests/attestation/test_appraise*.
 10. the policy accepts this kind and trust    kind_not_accepted, evidence_repeated,
                                               software_not_allowed, simulated_not_allowed
 11. the evidence parses                       evidence_malformed
+
+Steps 12 to 16 are a kind's own. Those of hardware kinds are numbered and listed, with their codes,
+in docs/spec/evidence.md and in `attestation.schemes`; for `software` and `tpm2` they are
+
 12. its chain ends in a pinned root           untrusted_root, chain_invalid,
     (tpm2)                                    certificate_not_valid_at_time
 13. the endorsement key is the certified one  ek_mismatch, ek_attributes
@@ -33,14 +37,20 @@ test of its own that changes exactly one fact (tests/attestation/test_appraise*.
 15. the signature verifies                    signature_invalid
 16. one TPM holds both keys (tpm2)            activation_missing, activation_foreign,
                                               activation_mismatch
+
+and for every kind again
 17. it was made for this binding              report_data_mismatch
 18. it was made in the binding's time         evidence_not_yet_valid, evidence_stale
     (software; a TPM knows no time)
 19. the registers prove the measurement       pcr_selection, pcr_digest_mismatch, pcr_mismatch;
-    (tpm2), or the parts give it (software)   measurement_mismatch
+    (tpm2, hardware), or the parts give it    measurement_mismatch
+    (software)
 20. the binding claims that measurement       image_mismatch
-21. the measurement is accepted, not denied   denied, measurement_not_accepted
+21. the measurement is accepted, and neither  denied, measurement_not_accepted
+    it nor a platform or key is denied
 22. the posture is as strong as demanded      posture_missing, posture_below_policy
+23. the GPUs demanded are genuine, as         gpu_missing, gpu_not_bound_to_cpu, gpu_count, and
+    demanded, and named by the binding        the codes of their kind
 
 What steps the CALLER must still do: establish that a nonce is fresh and its own; give the beacon's
 time only from a verified log checkpoint; run activation itself; check the directory and the log;
@@ -49,6 +59,8 @@ use the verdict no longer than `expires`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from wire.errors import AttestationError
@@ -57,22 +69,40 @@ from wire.excerpt import listed
 from . import binding_steps
 from .binding import Binding, parse_binding
 from .evidence import EVIDENCE_ITEMS_MAX, SOFTWARE, TPM2
-from .kinds import Proof, prove_software, prove_tpm
+from .examined import NO_COLLATERAL
+from .hardware import check_identities, prove_gpus, prove_hardware
+from .kinds import prove_software, prove_tpm
 from .ledger import Ledger
-from .policy import SoftwareRule
 from .posture import open_container, parse_posture, record_digest
-from .result import _APPRAISER, AppraisedEvidence, Reason, Refused
+from .result import _APPRAISER, NO_CLAIMS, AppraisedEvidence, Reason, Refused
+from .rules.hardware import HardwareRule
+from .rules.software import SoftwareRule
+from .schemes import SCHEMES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .evidence import Evidence
+    from .examined import CollateralSet
     from .policy import Policy, Rule
     from .posture import Posture
+    from .proof import Proof
     from .result import Trust
     from .verify.credential import Activation
 
-TRUST: Final[dict[str, Trust]] = {SOFTWARE: "software", TPM2: "simulated"}
+TRUST: Final[Mapping[str, Trust]] = MappingProxyType({SOFTWARE: "software", TPM2: "simulated"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What every attempt is judged with."""
+
+    policy: Policy
+    binding: Binding
+    posture: Posture | None
+    collateral: CollateralSet
+    activation: Activation | None
+    now: int
 
 
 def appraise(
@@ -85,6 +115,7 @@ def appraise(
     activation: Activation | None = None,
     nonce: bytes | None = None,
     beacon_time: int | None = None,
+    collateral: CollateralSet = NO_COLLATERAL,
 ) -> AppraisedEvidence | Refused:
     """Judge one worker's evidence under one policy; see the module docstring for the steps.
 
@@ -99,6 +130,7 @@ def appraise(
         nonce: the 32 bytes the caller asked the worker to bind, if it asked for live evidence.
         beacon_time: Unix seconds of the log checkpoint the binding's beacon names, as the caller
             verified it; None where it could not.
+        collateral: vendors' signed statements, by evidence kind and role; unverified.
 
     Returns:
         `AppraisedEvidence`, or `Refused` with at least one reason. Data never raises.
@@ -112,7 +144,7 @@ def appraise(
         return binding_steps.version_and_role(parsed[0], policy)
 
     if not ledger.run("1 binding", parse, "binding_malformed") and not parsed:
-        ledger.skip("2-22", "there is no binding to judge")
+        ledger.skip("2-23", "there is no binding to judge")
         return Refused(tuple(ledger.reasons), tuple(ledger.checks))
     binding = parsed[0]
     ledger.run("2 audience", lambda: binding_steps.audience(binding, policy))
@@ -124,22 +156,26 @@ def appraise(
     binding_steps.freshness(ledger, binding, policy, now, nonce, beacon_time)
     posture = _posture(ledger, binding, posture_raw)
 
-    attempts = _attempts(evidence, policy, binding, posture, now, activation)
+    case = _Case(policy, binding, posture, collateral, activation, now)
+    attempts = _attempts(evidence, case)
     proof, attempt = min(attempts, key=lambda pair: len(pair[1].reasons))
     checks = (*ledger.checks, *attempt.checks)
     reasons = (*ledger.reasons, *attempt.reasons)
     if proof is None or reasons or not (ledger.accepted and attempt.accepted):
         unexplained = Reason("check_not_run", "a step did not run, expected every step to pass")
-        return Refused(reasons or (unexplained,), checks)
+        claims = NO_CLAIMS if proof is None else proof.claims
+        return Refused(reasons or (unexplained,), checks, claims)
     return AppraisedEvidence(
         binding=binding,
         bh=binding.bh,
-        trust=TRUST[proof.kind],
+        trust=proof.trust,
         measurement=proof.measurement,
         kind=proof.kind,
         posture=posture,
-        expires=min(binding.exp, policy.expires, proof.not_after),
+        expires=min(binding.exp, policy.expires, proof.not_after, now + policy.result_ttl_s),
         checks=checks,
+        claims=proof.claims,
+        identities=proof.identities,
         token=_APPRAISER,
     )
 
@@ -165,54 +201,42 @@ def _posture(ledger: Ledger, binding: Binding, raw: bytes | None) -> Posture | N
     return found[0] if found else None
 
 
-def _attempts(
-    evidence: Sequence[Evidence],
-    policy: Policy,
-    binding: Binding,
-    posture: Posture | None,
-    now: int,
-    activation: Activation | None,
-) -> list[tuple[Proof | None, Ledger]]:
+def _attempts(evidence: Sequence[Evidence], case: _Case) -> list[tuple[Proof | None, Ledger]]:
     """One (proof, account) for each policy rule that evidence was given for; never empty."""
     attempts = []
     by_kind = {item.kind: item for item in evidence}
     single = len(by_kind) == len(evidence) <= EVIDENCE_ITEMS_MAX
-    for rule in policy.accept if single else ():
-        item = by_kind.get(rule.kind)
-        if item is not None:
+    for rule in case.policy.accept if single else ():
+        if rule.kind in by_kind:
             account = Ledger()
-            proof = _prove(account, item, rule, policy, binding, posture, now, activation)
-            attempts.append((proof, account))
+            attempts.append((_prove(account, by_kind, rule, case), account))
     if not attempts:
         account = Ledger()
-        account.run("10 kind", lambda: _no_rule(evidence, policy, single=single))
-        account.skip("11-22", "no evidence to judge")
+        account.run("10 kind", lambda: _no_rule(evidence, case.policy, single=single))
+        account.skip("11-23", "no evidence to judge")
         attempts.append((None, account))
     return attempts
 
 
-def _prove(
-    ledger: Ledger,
-    item: Evidence,
-    rule: Rule,
-    policy: Policy,
-    binding: Binding,
-    posture: Posture | None,
-    now: int,
-    activation: Activation | None,
-) -> Proof | None:
-    ledger.run("10 kind", lambda: _kind_allowed(rule, policy))
+def _prove(ledger: Ledger, items: Mapping[str, Evidence], rule: Rule, case: _Case) -> Proof | None:
+    binding, now, item = case.binding, case.now, items[rule.kind]
+    ledger.run("10 kind", lambda: _kind_allowed(rule, case.policy))
     if isinstance(rule, SoftwareRule):
         proof = prove_software(ledger, item.body, rule, binding, now)  # steps 11-19
+    elif isinstance(rule, HardwareRule):
+        proof = prove_hardware(ledger, item, rule, binding, case.collateral, now)  # steps 11-19
     else:
-        proof = prove_tpm(ledger, item.body, rule, binding, now, activation)  # steps 11-19
+        proof = prove_tpm(ledger, item.body, rule, binding, now, case.activation)  # steps 11-19
     if proof is None:
         ledger.skip("20-21", "no measurement was proved")
     else:
         ledger.run("20 image", lambda: _image(binding, proof))
-        ledger.run("21 measurement", lambda: _measurement(proof, rule, policy))
-    ledger.run("22 posture", lambda: _posture_demands(posture, rule))
-    return proof
+        ledger.run("21 measurement", lambda: _measurement(proof, rule, case.policy))
+    ledger.run("22 posture", lambda: _posture_demands(case.posture, rule))
+    if proof is None or not isinstance(rule, HardwareRule) or rule.gpu is None:
+        return proof
+    denied = case.policy.deny.identities
+    return prove_gpus(ledger, items, rule, proof, binding, case.collateral, now, denied)  # step 23
 
 
 def _no_rule(evidence: Sequence[Evidence], policy: Policy, *, single: bool) -> str:  # step 10
@@ -230,16 +254,24 @@ def _no_rule(evidence: Sequence[Evidence], policy: Policy, *, single: bool) -> s
 
 
 def _kind_allowed(rule: Rule, policy: Policy) -> str:  # step 10
-    trust = TRUST[rule.kind]
+    trust = _trust(rule)
     if trust == "software" and not policy.allow_software:
         raise _refused(
             "software_not_allowed", "software evidence: expected a policy with allow_software"
         )
     if trust == "simulated" and not policy.allow_simulated:
         raise _refused(
-            "simulated_not_allowed", "simulated TPM: expected a policy with allow_simulated"
+            "simulated_not_allowed",
+            f"{rule.kind} under the policy's own roots: expected a policy with allow_simulated",
         )
     return f"{rule.kind}, trust {trust}"
+
+
+def _trust(rule: Rule) -> Trust:
+    if not isinstance(rule, HardwareRule):
+        return TRUST[rule.kind]
+    simulated = rule.anchors.simulated or rule.gpu_anchors.simulated
+    return "simulated" if simulated else SCHEMES[rule.kind].trust
 
 
 def _image(binding: Binding, proof: Proof) -> str:  # step 20
@@ -253,6 +285,7 @@ def _image(binding: Binding, proof: Proof) -> str:  # step 20
 def _measurement(proof: Proof, rule: Rule, policy: Policy) -> str:  # step 21
     if proof.measurement in policy.deny.measurements:  # deny wins over accept
         raise _refused("denied", "measurement: on the policy's deny list")
+    check_identities(proof.identities, policy.deny.identities)
     if proof.measurement not in rule.measurements:
         raise _refused(
             "measurement_not_accepted",

@@ -39,6 +39,7 @@ BOOT_LEN: Final = 16
 NONCE_LEN: Final = 32
 KEMS_MAX: Final = 4
 MODELS_MAX: Final = 64
+GPUS_MAX: Final = 16
 PK_MAX: Final = 4096  # keys of suites this version does not know are kept, not used
 LIFE_DEFAULT_S: Final = 3600
 BINDING_LIFE_MAX_S: Final = 24 * 3600  # protocol: one hour by default, at most a day
@@ -51,6 +52,7 @@ _KEYS = (
     "v", "role", "aud", "wid", "boot", "epoch", "kems", "sig", "sig2", "image", "policy", "models",
     "limits", "pad", "feat", "nbf", "exp", "beacon", "nonce", "posture",
 )  # fmt: skip
+_OPTIONAL_KEYS = ("gpus",)
 _LIMITS: Final[Mapping[str, int]] = MappingProxyType(
     {"hdr": HDR_MAX, "frame": FRAME_PT_MAX, "body": BODY_MAX, "k": K_MAX}
 )
@@ -119,6 +121,9 @@ class Binding:
         beacon: checkpoint seen, or None.
         nonce: 32-byte challenge of a verifier that asked for live evidence, or None.
         posture: "sha256:" tag of the posture record's bytes, or None.
+        gpus: "sha256:" tags of the public keys (SubjectPublicKeyInfo) that the worker's GPUs sign
+            with. A nonce alone would let any genuine GPU anywhere answer; these are named by what
+            the CPU signs.
         raw: the bytes as received; every hash is taken over these.
     """
 
@@ -141,6 +146,7 @@ class Binding:
     beacon: Beacon | None
     nonce: bytes | None
     posture: str | None
+    gpus: tuple[str, ...]
     raw: bytes
 
     @property
@@ -193,6 +199,7 @@ def encode_binding(
     beacon: Beacon | None = None,
     nonce: bytes | None = None,
     posture: str | None = None,
+    gpus: Sequence[str] = (),
     limits: Mapping[str, int] = _LIMITS,
     pad: Sequence[str] = ("cadence", "bucket", "off"),
     feat: Sequence[str] = ("rewrap", "receipt"),
@@ -225,6 +232,7 @@ def encode_binding(
             "beacon": None if beacon is None else beacon.to_json(),
             "nonce": None if nonce is None else b64u(nonce),
             "posture": posture,
+            **({"gpus": list(gpus)} if gpus else {}),
         }
     )
     parse_binding(raw)
@@ -238,7 +246,7 @@ def parse_binding(raw: bytes) -> Binding:
         MalformedError: any deviation; the sentence names the member, found and expected.
     """
     obj = parse_strict(raw, max_bytes=BINDING_MAX)
-    top = Members(obj, "binding", required=_KEYS)
+    top = Members(obj, "binding", required=_KEYS, optional=_OPTIONAL_KEYS)
     if top.value("sig2") is not None:
         raise top.fail("sig2", "null: the member is reserved")
     sig = Members(top.value("sig"), "binding.sig", required=("alg", "pk"))
@@ -268,6 +276,7 @@ def parse_binding(raw: bytes) -> Binding:
         beacon=parse_beacon(top.value("beacon"), "binding.beacon"),
         nonce=None if top.value("nonce") is None else top.data("nonce", NONCE_LEN),
         posture=None if top.value("posture") is None else top.digest("posture"),
+        gpus=top.digests("gpus", GPUS_MAX, 1) if "gpus" in top else (),
         raw=bytes(raw),
     )
 

@@ -14,7 +14,7 @@ SOFTWARE: Final = "software"
 TPM2: Final = "tpm2"
 KINDS: Final = (SOFTWARE, TPM2)
 
-EVIDENCE_MAX: Final = 65_536  # a quote, three certificates and 24 PCRs take 8 KiB
+EVIDENCE_MAX: Final = 262_144  # reports and certificate chains of sixteen GPUs; a CPU takes 16 KiB
 EVIDENCE_ITEMS_MAX: Final = 4  # one item a kind, with room for kinds this version does not know
 KIND_MAX: Final = 32
 

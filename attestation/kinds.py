@@ -1,13 +1,12 @@
-"""Steps 11 to 19 of an appraisal, one function a kind: from evidence bytes to a proved measurement.
+"""Steps 11 to 19 of an appraisal for the two kinds that no vendor's hardware stands behind.
 
-Step numbers and reason codes are those of `attestation.appraise`. Adding a kind means a parser in
-`formats`, a verifier in `verify`, a rule in `policy` and one function here.
+Step numbers and reason codes are those of `attestation.appraise`; for hardware evidence see
+`attestation.hardware`.
 """
 
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wire.errors import AttestationError
@@ -17,6 +16,8 @@ from .binding import LIFE_DEFAULT_S, report32, report_data
 from .evidence import SOFTWARE, TPM2
 from .formats import software, tpm
 from .measurement import combine, digest_bytes
+from .proof import Proof
+from .registers import tpm_pcr_value
 from .verify import tpm as verify_tpm
 from .verify.credential import check_activation
 from .verify.software import verify_statement
@@ -27,23 +28,9 @@ if TYPE_CHECKING:
 
     from .binding import Binding
     from .ledger import Ledger
-    from .policy import SoftwareRule, TpmRule
+    from .rules.software import SoftwareRule
+    from .rules.tpm import TpmRule
     from .verify.credential import Activation
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """What a kind's steps gave; worth nothing unless its ledger is accepted whole.
-
-    Attributes:
-        kind: evidence kind.
-        measurement: the measurement the evidence names, a "sha256:" tag.
-        not_after: Unix seconds after which the evidence's own credentials end.
-    """
-
-    kind: str
-    measurement: str
-    not_after: int
 
 
 def prove_software(
@@ -81,7 +68,7 @@ def prove_software(
     ledger.run("17 binding named", names_binding)
     ledger.run("18 time", lambda: _time(statement.ts // 1000, binding, now))
     ledger.run("19 parts", parts)
-    return Proof(SOFTWARE, statement.measurement, binding.exp)
+    return Proof(SOFTWARE, statement.measurement, binding.exp, "software")
 
 
 def _time(made: int, binding: Binding, now: int) -> str:  # step 18
@@ -129,7 +116,7 @@ def prove_tpm(
         value = found.pcrs.get(rule.pcr)
         if value is None:
             raise _refused("pcr_selection", f"quote: expected register {rule.pcr} to be covered")
-        expected = verify_tpm.register_after(digest_bytes(combine(found.parts)))
+        expected = tpm_pcr_value(digest_bytes(combine(found.parts)))
         if not hmac.compare_digest(value, expected):
             raise _refused(
                 "pcr_mismatch", f"register {rule.pcr}: not one extension by the measurement"
@@ -159,7 +146,7 @@ def prove_tpm(
     )
     ledger.run("19 registers", registers)
     not_after = certified[0][1] if certified else 0
-    return Proof(TPM2, combine(found.parts), not_after)
+    return Proof(TPM2, combine(found.parts), not_after, "simulated")
 
 
 def _activation(ledger: Ledger, found: tpm.TpmEvidence, activation: Activation | None) -> None:

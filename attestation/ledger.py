@@ -9,7 +9,7 @@ from wire.errors import AttestationError, MalformedError
 from .result import Check, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 class Ledger:
@@ -56,6 +56,11 @@ class Ledger:
     def skip(self, step: str, because: str) -> None:
         """Record that a step did not run. That is no pass: the appraisal is refused."""
         self.checks.append(Check(step, ok=None, detail=f"not run: {because}"))
+
+    def include(self, checks: Iterable[Check], reasons: Iterable[Reason]) -> None:
+        """Take over the account of a part that kept its own."""
+        self.checks.extend(checks)
+        self.reasons.extend(reasons)
 
     def missing(self, step: str, code: str, detail: str) -> None:
         """Record a step that could not run for want of an input, with its own reason."""

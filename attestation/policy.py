@@ -8,32 +8,31 @@ Spec: docs/spec/evidence.md §5.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
-from wire.canonical import parse_strict
-from wire.errors import AttestationError, MalformedError, PolicyError
+from wire.canonical import encode, parse_strict
+from wire.errors import MalformedError, PolicyError
 from wire.excerpt import cut, json_kind
 from wire.ids import sha256_tag, unb64u
 from wire.limits import K_MAX, NAME_MAX, VERSION
 
 from .evidence import KINDS, SOFTWARE, TPM2
 from .members import Members
-from .posture import FIELDS_MAX, STATES
-from .verify.x509 import load_certificate
+from .rules import hardware, software, tpm
+from .rules.demands import MEASUREMENTS_MAX, ROOTS_MAX
+from .rules.hardware import HardwareRule
+from .rules.software import SoftwareRule
+from .rules.tpm import TpmRule
+from .schemes import SCHEMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 POLICY_MAX: Final = 256 * 1024  # a few PEM roots and a long deny list
 RULES_MAX: Final = 32
-ROOTS_MAX: Final = 16
-ROOT_PEM_MAX: Final = 8192
-MEASUREMENTS_MAX: Final = 256
 DENY_MAX: Final = 4096
 AGE_MAX_S: Final = 24 * 3600
 WORKERS_MAX: Final = 10_000
@@ -41,10 +40,8 @@ WORKERS_MAX: Final = 10_000
 K_DEFAULT: Final = 3
 MIN_WORKERS_DEFAULT: Final = 3  # fewer is steerable; a tenant that accepts one must say so
 MAX_AGE_DEFAULT_S: Final = 600
-
-PCR_DEFAULT: Final = 11
-# 0-7 belong to firmware; 16 and 23 can be reset from locality 0 and prove nothing.
-PCR_ALLOWED: Final = range(8, 16)
+RESULT_TTL_DEFAULT_S: Final = 3600
+COLLATERAL_AGE_MAX_S: Final = 30 * 24 * 3600  # what Intel and AMD sign for at most
 
 _REQUIRED = (
     "v", "id", "seq", "not_before", "expires", "aud", "accept", "models", "service_policies",
@@ -55,41 +52,16 @@ _OPTIONAL = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class SoftwareRule:
-    """Accepts `software` evidence: a development root vouches, nothing is proved.
+Rule = SoftwareRule | TpmRule | HardwareRule
 
-    Attributes:
-        roots: Ed25519 public keys, 32 bytes each.
-        measurements: accepted measurements, "sha256:" tags.
-        posture: control name to the weakest state accepted.
-    """
-
-    roots: tuple[bytes, ...]
-    measurements: frozenset[str]
-    posture: Mapping[str, str]
-    kind: str = SOFTWARE
-
-
-@dataclass(frozen=True, slots=True)
-class TpmRule:
-    """Accepts `tpm2` evidence under roots that stand for simulated TPMs.
-
-    Attributes:
-        roots: trust anchors for endorsement key certificates, DER.
-        measurements: accepted measurements, "sha256:" tags.
-        pcr: the register that must hold exactly the measurement.
-        posture: control name to the weakest state accepted.
-    """
-
-    roots: tuple[bytes, ...]
-    measurements: frozenset[str]
-    pcr: int
-    posture: Mapping[str, str]
-    kind: str = TPM2
-
-
-Rule = SoftwareRule | TpmRule
+_AGES = (
+    "beacon_max_age_s", "directory_max_age_s", "require_beacon", "result_ttl_s",
+    "collateral_max_age_s",
+)  # fmt: skip
+_IDENTITIES: Final[Mapping[str, str]] = MappingProxyType(
+    {"chip_ids": "chip_id", "ppids": "ppid", "serials": "serial", "keys": "key"}
+)
+_HEX = re.compile(r"(?:[0-9a-f]{2}){4,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +88,13 @@ class Deny:
         bh: binding hashes, 32 bytes.
         measurements: "sha256:" tags.
         kids: key ids, 32 bytes.
+        identities: platforms and keys, as `Examined.identities` names them: "chip_id:<hex>", ...
     """
 
     bh: frozenset[bytes] = frozenset()
     measurements: frozenset[str] = frozenset()
     kids: frozenset[bytes] = frozenset()
+    identities: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +120,11 @@ class Policy:
         beacon_max_age_s: oldest beacon accepted, when the binding carries one.
         require_beacon: bindings must carry a beacon, or answer a live nonce.
         directory_max_age_s: oldest directory snapshot accepted.
-        digest: "sha256:" tag of the bytes this was parsed from.
+        result_ttl_s: longest use of one verdict; after it the evidence is appraised again.
+        collateral_max_age_s: longest use of collateral after it was fetched, however long its
+            vendor says that it holds.
+        digest: "sha256:" tag of the canonical (evj1) bytes of what this was parsed from; spaces
+            and the order of members do not change it.
     """
 
     id: str
@@ -170,6 +148,8 @@ class Policy:
     beacon_max_age_s: int
     require_beacon: bool
     directory_max_age_s: int
+    result_ttl_s: int
+    collateral_max_age_s: int
     digest: str
 
 
@@ -182,6 +162,7 @@ def parse_policy(raw: bytes) -> Policy:
     """
     try:
         obj = parse_strict(raw, max_bytes=POLICY_MAX)
+        digest = sha256_tag(encode(obj))
     except MalformedError as cause:
         raise PolicyError(f"policy: {cause}, expected one strict JSON object") from None
     top = Members(obj, "policy", required=_REQUIRED, optional=_OPTIONAL, error=PolicyError)
@@ -190,7 +171,7 @@ def parse_policy(raw: bytes) -> Policy:
     if expires <= not_before:
         raise top.fail("expires", "a time after not_before")
     log_origin, log_vkeys = _log(top)
-    ages = _section(top, "freshness", ("beacon_max_age_s", "directory_max_age_s", "require_beacon"))
+    ages = _section(top, "freshness", _AGES)
     return Policy(
         id=top.text("id", NAME_MAX),
         seq=top.integer("seq"),
@@ -213,7 +194,9 @@ def parse_policy(raw: bytes) -> Policy:
         beacon_max_age_s=_or(ages, "beacon_max_age_s", MAX_AGE_DEFAULT_S, 1, AGE_MAX_S),
         require_beacon=ages.flag("require_beacon", default=False),
         directory_max_age_s=_or(ages, "directory_max_age_s", MAX_AGE_DEFAULT_S, 1, AGE_MAX_S),
-        digest=sha256_tag(raw),
+        result_ttl_s=_or(ages, "result_ttl_s", RESULT_TTL_DEFAULT_S, 1, AGE_MAX_S),
+        collateral_max_age_s=_or(ages, "collateral_max_age_s", AGE_MAX_S, 1, COLLATERAL_AGE_MAX_S),
+        digest=digest,
     )
 
 
@@ -229,78 +212,15 @@ def _section(top: Members, key: str, optional: tuple[str, ...]) -> Members:
 def _rule(item: object) -> Rule:
     kind = item.get("kind") if isinstance(item, dict) else None
     if kind == SOFTWARE:
-        return _software_rule(item)
+        return software.parse(item)
     if kind == TPM2:
-        return _tpm_rule(item)
+        return tpm.parse(item)
+    scheme = SCHEMES.get(kind) if isinstance(kind, str) else None
+    if scheme is not None:
+        return hardware.parse(item, scheme, SCHEMES[hardware.GPU_KIND])
     found = f'"{cut(kind)}"' if isinstance(kind, str) else json_kind(kind)
-    raise PolicyError(f"policy.accept.kind: found {found}, expected {' or '.join(KINDS)}")
-
-
-def _software_rule(item: object) -> SoftwareRule:
-    members = Members(
-        item,
-        "policy.accept",
-        required=("kind", "roots", "measurements"),
-        optional=("posture",),
-        error=PolicyError,
-    )
-    roots = []
-    for root in members.array("roots", ROOTS_MAX, 1):
-        try:
-            roots.append(unb64u(root, 32))
-        except MalformedError:
-            raise members.fail("roots", "Ed25519 public keys of 32 bytes in base64url") from None
-    return SoftwareRule(
-        roots=tuple(roots),
-        measurements=frozenset(members.digests("measurements", MEASUREMENTS_MAX, 1)),
-        posture=_posture(members),
-    )
-
-
-def _tpm_rule(item: object) -> TpmRule:
-    members = Members(
-        item,
-        "policy.accept",
-        required=("kind", "roots", "measurements"),
-        optional=("pcr", "posture", "trust"),
-        error=PolicyError,
-    )
-    # A TPM quote alone ties to no CPU: whatever its root, it may not be called more than this.
-    if "trust" in members and members.value("trust") != "simulated":
-        raise members.fail("trust", '"simulated": a TPM quote alone names no hardware')
-    pcr = PCR_DEFAULT
-    if "pcr" in members:
-        pcr = members.integer("pcr", PCR_ALLOWED.start, PCR_ALLOWED.stop - 1)
-    return TpmRule(
-        roots=tuple(_root(members, root) for root in members.array("roots", ROOTS_MAX, 1)),
-        measurements=frozenset(members.digests("measurements", MEASUREMENTS_MAX, 1)),
-        pcr=pcr,
-        posture=_posture(members),
-    )
-
-
-def _root(members: Members, root: object) -> bytes:
-    if isinstance(root, str) and len(root) <= ROOT_PEM_MAX:
-        try:
-            found = x509.load_pem_x509_certificates(root.encode("ascii"))
-            if len(found) == 1:
-                der = found[0].public_bytes(Encoding.DER)
-                load_certificate(der)
-                return der
-        except (ValueError, x509.InvalidVersion, AttestationError):
-            pass
-    raise members.fail("roots", "PEM texts of one certificate each")
-
-
-def _posture(members: Members) -> Mapping[str, str]:
-    obj = members.value("posture") if "posture" in members else {}
-    if not isinstance(obj, dict) or len(obj) > FIELDS_MAX:
-        raise members.fail("posture", f"an object of at most {FIELDS_MAX} controls")
-    demands = Members(obj, "policy.accept.posture", optional=tuple(obj), error=PolicyError)
-    for name, state in obj.items():
-        if state not in STATES[:2]:  # demanding "refused" would demand nothing
-            raise demands.fail(name, " or ".join(STATES[:2]))
-    return MappingProxyType(dict(obj))
+    known = " or ".join((*KINDS, *sorted(SCHEMES)))
+    raise PolicyError(f"policy.accept.kind: found {found}, expected {known}")
 
 
 def _models(top: Members) -> tuple[ModelRule, ...]:
@@ -339,12 +259,25 @@ def _log(top: Members) -> tuple[str | None, tuple[str, ...]]:
 
 
 def _deny(top: Members) -> Deny:
-    section = _section(top, "deny", ("bh", "measurements", "kids"))
+    section = _section(top, "deny", ("bh", "measurements", "kids", *_IDENTITIES))
     return Deny(
         bh=_hashes(section, "bh"),
         measurements=frozenset(section.digests("measurements", DENY_MAX)),
         kids=_hashes(section, "kids"),
+        identities=frozenset(
+            f"{name}:{value}"
+            for key, name in _IDENTITIES.items()
+            for value in _hex_values(section, key)
+        ),
     )
+
+
+def _hex_values(section: Members, key: str) -> tuple[str, ...]:
+    values = section.texts(key, DENY_MAX)
+    for value in values:
+        if _HEX.fullmatch(value) is None:
+            raise section.fail_item(key, value, "identities in lower-case hex")
+    return values
 
 
 def _hashes(section: Members, key: str) -> frozenset[bytes]:

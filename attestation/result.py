@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import InitVar, dataclass
-from typing import TYPE_CHECKING, Final, Literal, final
+from dataclasses import InitVar, dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .binding import Binding
     from .posture import Posture
 
+NO_CLAIMS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 Trust = Literal["hardware", "vtpm", "simulated", "software"]
 
 # Held by `appraise` alone. It stops a caller from building or `replace`-ing a verdict by mistake;
@@ -61,6 +65,8 @@ class AppraisedEvidence:
         posture: the verified posture record, or None where the policy demands none.
         expires: Unix seconds after which the verdict must not be used.
         checks: every step, all passed.
+        claims: evidence kind to what its evidence says, JSON-able.
+        identities: platforms and keys behind it, as a deny list names them.
     """
 
     binding: Binding
@@ -71,6 +77,8 @@ class AppraisedEvidence:
     posture: Posture | None
     expires: int
     checks: tuple[Check, ...]
+    claims: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NO_CLAIMS)
+    identities: tuple[str, ...] = ()
     token: InitVar[object] = None
 
     def __post_init__(self, token: object) -> None:
@@ -86,10 +94,12 @@ class Refused:
     Attributes:
         reasons: at least one, in the order of the steps.
         checks: every step that was reached, and those that were not (ok=None).
+        claims: evidence kind to what its evidence says; nothing vouches for it.
     """
 
     reasons: tuple[Reason, ...]
     checks: tuple[Check, ...]
+    claims: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NO_CLAIMS)
 
     @property
     def codes(self) -> tuple[str, ...]:

@@ -17,7 +17,15 @@ from typing import Any, Final, NoReturn
 
 from wire.errors import AnchorholdError
 
-from . import cli_chat, cli_conformance, cli_policy, cli_proxy, cli_receipt, cli_verify
+from . import (
+    cli_chat,
+    cli_collateral,
+    cli_conformance,
+    cli_policy,
+    cli_proxy,
+    cli_receipt,
+    cli_verify,
+)
 from .cli_options import EXITS, note
 from .report import EXIT_UNREADABLE, exit_code
 
@@ -28,6 +36,7 @@ COMMANDS: Final[dict[str, Register]] = {
     "proxy": cli_proxy.register,
     "receipt": cli_receipt.register,
     "policy": cli_policy.register,
+    "collateral": cli_collateral.register,
     "conformance": cli_conformance.register,
 }
 EXIT_DEFECT: Final = 1

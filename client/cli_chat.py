@@ -15,12 +15,12 @@ from .cli_options import (
     add_gateway,
     add_proofs,
     api_key,
+    chosen_options,
+    chosen_policy,
     note,
-    policy_path,
     printable,
     trust_line,
 )
-from .session import Options
 
 if TYPE_CHECKING:
     import argparse
@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
             f"--receipt: found no folder {args.receipt.parent}, expected an existing one",
             hint="nothing was sent: a receipt that cannot be kept is not asked for",
         )
-    options = Options(state_dir=args.state_dir, live=args.live, strict=args.strict)
-    with Client(args.url, api_key(args), policy=policy_path(args), options=options) as client:
+    options = chosen_options(args)
+    with Client(args.url, api_key(args), policy=chosen_policy(args), options=options) as client:
         if args.no_stream:
             result = client.chat(messages, args.model, **parameters)
             note(trust_line(result.trust))

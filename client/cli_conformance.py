@@ -10,6 +10,7 @@ from wire.canonical import parse_strict
 from wire.conformance import run_vectors
 from wire.errors import ConfigError, MalformedError
 
+from . import cli_conformance_attestation
 from .cli_options import add_command, add_json, printable
 from .files import read_file
 from .report import EXIT_INVALID, EXIT_OK
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 anchorhold conformance wire vectors.json
-anchorhold conformance wire vectors.json --json"""
+anchorhold conformance wire vectors.json --json
+anchorhold conformance attestation index.json"""
 FILE_MAX = 256 * 1024 * 1024  # vectors are hex, and long streams make long files
 DEPTH_MAX = 16
 
@@ -34,6 +36,7 @@ def register(commands: Any) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="vector file")
     add_json(parser)
     parser.set_defaults(run=run)
+    cli_conformance_attestation.register(kinds)
 
 
 def run(args: argparse.Namespace) -> int:

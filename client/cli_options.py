@@ -8,13 +8,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from wire.errors import ConfigError
+from wire.errors import ConfigError, MalformedError
+from wire.ids import unb64u
+
+from .session import Options, load_policy
 
 if TYPE_CHECKING:
+    from attestation.policy import Policy
     from attestation.result import Trust
 
 KEY_ENV: Final = "ANCHORHOLD_API_KEY"
 POLICY_ENV: Final = "ANCHORHOLD_POLICY"
+POLICY_KEY_ENV: Final = "ANCHORHOLD_POLICY_KEY"
 KEY_FILE_MAX: Final = 4096
 MARKS: Final = {True: "ok  ", False: "FAIL", None: "----"}
 # One rule for every command: 2 and 3 are verdicts on what was checked, 4 is no verdict at all.
@@ -62,6 +67,17 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get(POLICY_ENV) or None,
         help=f"the tenant's policy (default: ${POLICY_ENV})",
     )
+    add_policy_key(parser)
+
+
+def add_policy_key(parser: argparse.ArgumentParser) -> None:
+    """`--policy-key KEY`."""
+    parser.add_argument(
+        "--policy-key",
+        metavar="KEY",
+        default=os.environ.get(POLICY_KEY_ENV) or None,
+        help=f"public key that must have signed the policy (default: ${POLICY_KEY_ENV})",
+    )
 
 
 def add_gateway(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +95,7 @@ def add_gateway(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where log heads are remembered (default: ~/.local/state/anchorhold)",
     )
+    add_collateral(parser)
 
 
 def add_proofs(parser: argparse.ArgumentParser) -> None:
@@ -95,17 +112,61 @@ def add_proofs(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_collateral(parser: argparse.ArgumentParser) -> None:
+    """`--collateral-dir DIR`."""
+    parser.add_argument(
+        "--collateral-dir",
+        type=Path,
+        metavar="DIR",
+        help="judge hardware evidence with this folder's collateral alone",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`."""
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-def policy_path(args: argparse.Namespace) -> Path:
-    """The policy named by option or environment.
+def policy_keys(args: argparse.Namespace) -> tuple[bytes, ...]:
+    """The key that must have signed the policy, if one is given.
 
     Raises:
-        ConfigError: neither is given.
+        ConfigError: not an Ed25519 public key in base64url.
     """
+    if args.policy_key is None:
+        return ()
+    try:
+        return (unb64u(args.policy_key, 32),)
+    except MalformedError:
+        raise ConfigError(
+            f"policy key: found {len(args.policy_key)} characters, "
+            "expected the 43 base64url characters of an Ed25519 public key",
+            hint="`anchorhold policy keygen` prints it",
+        ) from None
+
+
+def chosen_policy(args: argparse.Namespace) -> Policy:
+    """The policy named by option or environment, its signature checked where a key is given.
+
+    Raises:
+        ConfigError: none is named, or its file cannot be read.
+        PolicyError: not a policy, or not signed as it must be.
+    """
+    return load_policy(_policy_path(args), policy_keys(args))
+
+
+def chosen_options(args: argparse.Namespace, **more: Any) -> Options:
+    """What `add_gateway` and `add_proofs` let people choose; `more` are further options."""
+    return Options(
+        state_dir=args.state_dir,
+        live=args.live,
+        strict=args.strict,
+        collateral_dir=args.collateral_dir,
+        **more,
+    )
+
+
+def _policy_path(args: argparse.Namespace) -> Path:
     if args.policy is None:
         raise ConfigError(
             "policy: found none",

@@ -6,20 +6,27 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attestation.policy import POLICY_MAX, Policy, parse_policy
+from attestation.rules.hardware import HardwareRule
+from attestation.rules.snp import SnpRule
+from attestation.signed_policy import DOCUMENT_MAX, load_policy
 from wire.errors import PolicyError
 
-from .cli_options import add_command, add_json, note, printable
+from . import cli_policy_explain, cli_policy_sign, cli_policy_simulate
+from .cli_options import add_command, add_json, add_policy_key, note, policy_keys, printable
 from .clock import utc_text, wall_clock
 from .files import read_file
 from .report import EXIT_BELOW_POLICY, EXIT_OK, exit_code
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Collection
+
+    from attestation.policy import Policy
 
 EXAMPLES = """\
 anchorhold policy check policy.json
-anchorhold policy check policy.json --json"""
+anchorhold policy check policy.json --json
+anchorhold policy explain policy.json"""
 SOON_S = 7 * 86_400
 
 
@@ -29,15 +36,18 @@ def register(commands: Any) -> None:
     actions = policy.add_subparsers(dest="action", required=True, metavar="ACTION")
     parser = add_command(actions, "check", "check a policy file and say what it accepts", EXAMPLES)
     parser.add_argument("file", type=Path, metavar="FILE", help="policy file")
+    add_policy_key(parser)
     add_json(parser)
     parser.set_defaults(run=run)
+    for module in (cli_policy_explain, cli_policy_simulate, cli_policy_sign):
+        module.register(actions)
 
 
 def run(args: argparse.Namespace) -> int:
     """0 valid and in force, 3 valid but not in force, 4 unreadable or not a policy."""
-    raw = read_file(args.file, POLICY_MAX, "policy")
+    raw, keys = read_file(args.file, DOCUMENT_MAX, "policy"), policy_keys(args)
     try:
-        policy = parse_policy(raw)
+        policy = load_policy(raw, keys)
     except PolicyError as error:
         # The same code as from `verify` under this policy: there is nothing to give a verdict on.
         code = exit_code(error)
@@ -89,6 +99,8 @@ def warnings(policy: Policy, now: int) -> list[str]:
         found.append("allow_software: workers without any hardware evidence are accepted")
     if policy.allow_simulated:
         found.append("allow_simulated: workers behind a software TPM are accepted")
+    if any(isinstance(r, HardwareRule) and "Milan" in _products(r) for r in policy.accept):
+        found.append("accepts AMD Milan: its keys were extracted, reports can be forged")
     if not policy.require_pq:
         found.append("require_pq is false: recorded traffic may be opened by a quantum computer")
     if policy.min_workers == 1:
@@ -96,3 +108,7 @@ def warnings(policy: Policy, now: int) -> list[str]:
     if policy.log_origin is None or not policy.directory_keys:
         found.append("no log or no directory key is pinned: no directory will be accepted")
     return found
+
+
+def _products(rule: HardwareRule) -> Collection[str]:
+    return rule.demands.min_tcb if isinstance(rule.demands, SnpRule) else ()

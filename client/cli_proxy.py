@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from wire.errors import ConfigError
 
-from .cli_options import add_command, add_gateway, add_proofs, api_key, note, policy_path
-from .session import Options
+from .cli_options import (
+    add_command,
+    add_gateway,
+    add_proofs,
+    api_key,
+    chosen_options,
+    chosen_policy,
+    note,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -52,14 +59,9 @@ def run(args: argparse.Namespace) -> int:
     from .async_transport import AsyncSealedTransport  # optional dependencies
     from .proxy import ProxyServer, listen_tcp, listen_unix, new_key
 
-    options = Options(
-        state_dir=args.state_dir,
-        receipts_dir=args.receipts,
-        live=args.live,
-        strict=args.strict,
-    )
+    options = chosen_options(args, receipts_dir=args.receipts)
     transport = AsyncSealedTransport(
-        policy_path(args), base_url=args.url, api_key=api_key(args), options=options
+        chosen_policy(args), base_url=args.url, api_key=api_key(args), options=options
     )
     key = new_key()
     unix = args.socket is not None

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from evidence.archive import BUNDLE_MAX
 from evidence.bundle import verify_bundle
 
-from .cli_options import add_command, add_json, add_policy, policy_path, printable, trust_line
+from .cli_options import add_command, add_json, add_policy, chosen_policy, printable, trust_line
 from .clock import wall_clock
 from .files import read_file
-from .session import load_policy
 
 if TYPE_CHECKING:
     import argparse
@@ -37,7 +36,7 @@ def register(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 ok, 2 invalid, 3 genuine but below policy or not all checked, 4 unreadable."""
     raw = read_file(args.file, BUNDLE_MAX, "receipt")
-    report = verify_bundle(raw, load_policy(policy_path(args)), wall_clock())
+    report = verify_bundle(raw, chosen_policy(args), wall_clock())
     if args.json:
         print(json.dumps(report.to_json(), indent=2))
     else:

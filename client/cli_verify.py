@@ -13,11 +13,11 @@ from .cli_options import (
     add_json,
     add_proofs,
     api_key,
-    policy_path,
+    chosen_options,
+    chosen_policy,
     printable,
     trust_line,
 )
-from .session import Options
 
 if TYPE_CHECKING:
     import argparse
@@ -47,8 +47,8 @@ def register(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 all checks passed, 2 something is invalid, 3 below policy, 4 cannot be read."""
-    options = Options(state_dir=args.state_dir, patient=False, live=args.live, strict=args.strict)
-    with Client(args.url, api_key(args), policy=policy_path(args), options=options) as client:
+    options = chosen_options(args, patient=False)
+    with Client(args.url, api_key(args), policy=chosen_policy(args), options=options) as client:
         found = client.report(args.model)
     print(
         json.dumps(found.to_json(), indent=2) if args.json else printable("\n".join(lines(found)))

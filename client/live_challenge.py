@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .report import Report
     from .workers import BindingDocument
 
-LIVE_REPLY_MAX: Final = 1024 * 1024  # four pieces of evidence, a binding, a posture record
+LIVE_REPLY_MAX: Final = 2 * 1024 * 1024  # four pieces of evidence, a binding, a posture record
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,7 @@ class LiveChallenge:
             self.policy,
             self.clock(),
             activation=activation,
+            collateral=document.collateral,  # vendors speak of platforms, not of bindings
             nonce=nonce,  # proves more than the beacon, which step 9 dates all the same
         )
         report.include(result.checks, prefix)

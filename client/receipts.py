@@ -249,6 +249,7 @@ def _bundle(heard: Heard, record: ReceiptRecord, verified: VerifiedReceipt) -> S
         record,
         binding=document.binding,
         evidence=document.evidence,
+        collateral=document.collateral,
         posture=document.posture,
         verdict=document.verdict,
         beacon=document.beacon,

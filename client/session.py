@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attestation.policy import POLICY_MAX, Policy, parse_policy
+from attestation import signed_policy
+from attestation.policy import Policy
 from wire.errors import AnchorholdError, ConfigError, PolicyError, UnavailableError
 
 from .clock import wall_clock
+from .collateral import OwnCollateral
 from .credential import KeyCheck, after_failure, check_key
 from .exchange import LIFE_DEFAULT_S, Terms
 from .files import read_file
@@ -21,7 +23,7 @@ from .state import TrustState, default_state_dir
 from .verify import Verifier, Want
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from wire.header import Pad
 
@@ -43,6 +45,8 @@ class Options:
         salt: 32 bytes that let this client's requests share a prefix cache; None shares nothing.
         patient: wait a few seconds for a gateway that is restarting.
         live: ask every worker for evidence over a fresh nonce, not only where its kind needs it.
+        collateral_dir: judge hardware evidence with this folder's collateral alone; None takes what
+            the gateway carries.
         strict: before a worker's first prompt, also have it prove by a sealed ping that it holds
             its key; implies `live`.
         clock: Unix seconds.
@@ -58,6 +62,7 @@ class Options:
     patient: bool = True
     live: bool = False
     strict: bool = False
+    collateral_dir: Path | str | None = None
     clock: Callable[[], int] = wall_clock
     tick: Callable[[], float] = time.monotonic
     rng: Callable[[int], bytes] = os.urandom
@@ -88,13 +93,17 @@ def open_session(
         PolicyError: the policy is not valid.
     """
     where = endpoint(base_url, api_key, options.life_s, patient=options.patient)
+    chosen, own = load_policy(policy), None
+    if options.collateral_dir is not None:
+        own = OwnCollateral(Path(options.collateral_dir), chosen).find
     verifier = Verifier(
-        load_policy(policy),
+        chosen,
         options.clock,
         options.tick,
         options.rng,
         live=options.live or options.strict,
         strict=options.strict,
+        own=own,
     )
     if options.receipts_dir is not None and not options.receipts_dir.is_dir():
         raise ConfigError(f"receipts folder {options.receipts_dir}: expected an existing folder")
@@ -112,8 +121,13 @@ def in_state_dir(options: Options, state_dir: Path | str | None) -> Options:
     return options if state_dir is None else replace(options, state_dir=state_dir)
 
 
-def load_policy(source: PolicySource) -> Policy:
+def load_policy(source: PolicySource, keys: Sequence[bytes] = ()) -> Policy:
     """A policy from a file, from its bytes, or as it is.
+
+    Args:
+        source: a path, bytes, or a policy that was loaded before.
+        keys: Ed25519 public keys (32 bytes), one of which must have signed it; () takes unsigned
+            policies only.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -121,9 +135,10 @@ def load_policy(source: PolicySource) -> Policy:
     """
     if isinstance(source, Policy):
         return source
-    raw = source if isinstance(source, bytes) else read_file(Path(source), POLICY_MAX, "policy")
+    limit = signed_policy.DOCUMENT_MAX
+    raw = source if isinstance(source, bytes) else read_file(Path(source), limit, "policy")
     try:
-        return parse_policy(raw)
+        return signed_policy.load_policy(raw, keys)
     except PolicyError as error:
         if not isinstance(source, bytes):
             error.hint = (

@@ -61,8 +61,10 @@ from .worker_checks import STEPS as WORKER_STEPS
 from .workers import Candidates, VerifiedWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from attestation.evidence import Evidence
+    from attestation.examined import CollateralSet
     from attestation.policy import Policy
     from evidence.directory import TrustedSnapshot, WorkerEntry
 
@@ -109,7 +111,7 @@ class Verifier:
     except the log head, which the driver stores.
 
     Attributes:
-        live, strict: see `WorkerChecks`.
+        live, strict, own: see `WorkerChecks`.
     """
 
     policy: Policy
@@ -118,6 +120,7 @@ class Verifier:
     rng: Callable[[int], bytes]
     live: bool = False
     strict: bool = False
+    own: Callable[[Sequence[Evidence], int], CollateralSet] | None = None
     directory: DirectoryView = field(init=False)
     _checks: WorkerChecks = field(init=False)
     _cache: dict[bytes, VerifiedWorker] = field(default_factory=dict)
@@ -127,7 +130,7 @@ class Verifier:
     def __post_init__(self) -> None:
         self.directory = DirectoryView(self.policy, self.clock, self.tick)
         self._checks = WorkerChecks(
-            self.policy, self.clock, self.rng, self.directory, self.live, self.strict
+            self.policy, self.clock, self.rng, self.directory, self.live, self.strict, self.own
         )
 
     @property

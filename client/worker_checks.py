@@ -6,7 +6,7 @@ see in the log, then our own judgement of the raw evidence. A gateway's verdict 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from attestation.appraise import appraise
@@ -24,11 +24,19 @@ from .beacon import Dated, date_beacon
 from .live_challenge import LiveChallenge
 from .ping import ping
 from .served import get, proof
-from .workers import _VERIFIER, BindingDocument, VerifiedWorker, parse_binding_document
+from .workers import (
+    _VERIFIER,
+    DOCUMENT_REPLY_MAX,
+    BindingDocument,
+    VerifiedWorker,
+    parse_binding_document,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from attestation.evidence import Evidence
+    from attestation.examined import CollateralSet
     from attestation.policy import Policy
     from evidence.directory import WorkerEntry
 
@@ -36,7 +44,6 @@ if TYPE_CHECKING:
     from .directory import DirectoryView
     from .report import Report
 
-DOCUMENT_REPLY_MAX: Final = 1024 * 1024  # four pieces of evidence, a binding, a log entry
 STEPS: Final = (
     "6 binding is the listed one",
     "7 verdict is in the log",
@@ -54,6 +61,7 @@ class WorkerChecks:
     Attributes:
         live: ask for live evidence of every kind (step 8), not only where the kind needs it.
         strict: also send a ping that only the holder of the key can answer (step 12).
+        own: finds the client's own collateral, used instead of what came; None uses that.
     """
 
     policy: Policy
@@ -62,6 +70,7 @@ class WorkerChecks:
     directory: DirectoryView
     live: bool = False
     strict: bool = False
+    own: Callable[[Sequence[Evidence], int], CollateralSet] | None = None
 
     def run(self, entry: WorkerEntry, report: Report) -> Steps[VerifiedWorker]:
         """Steps 6 to 10, and 12 where `strict`.
@@ -77,6 +86,9 @@ class WorkerChecks:
             document = parse_binding_document((yield from get(path, DOCUMENT_REPLY_MAX)))
             if bh_of(document.binding) != entry.bh:
                 raise _refused("binding_hash_mismatch", "binding: not the one the list names")
+            if self.own is not None:
+                found = self.own(document.evidence, self.clock())
+                document = replace(document, collateral=found)
             detail.text = f"bh {b64u(entry.bh)}"
         with report.step(mark + STEPS[1]) as detail:  # 7
             verdict = yield from self._verdict(entry, document)
@@ -96,6 +108,7 @@ class WorkerChecks:
                 self.clock(),
                 activation=None if live is None else live.activation,
                 beacon_time=dated.time,
+                collateral=document.collateral,
             )
             report.include(result.checks, f"{mark}9.")
             if not isinstance(result, AppraisedEvidence):

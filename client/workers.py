@@ -5,21 +5,25 @@ from __future__ import annotations
 from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from attestation.evidence import Evidence, evidence_list
+from attestation.carried import COLLATERAL_MAX, parse_collateral
+from attestation.evidence import EVIDENCE_MAX, Evidence, evidence_list
 from attestation.posture import CONTAINER_MAX
 from evidence.beacon import BeaconProof
 from evidence.entry import Logged, VerifiedEntry
 from wire.canonical import parse_strict
 from wire.errors import MalformedError, ProtocolFailure
 from wire.ids import b64u, unb64u
-from wire.limits import BINDING_MAX, JSON_MAX
+from wire.limits import BINDING_MAX
 
 from .report import WorkerSummary, weakest
 
 if TYPE_CHECKING:
+    from attestation.examined import CollateralSet
     from attestation.result import AppraisedEvidence, Trust
     from wire.wraps import Candidate
 
+# A binding, a posture record and log entries; the evidence of a node of GPUs; what vouches for it.
+DOCUMENT_REPLY_MAX: Final = 512 * 1024 + 2 * EVIDENCE_MAX + COLLATERAL_MAX
 _VERIFIER: Final = object()  # held by `worker_checks` alone
 
 
@@ -30,6 +34,7 @@ class BindingDocument:
     Attributes:
         binding: binding bytes.
         evidence: items as received.
+        collateral: vendors' statements about the evidence, as the gateway had them.
         posture: posture container bytes, or None.
         verdict: log entry that is said to hold the gateway's own verdict.
         beacon: what is said to date the beacon in the binding; None where it names none.
@@ -37,6 +42,7 @@ class BindingDocument:
 
     binding: bytes
     evidence: tuple[Evidence, ...]
+    collateral: CollateralSet
     posture: bytes | None
     verdict: Logged
     beacon: BeaconProof | None
@@ -145,12 +151,13 @@ def parse_binding_document(body: bytes) -> BindingDocument:
         ProtocolFailure: not such a document.
     """
     try:
-        document = parse_strict(body, max_bytes=JSON_MAX)
+        document = parse_strict(body, max_bytes=DOCUMENT_REPLY_MAX)
         if not isinstance(document, dict):
             raise MalformedError("expected an object")
         return BindingDocument(
             blob(document, "binding", BINDING_MAX),
             evidence_list(document.get("evidence")),
+            parse_collateral(document.get("collateral", {})),
             None if document.get("posture") is None else blob(document, "posture", CONTAINER_MAX),
             Logged.from_json(_member(document, "inclusion")),
             None

@@ -17,6 +17,7 @@ from wire.ids import unb64u
 from .attester import Attester
 from .clock import Clock
 from .control import Message
+from .measured import Measured
 from .spawn import WorkerProcess
 from .worker_config import WorkerConfig
 
@@ -66,10 +67,18 @@ class Attendant:
         """Process id of the worker or its wrapper."""
         return self._worker.pid
 
-    def configure(self, config: WorkerConfig, read_paths: Iterable[Path]) -> None:
-        """Send the first message: settings, and what the worker may still read."""
-        paths = [*map(str, read_paths), config.model_dir]
-        self._send({"type": "CONFIG", "worker": config.document(), "read_paths": paths})
+    def configure(
+        self, config: WorkerConfig, read_paths: Iterable[Path], measured: Measured
+    ) -> None:
+        """Send the first message: settings, what the worker may read, what was measured."""
+        self._send(
+            {
+                "type": "CONFIG",
+                "worker": config.document(),
+                "read_paths": [*map(str, read_paths), config.model_dir],
+                "measured": measured.to_json(),
+            }
+        )
 
     def ask_to_stop(self) -> None:
         """Ask the worker to drain and end. Called from any thread."""

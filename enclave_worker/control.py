@@ -2,7 +2,7 @@
 
 Message = `u32 len ‖ JSON object` with a member `type`. L = launcher, W = worker:
 
-    L→W CONFIG {…WorkerConfig…}                    first message
+    L→W CONFIG {worker, read_paths, measured}      first message
     L→W CONN {}            + one descriptor        a fresh connection to the gateway
     L→W EVIDENCE {id, kind, body | error}          answers ATTEST
     L→W ACTIVATED {id, answer | error}             answers ACTIVATE

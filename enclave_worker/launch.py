@@ -271,7 +271,8 @@ class Launcher:
                 self._attendant = attendant
                 if self._stopping.is_set():
                     attendant.ask_to_stop()
-                attendant.configure(self._worker_config(root, wrapped), root.staged.read_paths)
+                settings = self._worker_config(root, wrapped)
+                attendant.configure(settings, root.staged.read_paths, root.measured)
                 attendant.attend()
         finally:
             # Whatever went wrong out here: no worker runs on without its launcher.

@@ -1,9 +1,10 @@
 """The sandboxed child. Started by the launcher as `enclave_worker.main`, control socket on `--fd`.
 
-Order (docs/adr/0004-sandbox-order.md): 1 settings from the launcher. 2 limits and Landlock, while
-there is one thread and torch is not imported. 3 torch, weights, warm-up, event loop, and one whole
-rehearsal. 4 the system-call filter on every thread. 5 the posture record, signed by this boot's
-key. 6 evidence, then serve. From step 4 on this process opens no file and no socket.
+Order (docs/adr/0004-sandbox-order.md): 1 settings from the launcher, and nothing unmeasured about
+this process (`complete`). 2 limits and Landlock, while there is one thread and torch is not
+imported. 3 torch, weights, warm-up, event loop, and one whole rehearsal; nothing unmeasured was
+loaded. 4 the system-call filter on every thread. 5 the posture record, signed by this boot's key.
+6 evidence, then serve. From step 4 on this process opens no file and no socket.
 """
 
 import asyncio
@@ -18,10 +19,14 @@ from attestation.posture import Control, Posture, encode_posture, sign_posture
 from wire.errors import AnchorholdError, ProtocolFailure
 
 from .clock import Clock
+from .complete import check_loaded, check_start
 from .control import ControlSocket, Message
+from .engine.config import EngineConfig
 from .engine.errors import EngineError
 from .epochs import Keyring
 from .journal import Event, emit, loop_handler, report, silence
+from .measured import Measured
+from .observed import Start, module_files, observe_mappings, observe_root, observe_start
 from .port import LauncherPort
 from .sandbox.confine import confine_early, confine_late
 from .sandbox.posture import collect
@@ -35,8 +40,9 @@ PARSERS = 2
 def main() -> None:
     """Run one worker from its first message to STOP. Exit status 0 after a clean stop, else 3."""
     silence()
+    start = observe_start()
     control = ControlSocket(socket.socket(fileno=_descriptor(sys.argv)), takes_fds=True)
-    worker = _Worker(control)
+    worker = _Worker(control, start)
     status = EXIT_FAILED
     try:
         worker.run()
@@ -54,8 +60,9 @@ def main() -> None:
 class _Worker:
     """The steps of one life."""
 
-    def __init__(self, control: ControlSocket) -> None:
+    def __init__(self, control: ControlSocket, start: Start) -> None:
         self._control = control
+        self._start = start
         self._port = LauncherPort(control)
         self._stage = "configure"
 
@@ -65,6 +72,11 @@ class _Worker:
         message = self._first_message()
         config = WorkerConfig.parse(message["worker"])
         paths = [Path(path) for path in message["read_paths"]]
+        settings = EngineConfig.from_dict(config.engine)
+        self._stage = "measurement"
+        measured = Measured.from_json(message["measured"])
+        staged = observe_root(Path(sys.path[0]).parent)
+        check_start(self._start, staged, config, settings.threads, message["read_paths"], measured)
         # 2
         early = confine_early(
             paths, wrapper=config.wrapper, parent_namespaces=config.namespaces or None
@@ -73,13 +85,11 @@ class _Worker:
         # 3: torch starts threads when imported, and Landlock binds only threads made after it
         self._enter("load", "loading")
         from .bench import Bench
-        from .engine.config import EngineConfig
         from .engine.engine import Engine
         from .rehearsal import rehearse
         from .serve import Server
         from .statement import Notary
 
-        settings = EngineConfig.from_dict(config.engine)
         engine = Engine(Path(config.model_dir), settings)
         engine.start()
         emit(Event.MODEL_LOADED)
@@ -95,6 +105,8 @@ class _Worker:
             runner.get_loop().set_exception_handler(loop_handler)
             runner.run(rehearse(bench, settings.dtype))
             emit(Event.REHEARSED)
+            self._stage = "measurement"
+            check_loaded(observe_mappings(), module_files(), staged, config.model_dir, measured)
             # 4
             self._stage = "confine"
             late = confine_late()
@@ -119,8 +131,10 @@ class _Worker:
         they stay inside: only the type's name leaves.
         """
         message = type(error).__name__
-        if self._stage != "serve" and isinstance(error, EngineError | AnchorholdError):
+        if self._stage != "serve" and isinstance(error, EngineError):
             message = str(error)
+        elif self._stage != "serve" and isinstance(error, AnchorholdError):
+            message = error.diagnostics()
         self._control.send({"type": "FAILED", "stage": self._stage, "message": message})
 
     def _first_message(self) -> Message:

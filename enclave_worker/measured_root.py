@@ -10,10 +10,13 @@ from pathlib import Path
 from attestation.measurement import measured
 from wire.errors import ConfigError
 
+from .engine.config import EngineConfig
+from .launch_line import ARGUMENTS, MODULE, environment
 from .launcher_config import LauncherConfig
+from .measured import Measured
 from .model_folder import check_model, model_digests
-from .spawn import ARGUMENTS
 from .stage import WorkerRoot, measure, stage_worker_root
+from .system_libraries import library_tags
 from .worker_config import WorkerConfig
 
 # Told (part, bytes done, bytes in all); parts come one after another.
@@ -22,12 +25,26 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRoot:
-    """A staged root with its measurement and the worker's settings that go with it."""
+    """A staged root with its measurement and the worker's settings that go with it.
+
+    Attributes:
+        staged: the root.
+        measurement: of everything.
+        parts: what it is combined from.
+        system: the system's libraries by name, each a "sha256:" tag: the part `system`.
+        worker_config: settings, complete but for where the worker happens to run.
+    """
 
     staged: WorkerRoot
     measurement: str
     parts: Mapping[str, str]
+    system: Mapping[str, str]
     worker_config: WorkerConfig
+
+    @property
+    def measured(self) -> Measured:
+        """What the worker compares itself with."""
+        return Measured(self.parts, self.system)
 
 
 def measure_root(config: LauncherConfig, progress: Progress | None) -> MeasuredRoot:
@@ -57,7 +74,15 @@ def measure_root(config: LauncherConfig, progress: Progress | None) -> MeasuredR
         report = None
         if progress is not None:
             report = _counter(progress, _size((*staged.parts.values(), model_dir)))
-        measurement, parts = measure(staged, model_dir, ARGUMENTS, settings.measured(), report)
+        measurement, parts = measure(
+            staged,
+            model_dir,
+            (MODULE, *ARGUMENTS),
+            settings.measured(),
+            report,
+            env=environment(EngineConfig.from_dict(config.engine).threads),
+        )
+        system = library_tags(staged.system)
         settings = replace(
             settings, image=measurement, model_digests=model_digests(model_dir, parts["model"])
         )
@@ -67,7 +92,7 @@ def measure_root(config: LauncherConfig, progress: Progress | None) -> MeasuredR
     except BaseException:
         shutil.rmtree(staged_path, ignore_errors=True)
         raise
-    return MeasuredRoot(staged, measurement, parts, settings)
+    return MeasuredRoot(staged, measurement, parts, system, settings)
 
 
 def _counter(progress: Progress, total: int) -> Callable[[str, int], None]:

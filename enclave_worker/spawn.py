@@ -11,13 +11,10 @@ from typing import BinaryIO
 from wire.errors import UnavailableError
 
 from .control import ControlSocket
+from .launch_line import ARGUMENTS, MODULE, environment
 from .sandbox.namespaces import namespace_ids, wrap_command
 from .stage import WorkerRoot
 
-MODULE = "enclave_worker.main"
-# The control channel replaces standard input, so the command line is the same on every machine and
-# can be measured as it is.
-ARGUMENTS = ("--fd", "0")
 # How long a killed process may take to be reaped before it is reported as stuck.
 KILL_WAIT_S = 10.0
 
@@ -74,12 +71,6 @@ def spawn(command: Sequence[str], threads: int, log: Path | None) -> WorkerProce
     Raises:
         UnavailableError: the operating system refused to start it.
     """
-    environment = {
-        "LC_ALL": "C.UTF-8",
-        "HOME": "/nonexistent",
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-    }
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ExitStack() as stack:
         stack.callback(theirs.close)
@@ -93,7 +84,7 @@ def spawn(command: Sequence[str], threads: int, log: Path | None) -> WorkerProce
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                env=environment,
+                env=environment(threads),
                 cwd="/",
                 close_fds=True,
             )

@@ -13,7 +13,6 @@ measured, so it must not run.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import sys
@@ -29,10 +28,11 @@ from attestation.measurement import combine
 from wire.errors import ConfigError
 from wire.ids import sha256_tag
 
+from .launch_line import BOOTSTRAP, LAUNCH_FLAGS, arguments_digest, environment_digest
+from .system_libraries import libraries_digest, library_tags, system_libraries
+
 __all__ = (
-    "BOOTSTRAP",
     "FIRST_PARTY",
-    "LAUNCH_FLAGS",
     "WORKER_DISTRIBUTIONS",
     "MeasureProgress",
     "WorkerRoot",
@@ -94,20 +94,7 @@ _STDLIB_LEFT_OUT: Final = frozenset(
     }
 )
 
-# A folder below a device file can exist for nobody, root included: no bytecode cache is ever found.
-LAUNCH_FLAGS: Final = ("-I", "-S", "-B", "-X", "pycache_prefix=/dev/null/none")
-BOOTSTRAP: Final = """\
-import sys
-import _frozen_importlib_external as loaders
-import _imp
-extension = (loaders.ExtensionFileLoader, _imp.extension_suffixes())
-source = (loaders.SourceFileLoader, loaders.SOURCE_SUFFIXES)
-sys.path_hooks[:] = [loaders.FileFinder.path_hook(extension, source)]
-sys.path_importer_cache.clear()
-sys.path[:] = sys.argv.pop(1).split("\\n")
-sys.argv[0] = sys.argv.pop(1)
-__import__(sys.argv[0], fromlist=["main"]).main()
-"""
+_NO_VARIABLES: Final[Mapping[str, str]] = MappingProxyType({})
 
 # Told the part's name and the bytes hashed since the last call.
 MeasureProgress = Callable[[str, int], None]
@@ -122,6 +109,7 @@ class WorkerRoot:
         interpreter: the program to start, its real path.
         stdlib: the staged standard library.
         parts: measured folders by name: interpreter, stdlib, site, first_party.
+        system: the system's libraries that the staged files ask for, by name.
         sys_path: the worker's whole module search path.
         read_paths: what the worker must be able to read: the root and every link's target.
     """
@@ -130,6 +118,7 @@ class WorkerRoot:
     interpreter: Path
     stdlib: Path
     parts: Mapping[str, Path]
+    system: Mapping[str, Path]
     sys_path: tuple[str, ...]
     read_paths: tuple[Path, ...]
 
@@ -174,6 +163,7 @@ def stage_worker_root(
         interpreter=_interpreter_files()[0],
         stdlib=stdlib,
         parts=MappingProxyType(folders),
+        system=MappingProxyType(dict(system_libraries(folders.values()))),
         sys_path=tuple(map(str, path)),
         read_paths=(dest, *targets),
     )
@@ -186,6 +176,7 @@ def measure(
     config: bytes,
     progress: MeasureProgress | None = None,
     *,
+    env: Mapping[str, str] = _NO_VARIABLES,
     threads: int = 2,
 ) -> tuple[str, dict[str, str]]:
     """The worker's measurement and the parts it is made of, each a "sha256:" tag.
@@ -193,10 +184,11 @@ def measure(
     Args:
         root: a staged root.
         model_dir: the model's folder: plain files, no links.
-        args: launch arguments as a third party can repeat them: no paths of this machine. The
+        args: module and arguments as a third party can repeat them: no paths of this machine. The
             interpreter's flags and the bootstrap are added here.
         config: the worker's configuration bytes.
         progress: called with the part's name and the bytes hashed since the last call.
+        env: the worker's whole environment.
         threads: hashing threads.
 
     Raises:
@@ -211,17 +203,11 @@ def measure(
         for name, folder in root.parts.items()
     }
     parts["model"] = digest_tree(model_dir, progress=report("model"), threads=threads)
-    parts["args"] = _arguments_digest([*LAUNCH_FLAGS, BOOTSTRAP, *args])
+    parts["system"] = libraries_digest(library_tags(root.system))
+    parts["args"] = arguments_digest([*LAUNCH_FLAGS, BOOTSTRAP, *args])
+    parts["env"] = environment_digest(env)
     parts["config"] = sha256_tag(config)
     return combine(parts), parts
-
-
-def _arguments_digest(arguments: Sequence[str]) -> str:
-    state = hashlib.sha256(b"anchorhold/1 args\0" + len(arguments).to_bytes(4, "big"))
-    for argument in arguments:
-        encoded = argument.encode("utf-8")
-        state.update(len(encoded).to_bytes(4, "big") + encoded)
-    return "sha256:" + state.hexdigest()
 
 
 def _interpreter_files() -> tuple[Path, ...]:

@@ -2,7 +2,7 @@
 
     {"format":"anchorhold-receipt/1",
      "receipt":{"statement","blind","log":{index, leaf, blind, event, checkpoint, proof}},
-     "binding":b64,"evidence":[{"kind","body"}],"posture":b64|null,
+     "binding":b64,"evidence":[{"kind","body"}],"collateral":{kind:{role:b64}},"posture":b64|null,
      "verdict":{index, leaf, blind, event, checkpoint, proof}|null,
      "beacon":{"entry":{…},"consistency":[b64…]}|null,"consistency":[b64…],
      "info":{…}}
@@ -16,7 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from attestation.evidence import Evidence, evidence_list
+from attestation.carried import COLLATERAL_MAX, collateral_json, parse_collateral
+from attestation.evidence import EVIDENCE_MAX, Evidence, evidence_list
+from attestation.examined import NO_COLLATERAL
 from attestation.posture import CONTAINER_MAX
 from wire.canonical import encode, parse_strict
 from wire.ids import b64u, unb64u
@@ -31,8 +33,11 @@ from .record import ReceiptRecord, parse_record
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from attestation.examined import CollateralSet
+
 FORMAT: Final = "anchorhold-receipt/1"
-BUNDLE_MAX: Final = 1024 * 1024  # a TPM quote with its certificates takes 30 KiB
+# One CPU's evidence takes 30 KiB; this has room for a node of GPUs and all that vouches for them.
+BUNDLE_MAX: Final = 1024 * 1024 + 2 * EVIDENCE_MAX + COLLATERAL_MAX
 _POSTURE_TEXT_MAX: Final = -(-CONTAINER_MAX // 3) * 4  # in base64
 _ANY = shape.shaped({}, closed=False)
 _SHAPE = shape.shaped(
@@ -41,6 +46,7 @@ _SHAPE = shape.shaped(
         "receipt": _ANY,
         "binding": shape.text(2 * BINDING_MAX),
         "evidence": shape.listed(_ANY, 8),
+        "collateral": _ANY,
         "posture": shape.optional(shape.text(_POSTURE_TEXT_MAX)),
         "verdict": shape.optional(_ANY),
         "beacon": shape.optional(_ANY),
@@ -58,6 +64,7 @@ class Bundle:
         record: statement, blind and log entry, as the sealed stream carried them.
         binding: the worker's binding bytes.
         evidence: evidence for that binding.
+        collateral: vendors' statements about it.
         posture: the posture container, or None.
         verdict: the gateway's logged verdict on that binding, or None.
         beacon: what dates the beacon in the binding, or None.
@@ -68,6 +75,7 @@ class Bundle:
     record: ReceiptRecord
     binding: bytes
     evidence: tuple[Evidence, ...]
+    collateral: CollateralSet
     posture: bytes | None
     verdict: Logged | None
     beacon: BeaconProof | None
@@ -80,6 +88,7 @@ def build_bundle(
     *,
     binding: bytes,
     evidence: Sequence[Evidence],
+    collateral: CollateralSet = NO_COLLATERAL,
     posture: bytes | None,
     verdict: Logged | None,
     beacon: BeaconProof | None = None,
@@ -97,6 +106,7 @@ def build_bundle(
         "receipt": parse_strict(record.encode()),
         "binding": b64u(binding),
         "evidence": [item.to_json() for item in evidence],
+        "collateral": collateral_json(collateral),
         "posture": None if posture is None else b64u(posture),
         "verdict": None if verdict is None else verdict.to_json(),
         "beacon": None if beacon is None else beacon.to_json(),
@@ -115,6 +125,7 @@ def parse_bundle(raw: bytes) -> Bundle:
         record=parse_record(encode(found["receipt"])),
         binding=unb64u(found["binding"]),
         evidence=evidence_list(found["evidence"]),
+        collateral=parse_collateral(found["collateral"]),
         posture=None if found["posture"] is None else unb64u(found["posture"]),
         verdict=None if found["verdict"] is None else Logged.from_json(found["verdict"]),
         beacon=None if found["beacon"] is None else BeaconProof.from_json(found["beacon"]),

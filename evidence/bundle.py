@@ -254,6 +254,7 @@ class _Audit:
             opened,
             at,
             beacon_time=self._beacon_time,
+            collateral=bundle.collateral,
         )
         reasons = () if isinstance(result, AppraisedEvidence) else result.reasons
         codes = {reason.step: reason.code for reason in reasons}

@@ -21,6 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from wire.canonical import encode, parse_strict
+from wire.dsse import pae
 from wire.errors import (
     AnchorholdError,
     DirectoryError,
@@ -193,12 +194,6 @@ def directory_document(payload: bytes, sigs: Sequence[Mapping[str, str]], logged
             },
         }
     )
-
-
-def pae(payload_type: str, payload: bytes) -> bytes:
-    """DSSE v1 pre-authentication encoding: type and length first, so no two inputs collide."""
-    name = payload_type.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(name), name, len(payload), payload)
 
 
 def peek_head(document: bytes) -> Checkpoint:

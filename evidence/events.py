@@ -62,14 +62,14 @@ BODIES: Final = {
         {
             "bh": shape.raw(32),
             "ok": shape.flag,
-            "kind": shape.text(32),
+            "kind": shape.text(128),
             "evidence": shape.listed(shape.digest, 8),
             "trust": _TRUST,
             "measurement": shape.optional(shape.digest),
             "policy": shape.digest,
             "reasons": shape.listed(_CODE, 64),
             "checks": shape.listed(
-                shape.shaped({"step": shape.text(128), "ok": shape.optional(shape.flag)}), 64
+                shape.shaped({"step": shape.text(128), "ok": shape.optional(shape.flag)}), 256
             ),
             "expires": shape.optional(shape.whole()),
         }

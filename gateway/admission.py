@@ -12,36 +12,37 @@ The verdict is written to the evidence log before the worker hears of it, also w
  6. the binding is not denied here                  denied
  7. evidence that needs it proves, by credential
     activation we ran ourselves, whose TPM it is    activation_missing, activation_mismatch
- 8. `attestation.appraise` accepts all of it under the gateway's own policy
- 9. the verdict is durable in the evidence log
+ 8. the vendors' statements about it are at hand    collateral_missing, and what its kind says
+ 9. `attestation.appraise` accepts all of it under the gateway's own policy
+10. the verdict is durable in the evidence log
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attestation.appraise import appraise
 from attestation.binding import Beacon, Binding, parse_binding
 from attestation.evidence import Evidence, evidence_list
-from attestation.policy import Policy
+from attestation.examined import CollateralSet
 from attestation.posture import CONTAINER_MAX
 from attestation.result import AppraisedEvidence, Refused
 from attestation.verify.credential import Activation, challenge_for
 from evidence.beacon import snapshot_time
-from evidence.entry import Logged
-from evidence.events import ATTEST_VERDICT, attest_verdict_event, parse_event
+from evidence.events import parse_event
 from wire.errors import AttestationError, MalformedError, ReceiptError
-from wire.ids import bh_of, sha256_tag, unb64u
+from wire.ids import bh_of, unb64u
 from wire.limits import BINDING_MAX
 from wire.link import hello_bytes
 
+from .appraiser import Appraiser, Presented
 from .attributes import Attr, digest_text
 from .clock import Clock
 from .ledger import Ledger
 from .metrics import Metric
 from .session import Epoch, Session, verify_signature
 from .telemetry import SpanName, Telemetry
+from .verdicts import log_verdict
 
 #: Log events name workers; a longer name is no name.
 WID_MAX = 64
@@ -49,6 +50,8 @@ _MEMBERS = {"wid", "binding", "evidence", "posture", "sig", "activation"}
 
 #: Sends a credential challenge to the worker and returns its answer.
 Ask = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+#: Finds the vendors' statements about evidence; what it cannot find is missing from its answer.
+Collect = Callable[[Sequence[Evidence]], Awaitable[CollateralSet]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +100,16 @@ class Admission:
     """Judges workers under the gateway's policy.
 
     Args:
-        policy: the gateway's own; the same type and the same code as a client's.
+        appraiser: judges under the gateway's own policy; the same type and code as a client's.
+        collect: finds collateral.
         denied: whether a binding hash is on the operator's deny list now.
         rng: randomness for challenges.
     """
 
     def __init__(
         self,
-        policy: Policy,
+        appraiser: Appraiser,
+        collect: Collect,
         denied: Callable[[bytes], bool],
         ledger: Ledger,
         telemetry: Telemetry,
@@ -112,7 +117,8 @@ class Admission:
         rng: Callable[[int], bytes],
     ) -> None:
         """Keep what every admission needs."""
-        self._policy = policy
+        self._appraiser = appraiser
+        self._collect = collect
         self._denied = denied
         self._ledger = ledger
         self._telemetry = telemetry
@@ -143,22 +149,22 @@ class Admission:
             verdict = await self._judge(hello, nonce, ask, session)
         finally:
             span.end()
-        if isinstance(verdict, AppraisedEvidence):
+        if isinstance(verdict, Epoch):
             spent = time.monotonic() - started
-            self._telemetry.time(Metric.ATTEST_VERIFY, spent, {Attr.TRUST: verdict.trust})
-            logged = await self._log(hello, verdict)  # 9
-            return Epoch(verdict, hello.evidence, hello.posture, logged)
-        refusal = verdict if isinstance(verdict, Refused) else None
-        codes = refusal.codes if refusal is not None else (str(verdict),)
-        for code in codes[:1]:
-            self._telemetry.count(Metric.ATTEST_FAILURES, 1, {Attr.REASON: code})
-        await self._log(hello, refusal or codes)  # 9
+            trust = verdict.appraised.trust
+            self._telemetry.time(Metric.ATTEST_VERIFY, spent, {Attr.TRUST: trust})
+            return verdict
+        codes = verdict.codes if isinstance(verdict, Refused) else (verdict,)
+        self._telemetry.count(Metric.ATTEST_FAILURES, 1, {Attr.REASON: codes[0]})
+        shown = Presented(hello.binding, hello.evidence, hello.posture)
+        reasons = verdict if isinstance(verdict, Refused) else codes
+        await log_verdict(self._ledger, shown, self._appraiser.policy.digest, reasons)  # 10
         return NotAdmitted(codes, bh)
 
     async def _judge(
         self, hello: Hello, nonce: bytes, ask: Ask, session: Session | None
-    ) -> AppraisedEvidence | Refused | str:
-        """Steps 2 to 8; a text is a reason code of our own."""
+    ) -> Epoch | Refused | str:
+        """Steps 2 to 10; a text is a reason code of our own."""
         # 2
         try:
             binding = parse_binding(hello.binding)
@@ -187,16 +193,21 @@ class Admission:
             return "evidence_malformed"
         except AttestationError as error:
             return error.reasons[0] if error.reasons else "evidence_malformed"
-        # 8
-        return appraise(
+        collateral = await self._collect(hello.evidence)  # 8
+        shown = Presented(
             hello.binding,
             hello.evidence,
             hello.posture,
-            self._policy,
-            self._clock.wall(),
-            activation=activation,
-            beacon_time=await self._beacon_time(binding.beacon),
+            activation,
+            await self._beacon_time(binding.beacon),
         )
+        # 9
+        policy = self._appraiser.policy.digest
+        verdict = self._appraiser.judge(shown, self._clock.wall(), collateral)
+        if not isinstance(verdict, AppraisedEvidence):
+            return verdict
+        logged = await log_verdict(self._ledger, shown, policy, verdict)  # 10
+        return Epoch(verdict, shown, collateral, logged)
 
     async def _activate(self, evidence: tuple[Evidence, ...], ask: Ask) -> Activation | None:
         """Ask the TPM behind evidence that claims one; other kinds need nothing."""
@@ -217,31 +228,6 @@ class Admission:
             return snapshot_time(parse_event((await log.entry(beacon.size - 1)).event))
         except ReceiptError:
             return None
-
-    async def _log(
-        self, hello: Hello, verdict: AppraisedEvidence | Refused | tuple[str, ...]
-    ) -> Logged:
-        kinds = ",".join(item.kind for item in hello.evidence)[:32]
-        accepted = verdict if isinstance(verdict, AppraisedEvidence) else None
-        checks = () if isinstance(verdict, tuple) else verdict.checks
-        reasons: tuple[str, ...] = ()
-        if isinstance(verdict, Refused):
-            reasons = verdict.codes
-        elif isinstance(verdict, tuple):
-            reasons = verdict
-        event = attest_verdict_event(
-            bh=bh_of(hello.binding),
-            ok=accepted is not None,
-            kind=accepted.kind if accepted is not None else kinds,
-            evidence=[sha256_tag(item.body) for item in hello.evidence],
-            policy=self._policy.digest,
-            trust=accepted.trust if accepted is not None else None,
-            measurement=accepted.measurement if accepted is not None else None,
-            reasons=reasons,
-            checks=[(check.step, check.ok) for check in checks],
-            expires=accepted.expires if accepted is not None else None,
-        )
-        return await self._ledger.append(ATTEST_VERDICT, event)
 
 
 def _same_process(session: Session, binding: Binding) -> bool:

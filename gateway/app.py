@@ -16,6 +16,7 @@ from wire.excerpt import shown
 from .config import GatewayConfig
 from .errors import Fault, Refusal
 from .journal import Event
+from .routes.attestation import attestation_routes
 from .routes.health import health_routes
 from .routes.keys import keys_routes
 from .routes.log import log_routes
@@ -50,7 +51,7 @@ def create_app(config: GatewayConfig, deps: Gateway) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
     )
-    for routes in (sealed_routes, keys_routes, log_routes, health_routes):
+    for routes in (sealed_routes, keys_routes, attestation_routes, log_routes, health_routes):
         app.include_router(routes(deps))
 
     @app.exception_handler(Refusal)

@@ -128,7 +128,7 @@ ATTRIBUTES: dict[Attr, AttrType] = {
     Attr.TRUST: _words("hardware", "vtpm", "simulated", "software"),
     Attr.REASON: _words(*REASONS),
     Attr.CAUSE: _words("busy", "kid_unknown", "lost", "lease_expired", "protocol", "draining",
-                       "overflow", "replaced", "closed", "expired", "denied", "stopped",
+                       "overflow", "refused", "replaced", "closed", "expired", "denied", "stopped",
                        "internal"),
     Attr.FINISH: _words("stop", "length", "cancelled", "error"),
     Attr.WORKERS: _INTEGER,

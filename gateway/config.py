@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tenancy.queue import GLOBAL_REQUESTS_MAX, TENANT_BYTES_MAX, TENANT_REQUESTS_MAX
-from wire.errors import ConfigError
+from wire.errors import ConfigError, MalformedError
 from wire.excerpt import shown
+from wire.ids import unb64u
 from wire.limits import ENVELOPE_MAX
 
 #: A configuration is a page of text; anything larger is the wrong file.
@@ -32,7 +33,7 @@ class GatewayConfig:
 
     aud: str  # deployment id; envelopes and bindings for another one are refused
     state_dir: Path  # folder of everything the gateway keeps
-    admission_policy_file: Path  # policy (JSON) a worker's evidence must satisfy
+    admission_policy_file: Path  # policy (JSON) a worker's evidence must satisfy; may change
     host: str = "127.0.0.1"  # address to listen on
     port: int = 8443  # TCP port; 0 lets the system choose
     tls_cert_file: Path | None = None  # PEM certificate chain; TLS when set
@@ -48,6 +49,17 @@ class GatewayConfig:
     directory_kid: str = "dir-1"  # name of the directory key in documents and policies
     directory_life_s: int = 600  # how long a snapshot may be used; at most 600
     directory_refresh_s: int = 180  # a new snapshot at least this often
+    policy_key: str | None = None  # Ed25519 key, base64url; the policy must be signed with it
+    collateral_dir: Path | None = None  # cache of vendors' statements; `collateral` in state_dir
+    collateral_fetch: bool = True  # fetch what is missing; false uses the cache and bundles alone
+    collateral_services_file: Path | None = None  # JSON: where the vendors' services are
+    reappraise_s: float = 60.0  # admitted workers are judged again this often
+    result_key_file: Path | None = None  # signs result tokens (PEM); `result.key` in state_dir
+    result_kid: str = "result-1"  # name of the result key in tokens and in its key set
+    result_life_s: int = 300  # how long a result token may be used
+    source_url: str | None = None  # where the workers' source is, for `aci/1` reports
+    source_commit: str | None = None  # the commit their image was built from
+    source_image: str | None = None  # digest of their published image, a sha256: tag
     deny_file: Path | None = None  # binding hashes to refuse, one base64url text a line
     spool_dir: Path | None = None  # folder for ciphertext; `spool` in state_dir
     spool_memory_bytes: int = 65_536  # of one request kept in memory; more goes to a file
@@ -77,6 +89,19 @@ class GatewayConfig:
         chosen = getattr(self, name)
         return chosen if isinstance(chosen, Path) else self.state_dir / default
 
+    def policy_keys(self) -> tuple[bytes, ...]:
+        """The key that must have signed the admission policy; none takes an unsigned one."""
+        if self.policy_key is None:
+            return ()
+        try:
+            return (unb64u(self.policy_key, 32),)
+        except MalformedError:
+            raise ConfigError(
+                f"policy_key: found {shown(self.policy_key)}, expected the 43 base64url "
+                "characters of an Ed25519 public key",
+                hint="`anchorhold policy keygen` prints it",
+            ) from None
+
     @property
     def origin(self) -> str:
         """The log's name."""
@@ -98,6 +123,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "header_deadline_s": (0.05, 120),
     "idle_deadline_s": (0.05, 600),
     "lease_s": (1, 60),
+    "reappraise_s": (0.05, 3600),
+    "result_life_s": (1, 3600),
     "hello_deadline_s": (0.1, 600),
     "settle_s": (0, 120),
     "shutdown_s": (0, 600),
@@ -116,6 +143,7 @@ def _check(config: GatewayConfig) -> None:
             f"aud: found {len(config.aud)} characters, {shown(config.aud)},"
             f" expected 1 to {AUD_MAX} ASCII characters"
         )
+    config.policy_keys()
     if config.directory_refresh_s >= config.directory_life_s:
         raise ConfigError(
             f"directory_refresh_s: found {config.directory_refresh_s},"
@@ -152,7 +180,9 @@ def _convert(name: str, annotation: Any, value: object, folder: Path) -> object:
     if kind is not Path and type(value) is kind:
         return value
     expected = (
-        "a path (text)" if kind is Path else {str: "text", int: "an integer"}.get(kind, "a number")
+        "a path (text)"
+        if kind is Path
+        else {str: "text", int: "an integer", bool: "true or false"}.get(kind, "a number")
     )
     raise ConfigError(f"{name}: expected {expected}, found {type(value).__name__}")
 

@@ -67,6 +67,7 @@ def initialise(config: GatewayConfig) -> dict[str, object]:
     config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     ensure_signing_key(config.path("log_key_file", "log.key"))
     ensure_signing_key(config.path("directory_key_file", "directory.key"))
+    ensure_signing_key(config.path("result_key_file", "result.key"))
     table = config.path("key_table_file", "keys.json")
     open_or_create(table, os.urandom, config.pepper_file or pepper_path(table))
     return anchors(config)

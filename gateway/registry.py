@@ -36,6 +36,14 @@ class Registry:
         del session.epochs[:-EPOCHS_PER_SESSION_MAX]
         self.forget(cut_off - {kept.bh for kept in session.epochs})
 
+    def renew(self, epoch: Epoch) -> None:
+        """A known binding was judged again and accepted: the new verdict counts."""
+        if epoch.bh not in self._epochs:
+            return
+        self._epochs[epoch.bh] = epoch
+        for session in self.sessions.values():
+            session.epochs[:] = [epoch if old.bh == epoch.bh else old for old in session.epochs]
+
     def remove(self, session: Session) -> None:
         """A worker is gone; its keys stay known until they expire."""
         if self.sessions.get(session.wid) is session:

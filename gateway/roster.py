@@ -135,13 +135,16 @@ class Roster:
 
     def end_denied(self, denied: Callable[[bytes], bool]) -> None:
         """Forget denied bindings and end the connections of workers that use them."""
-        gone = [bh for bh in self.registry.admitted() if denied(bh)]
-        self.registry.forget(gone)
+        for bh in [bh for bh in self.registry.admitted() if denied(bh)]:
+            self.fence(bh, "denied")
+
+    def fence(self, bh: bytes, cause: str = "refused") -> None:
+        """Forget a binding and end the connection of the worker that uses it."""
+        self.registry.forget([bh])
         for session in list(self._ends):
-            if any(denied(epoch.bh) for epoch in session.epochs):
-                self._end(session, "denied")
-        if gone:
-            self.changed()
+            if any(epoch.bh == bh for epoch in session.epochs):
+                self._end(session, cause)
+        self.changed()
 
     def end_all(self) -> None:
         """The gateway stops."""

@@ -8,19 +8,25 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from attestation.policy import Policy, parse_policy
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from attestation.policy import Policy
+from attestation.signed_policy import load_policy
 from evidence.sequencer import Log
 from tenancy.key_table import KeyTable, load_table
 from tenancy.queue import Caps, Queue
-from wire.errors import AnchorholdError, ConfigError
+from wire.errors import AnchorholdError, ConfigError, PolicyError
 
 from .admission import Admission
+from .appraiser import Appraiser
 from .attributes import Attr
 from .auth import Authenticator
 from .candidates import Candidates
 from .clock import Clock
+from .collateral import CollateralSource
 from .config import GatewayConfig
 from .deny_list import load_deny_list
 from .directory import Directory
@@ -28,9 +34,10 @@ from .dispatch import Dispatcher
 from .journal import Event, Journal
 from .ledger import Ledger
 from .metrics import Metric
+from .reappraisal import Reappraisal
 from .registry import Registry
 from .roster import Roster
-from .signing_keys import load_signing_key
+from .signing_keys import ensure_signing_key, load_signing_key
 from .spool import Spool
 from .tasks import Tasks
 from .telemetry import Telemetry
@@ -64,9 +71,13 @@ class Gateway:
     authenticator: Authenticator
     keys: Watched[KeyTable]
     deny: Watched[frozenset[bytes]]
-    policy: Policy
+    policies: Watched[Policy]
+    collateral: CollateralSource
+    reappraisal: Reappraisal
+    result_key: Ed25519PrivateKey
     failed: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: Tasks = field(default_factory=Tasks)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     def open(
@@ -86,7 +97,9 @@ class Gateway:
         clock = clock or Clock()
         telemetry = telemetry or Telemetry.from_config(config)
         journal = Journal(telemetry)
-        policy = _load_policy(config)
+        policies = Watched(config.admission_policy_file, lambda: _load_policy(config))
+        policy = policies.value
+        appraiser = Appraiser(policy)
         table = config.path("key_table_file", "keys.json")
         keys = Watched(table, lambda: load_table(table, config.pepper_file))
         deny = Watched(config.deny_file or table, lambda: load_deny_list(config.deny_file))
@@ -113,7 +126,16 @@ class Gateway:
         )
         directory = Directory(config, directory_key, registry, ledger, telemetry, journal, clock)
         directory.deny = deny.value | policy.deny.bh
-        admission = Admission(policy, lambda bh: bh in deny.value, ledger, telemetry, clock, rng)
+        collateral = CollateralSource.open(config, policy, rng, clock)
+        admission = Admission(
+            appraiser,
+            collateral.collect,
+            lambda bh: bh in deny.value,
+            ledger,
+            telemetry,
+            clock,
+            rng,
+        )
         roster = Roster(
             name=config.aud,
             lease_s=config.lease_s,
@@ -147,7 +169,12 @@ class Gateway:
             authenticator=Authenticator(keys),
             keys=keys,
             deny=deny,
-            policy=policy,
+            policies=policies,
+            collateral=collateral,
+            result_key=ensure_signing_key(config.path("result_key_file", "result.key")),
+            reappraisal=Reappraisal(
+                appraiser, collateral.collect, registry, roster, ledger, telemetry, journal, clock
+            ),
         )
 
     @property
@@ -164,7 +191,7 @@ class Gateway:
         # The first snapshot comes before the first worker: it is the beacon of the worker's keys.
         pause = await self.directory.attempt()
         await self.workers.open()
-        for work in (self.directory.run(pause), self._tick(), self._watch()):
+        for work in (self.directory.run(pause), self._tick(), self._watch(), self._reappraise()):
             self._tasks.start(work, self._fail)
         self.journal.write(Event.STARTED)
 
@@ -175,6 +202,7 @@ class Gateway:
             await self.workers.close()
             await self.dispatcher.close()
         finally:
+            self.collateral.close()
             await asyncio.to_thread(self.ledger.log.close)
         self.journal.write(Event.STOPPED)
         await asyncio.to_thread(self.telemetry.close)
@@ -194,21 +222,49 @@ class Gateway:
             except Exception as error:
                 self.journal.write(Event.INTERNAL, level=logging.ERROR, error=error)
 
+    async def _reappraise(self) -> None:
+        """Admitted workers are judged again, soon after a change and now and then without one."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), self.config.reappraise_s)
+            self._changed.clear()
+            await self.reappraisal.sweep()
+
     async def _watch(self) -> None:
-        """Key table and deny list take effect while we run."""
+        """Key table, policy and deny list take effect while we run."""
         while True:
             await asyncio.sleep(CHECK_EVERY_S)
             if await self._reread(self.keys, Event.KEYS_UNREADABLE):
                 self.journal.write(Event.KEYS_RELOADED)
+            if await self._reread(self.policies, Event.POLICY_UNREADABLE):
+                self._new_policy(self.policies.value)
             if self.config.deny_file is not None and await self._reread(
                 self.deny, Event.DENY_UNREADABLE
             ):
-                self.directory.deny = self.deny.value | self.policy.deny.bh
+                self.directory.deny = self.deny.value | self.policies.value.deny.bh
                 self.roster.end_denied(lambda bh: bh in self.deny.value)
                 self.directory.changed()
 
+    def _new_policy(self, policy: Policy) -> None:
+        """Put a changed policy in force: what is admitted must meet it too."""
+        known = self.reappraisal.appraiser.policy
+        if policy.seq < known.seq:
+            # An older file put back would revive what the newer one had withdrawn.
+            error = PolicyError(
+                f"policy: found seq {policy.seq}, expected at least {known.seq}, which was in force"
+            )
+            self.journal.write(Event.POLICY_UNREADABLE, level=logging.ERROR, error=error)
+            return
+        self.reappraisal.appraiser.policy = policy
+        self.directory.deny = self.deny.value | policy.deny.bh
+        self.directory.changed()
+        self.journal.write(Event.POLICY_RELOADED)
+        self._changed.set()
+
     async def _reread(
-        self, watched: "Watched[KeyTable] | Watched[frozenset[bytes]]", event: Event
+        self,
+        watched: "Watched[KeyTable] | Watched[frozenset[bytes]] | Watched[Policy]",
+        event: Event,
     ) -> bool:
         try:
             return await watched.changed()
@@ -220,7 +276,7 @@ class Gateway:
 def _load_policy(config: GatewayConfig) -> Policy:
     path = config.admission_policy_file
     try:
-        policy = parse_policy(path.read_bytes())
+        policy = load_policy(path.read_bytes(), config.policy_keys())
     except OSError as error:
         raise ConfigError(f"admission_policy_file: cannot read {path}: {error.strerror}") from error
     if policy.aud != config.aud:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from attestation.evidence import Evidence
+from attestation.examined import CollateralSet
 from attestation.result import AppraisedEvidence
 from evidence.entry import Logged
 from wire.errors import MalformedError
 from wire.ids import unb64u
 from wire.link import Message, done_bytes, pull_bytes
+
+from .appraiser import Presented
 
 #: Credits a worker may hold. More would only hide a worker that never answers.
 CREDITS_MAX = 4096
@@ -23,13 +25,14 @@ class Epoch:
 
     Attributes:
         appraised: the verdict, with the binding.
-        evidence, posture: as received, for whoever wants to check for themselves.
+        presented: what was judged, for whoever wants to check for themselves.
+        collateral: the vendors' statements it was judged with.
         verdict: the verdict's entry in the evidence log.
     """
 
     appraised: AppraisedEvidence
-    evidence: tuple[Evidence, ...]
-    posture: bytes | None
+    presented: Presented
+    collateral: CollateralSet
     verdict: Logged
 
     @property

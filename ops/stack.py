@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from attestation.policy import PCR_DEFAULT
+from attestation.rules.tpm import PCR_DEFAULT
 from client.clock import wall_clock
 from enclave_worker.launch import Launcher
 from enclave_worker.launcher_config import LauncherConfig, Trust

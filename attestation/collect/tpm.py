@@ -18,7 +18,7 @@ from attestation.evidence import TPM2, Evidence
 from attestation.formats.tpm import BANK, PCR_LEN, encode_body
 from attestation.formats.tpm_structures import parse_public
 from attestation.measurement import combine, digest_bytes
-from attestation.policy import PCR_DEFAULT
+from attestation.rules.tpm import PCR_DEFAULT
 from attestation.verify.credential import Credential
 from wire.errors import AttestationError, UnavailableError
 from wire.ids import b64u

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from wire.errors import MalformedError
 
@@ -40,6 +41,7 @@ SELECTIONS_MAX: Final = 4  # PCR banks in one quote
 PCR_BYTES_MAX: Final = 4  # 32 registers; platforms have 24
 BLOB_MAX: Final = 1024  # no TPM2B in these structures is longer
 TPM2B_MAX: Final = 4096
+DER_PAIR_MAX: Final = 144  # two integers of a 521-bit curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Public:
         name: TPM name computed over these bytes by us: u16 hash id ‖ digest.
         name_hash: the hash in the name.
         key: the public key.
-        raw: the bytes, with their length prefix.
+        raw: the bytes as received.
     """
 
     attributes: int
@@ -221,6 +223,29 @@ def parse_signature(raw: bytes) -> Signature:
     return signature
 
 
+def parse_any_signature(raw: bytes, hash_name: str = "sha256") -> Signature:
+    """The signature in TPMT_SIGNATURE bytes, or a plain one as tools also write it.
+
+    Args:
+        raw: TPMT_SIGNATURE; or RSASSA bytes as long as their key's modulus; or an ECDSA pair in
+            DER. No TPMT_SIGNATURE has a modulus' length, and none begins like a DER sequence.
+        hash_name: the hash of a plain one, which does not name it.
+
+    Raises:
+        MalformedError: none of these.
+    """
+    if len(raw) * 8 in RSA_BITS:
+        return Signature(ALG_RSASSA, hash_name, bytes(raw), 0, 0)
+    if raw[:1] == b"\x30" and len(raw) <= DER_PAIR_MAX:
+        try:
+            return Signature(ALG_ECDSA, hash_name, b"", *decode_dss_signature(raw))
+        except ValueError:
+            raise MalformedError(
+                "signature: found a DER sequence, expected an ECDSA pair"
+            ) from None
+    return parse_signature(raw)
+
+
 def parse_public(raw: bytes) -> Public:
     """The key in TPM2B_PUBLIC bytes (u16 length ‖ TPMT_PUBLIC).
 
@@ -230,6 +255,23 @@ def parse_public(raw: bytes) -> Public:
     outer = Cursor(raw, "TPM2B_PUBLIC")
     area = outer.blob(TPM2B_MAX)
     outer.end()
+    return _public(area, raw)
+
+
+def parse_public_area(raw: bytes) -> Public:
+    """The key in TPMT_PUBLIC bytes, or in TPM2B_PUBLIC: tools write either.
+
+    Raises:
+        MalformedError: as `parse_public`.
+    """
+    if int.from_bytes(raw[:2], "big") == len(raw) - 2:  # no TPMT_PUBLIC is as long as its type id
+        return parse_public(raw)
+    if len(raw) > TPM2B_MAX:
+        raise MalformedError(f"TPMT_PUBLIC: found {len(raw)} bytes, expected ≤ {TPM2B_MAX}")
+    return _public(raw, raw)
+
+
+def _public(area: bytes, raw: bytes) -> Public:
     cursor = Cursor(area, "TPMT_PUBLIC")
     kind, name_alg = cursor.uint(2), cursor.uint(2)
     name_hash = HASHES.get(name_alg, "")

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
+    from attestation.examined import Expected
+
 _SHA2: Final[Mapping[str, hashes.HashAlgorithm]] = {
     "sha256": hashes.SHA256(),
     "sha384": hashes.SHA384(),
@@ -137,6 +139,24 @@ def check_extra_data(quote: Quote, expected: bytes, code: str) -> str:
     return f"{len(expected)} bytes equal"
 
 
+def check_freshness(quote: Quote, expected: Expected) -> str:
+    """The quote was made for the expected nonce, if one is expected, and for something in any case.
+
+    A quote without caller's data answers every question ever asked. A TPM has one place for such
+    data, so report data can be demanded only through the nonce.
+
+    Raises:
+        AttestationError: `nonce_mismatch` or `report_data_mismatch`.
+    """
+    if expected.nonce is None and expected.report_data is not None:
+        raise _refused("report_data_mismatch", "quote: report data is demanded without a nonce")
+    if not quote.extra_data or expected.nonce == b"":
+        raise _refused("nonce_mismatch", "quote: found no caller's data, expected a nonce")
+    if expected.nonce is None:
+        return "no nonce is asked for"
+    return check_extra_data(quote, expected.nonce, "nonce_mismatch")
+
+
 def check_registers(
     quote: Quote, signature: Signature, pcrs: Mapping[str, Mapping[int, bytes]]
 ) -> str:
@@ -161,11 +181,6 @@ def check_registers(
         raise _refused("pcr_digest_mismatch", "quote: the register values are not those it covers")
     count = sum(len(registers) for registers in selected.values())
     return f"{count} registers of {', '.join(selected)}"
-
-
-def register_after(measurement: bytes) -> bytes:
-    """The SHA-256 register that was reset and then extended once with `measurement` (32 bytes)."""
-    return hashlib.sha256(bytes(32) + measurement).digest()
 
 
 def _padding(scheme: int, algorithm: hashes.HashAlgorithm) -> padding.AsymmetricPadding:

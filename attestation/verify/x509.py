@@ -31,8 +31,16 @@ DEPTH_MAX: Final = 6
 
 _Ext = TypeVar("_Ext", bound=x509.ExtensionType)
 
-# InvalidVersion is no ValueError, and extensions, key and algorithm are only read when asked for.
-_UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion)
+# InvalidVersion is no ValueError, a name of an odd string type is a TypeError, and extensions, key,
+# algorithm and names are only read when asked for.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+)
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _KNOWN_CRITICAL = frozenset(
     {
@@ -64,6 +72,8 @@ def load_certificate(der: bytes) -> x509.Certificate:
             ]
             certificate.public_key()
             certificate.signature_hash_algorithm  # noqa: B018 -- read lazily, so it fails here
+            _ = (certificate.subject, certificate.issuer)  # these, too
+            _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
     except _UNREADABLE as cause:
         raise _refused("chain_invalid", "a certificate does not parse") from cause
     if unknown:
@@ -105,6 +115,38 @@ def verify_chain(
     for depth, issuer in enumerate(path[1:]):
         _check_issuer(issuer, depth)
     return path[0], _check_time(path, now)
+
+
+def check_path(path: Sequence[x509.Certificate], now: int) -> int:
+    """Steps 2, 3, 5 and 6 for certificates already loaded, the leaf first, a pinned root last.
+
+    The CALLER must have made sure that the last one is pinned.
+
+    Returns:
+        Unix second at which the first of them expires.
+
+    Raises:
+        AttestationError: `chain_invalid` or `certificate_not_valid_at_time`.
+    """
+    _check_leaf(path[0], None)
+    for below, issuer in itertools.pairwise(path):
+        if not _issued(below, issuer):
+            raise _refused("chain_invalid", "a certificate is not signed by the next one")
+    return check_standing(path, now)
+
+
+def check_standing(path: Sequence[x509.Certificate], now: int) -> int:
+    """Steps 5 and 6 alone, for a path whose signatures another verifier checked.
+
+    Returns:
+        Unix second at which the first of them expires.
+
+    Raises:
+        AttestationError: `chain_invalid` or `certificate_not_valid_at_time`.
+    """
+    for depth, issuer in enumerate(path[1:]):
+        _check_issuer(issuer, depth)
+    return _check_time(path, now)
 
 
 def _check_leaf(leaf: x509.Certificate, eku: str | None) -> None:

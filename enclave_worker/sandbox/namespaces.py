@@ -13,7 +13,7 @@ from attestation.posture import Control
 
 from .outcome import applied, unavailable
 
-__all__ = ("namespace_ids", "probe", "wrap_command")
+__all__ = ("BWRAP_READ", "namespace_ids", "probe", "wrap_command")
 
 _KINDS = ("user", "net", "pid")
 # A wrapper that needs longer than this to start `readlink` is not one to start a service with.
@@ -30,7 +30,7 @@ _UNSHARE = (
     "--kill-child=SIGKILL",
 )
 # What the C library, the interpreter and torch look at besides the paths given: CPU topology.
-_BWRAP_READ = (
+BWRAP_READ = (
     "/lib",
     "/lib64",
     "/usr/lib",
@@ -129,7 +129,7 @@ def _bwrap(bwrap: str, read_paths: tuple[Path, ...]) -> list[str]:
     command += ["--unshare-uts", "--unshare-cgroup-try", "--die-with-parent", "--new-session"]
     command += ["--cap-drop", "ALL"]
     if read_paths:
-        wanted = {*map(Path, _BWRAP_READ), *read_paths}
+        wanted = {*map(Path, BWRAP_READ), *read_paths}
         for path in sorted(p for p in wanted if p.exists()):
             command += ["--ro-bind", str(path), str(path)]
     else:

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from attestation.carried import collateral_json
 from attestation.evidence import evidence_list
 from gateway.errors import Fault, Refusal
 from gateway.intake import check_headers, read_small
@@ -46,17 +47,18 @@ def keys_routes(gateway: Gateway) -> APIRouter:
     @router.get("/v1/keys/{bh}", response_class=Response)
     async def get_binding(bh: str) -> Response:
         """What one listed worker presented, our logged verdict on it, and what dates its beacon."""
-        epoch = gateway.registry.epoch(_binding_hash(bh))
+        epoch = gateway.registry.epoch(binding_hash(bh))
         if epoch is None:
             raise Refusal(Fault.NOT_FOUND, "no admitted binding has this hash")
-        named = epoch.appraised.binding.beacon
+        named, posture = epoch.appraised.binding.beacon, epoch.presented.posture
         verdict, beacon = await gateway.ledger.dated(epoch.verdict.index, named)
         return JSONResponse(
             {
                 "binding": b64u(epoch.appraised.binding.raw),
-                "evidence": [item.to_json() for item in epoch.evidence],
-                "posture": None if epoch.posture is None else b64u(epoch.posture),
+                "evidence": [item.to_json() for item in epoch.presented.evidence],
+                "posture": None if posture is None else b64u(posture),
                 "inclusion": verdict.to_json(),
+                "collateral": collateral_json(epoch.collateral),
                 "beacon": None if beacon is None else beacon.to_json(),
             },
             headers=_FRESH,
@@ -81,7 +83,12 @@ def keys_routes(gateway: Gateway) -> APIRouter:
     return router
 
 
-def _binding_hash(text: str) -> bytes:
+def binding_hash(text: str) -> bytes:
+    """The binding hash in a path.
+
+    Raises:
+        Refusal: not 32 bytes in base64url.
+    """
     try:
         return unb64u(text, 32)
     except MalformedError as error:

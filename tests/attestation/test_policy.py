@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from simulators.tee import SoftwareTee
 from simulators.tpm import TpmTee
 
-from attestation.policy import SoftwareRule, TpmRule, parse_policy
+from attestation.policy import parse_policy
+from attestation.rules.software import SoftwareRule
+from attestation.rules.tpm import TpmRule
 from wire.errors import PolicyError
+from wire.canonical import encode
 from wire.ids import b64u, sha256_tag
 
 TAG = sha256_tag(b"x")
@@ -74,7 +77,8 @@ def test_a_full_policy_says_what_it_says() -> None:
     assert (policy.beacon_max_age_s, policy.directory_max_age_s, policy.require_beacon) == (
         60, 90, True,
     )  # fmt: skip
-    assert policy.digest == sha256_tag(json.dumps(FULL).encode())
+    assert policy.digest == sha256_tag(encode(FULL))
+    assert parse_policy(json.dumps(FULL, indent=3).encode()).digest == policy.digest
 
 
 def test_what_a_minimal_policy_leaves_out_is_denied() -> None:

@@ -18,7 +18,6 @@ from evidence.directory import (
     WorkerEntry,
     build_snapshot,
     directory_document,
-    pae,
     peek_head,
     sign_snapshot,
     snapshot_event,
@@ -26,6 +25,7 @@ from evidence.directory import (
 )
 from evidence.events import DIRECTORY_SNAPSHOT
 from wire.canonical import encode, parse_strict
+from wire.dsse import pae
 from wire.errors import (
     DirectoryError,
     ForkError,

@@ -4,6 +4,7 @@ import json
 import py_compile
 import subprocess
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -162,20 +163,37 @@ def test_each_input_changes_its_part_and_the_whole(small, model):
         "model",
         "args",
         "config",
+        "env",
+        "system",
     }
 
-    def changed(*arguments: object) -> set[str]:
-        other, found = measure(small, *arguments)  # type: ignore[arg-type]
+    def changed(*arguments: object, **named: object) -> set[str]:
+        other, found = measure(small, *arguments, **named)  # type: ignore[arg-type]
         assert other != whole
         return {name for name in parts if parts[name] != found[name]}
 
     assert changed(model, ["serve", "--debug"], b"{}") == {"args"}
     assert changed(model, ["serve"], b'{"x":1}') == {"config"}
+    assert changed(model, ["serve"], b"{}", env={"LD_PRELOAD": "x"}) == {"env"}
     (small.parts["site"] / "new.py").write_text("")
     assert changed(model, ["serve"], b"{}") == {"site"}
     (small.parts["site"] / "new.py").unlink()
     (model / "config.json").write_text("[]")
     assert changed(model, ["serve"], b"{}") == {"model"}
+
+
+def test_the_systems_libraries_are_those_the_staged_files_ask_for(small):
+    assert {"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2", "libgcc_s.so.1"} <= set(small.system)
+    assert not {"libX11.so.6", "libtcl8.6.so", "libreadline.so.8"} & set(small.system)
+    assert all(path.is_file() and not path.is_symlink() for path in small.system.values())
+
+
+def test_another_library_of_the_system_changes_the_measurement(small, model, tmp_path):
+    other = tmp_path / "libc.so.6"
+    other.write_bytes(small.system["libc.so.6"].read_bytes() + b"\0")
+    patched = replace(small, system={**small.system, "libc.so.6": other})
+    before, after = (measure(root, model, [], b"")[1] for root in (small, patched))
+    assert {name for name in before if before[name] != after[name]} == {"system"}
 
 
 def test_arguments_cannot_be_shifted_into_one_another(small, model):

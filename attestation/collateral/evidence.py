@@ -1,0 +1,47 @@
+"""Collateral for evidence as it is sent: open it, ask its scheme, resolve."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from attestation.formats.container import parse_container
+from attestation.schemes import SCHEMES
+from wire.errors import MalformedError
+
+from .resolve import Resolved, resolve
+
+if TYPE_CHECKING:
+    from attestation.evidence import Evidence
+
+    from .fetcher import Fetcher
+    from .store import Store
+    from .vendors import Vendors
+
+
+def resolve_evidence(
+    item: Evidence, store: Store, vendors: Vendors, fetcher: Fetcher | None, now: int
+) -> Resolved:
+    """What an examination of this evidence will ask for; nothing for kinds that ask nothing.
+
+    Args:
+        item: evidence as received; what does not parse asks nothing, and appraisal refuses it.
+        store: the cache.
+        vendors: how to ask and what to check.
+        fetcher: the network, or None to work offline.
+        now: Unix seconds.
+
+    Raises:
+        ConfigError: the cache cannot be used.
+    """
+    scheme = SCHEMES.get(item.kind)
+    if scheme is None:
+        return _NOTHING
+    try:
+        roles = parse_container(item.body, *scheme.evidence).roles
+    except MalformedError:
+        return _NOTHING
+    return resolve(scheme.needs(roles), store, vendors, fetcher, now)
+
+
+_NOTHING = Resolved(MappingProxyType({}), (), complete=True, expires=None)

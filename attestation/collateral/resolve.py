@@ -1,0 +1,152 @@
+"""From what a scheme needs to the bytes its examination takes.
+
+For each need, in order:
+ 1. its source and key are of a closed form;
+ 2. every stored entry it rests on is in the cache and in force; otherwise
+ 3. it is fetched, by one caller at a time, checked, and kept; offline, nothing is fetched.
+
+An entry past its end never counts, whatever the reason why there is no newer one: revocation that
+cannot be checked is not passed over. What is missing is said with a reason.
+
+Reason codes: `collateral_missing` (nobody may fetch it), `collateral_expired`,
+`collateral_unavailable` (the service gave no answer), `collateral_malformed`,
+`collateral_rollback`, and those of the sources' checks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from attestation.result import Reason
+from wire.errors import AttestationError, ConfigError, MalformedError, UnavailableError
+
+from .key import CollateralKey
+from .view import compose, rests_on
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from attestation.scheme import Need
+
+    from .entry import Entry, Piece
+    from .fetcher import Fetcher
+    from .store import Store
+    from .vendors import Vendors
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Collateral for one examination.
+
+    Attributes:
+        roles: role to bytes: `Question.collateral`.
+        missing: why a role is not there, required or not; `step` is "collateral <role>".
+        complete: whether every required role is there.
+        expires: first second at which one of the entries ends; None if there are none.
+    """
+
+    roles: Mapping[str, bytes]
+    missing: tuple[Reason, ...]
+    complete: bool
+    expires: int | None
+
+
+def resolve(
+    needs: Iterable[Need], store: Store, vendors: Vendors, fetcher: Fetcher | None, now: int
+) -> Resolved:
+    """Bytes for every need that can be had.
+
+    Args:
+        needs: what the scheme asked for.
+        store: the cache.
+        vendors: how to ask and what to check.
+        fetcher: the network, or None to work offline.
+        now: Unix seconds.
+
+    Raises:
+        ConfigError: the cache cannot be used. What vendors do is never an error here.
+    """
+    roles: dict[str, bytes] = {}
+    missing: list[Reason] = []
+    complete = True
+    ends: list[int] = []
+    for need in needs:
+        try:
+            key = CollateralKey(need.source, need.key)  # step 1
+            entries = [
+                obtain(stored, store, vendors, fetcher, now) for stored in rests_on(key)
+            ]  # steps 2 and 3
+            pieces: dict[CollateralKey, Piece] = {entry.key: entry.piece for entry in entries}
+            roles[need.role] = compose(key, pieces)
+            ends += [entry.expires for entry in entries]
+        except (AttestationError, MalformedError, UnavailableError) as refusal:
+            complete = complete and not need.required
+            missing.append(Reason(_code(refusal), refusal.message, f"collateral {need.role}"))
+    return Resolved(MappingProxyType(roles), tuple(missing), complete, min(ends) if ends else None)
+
+
+def obtain(
+    key: CollateralKey, store: Store, vendors: Vendors, fetcher: Fetcher | None, now: int
+) -> Entry:
+    """The entry of one stored key, in force (steps 2 and 3).
+
+    Raises:
+        AttestationError: there is none, or it is refused.
+        MalformedError: what came does not follow its format.
+        UnavailableError: the service gave no answer.
+        ConfigError: the cache cannot be used.
+    """
+    if fetcher is None:
+        found = store.get(key, now)
+        if found is not None and found.expires > now:
+            return found
+        raise _absent(key, found, now)
+    found = _in_force(key, store, now)
+    if found is not None:
+        return found
+    with store.exclusive(key):
+        # Whoever held the lock before may have fetched it.
+        found = _in_force(key, store, now)
+        if found is not None:
+            return found
+        try:
+            entry = vendors.fetch(key, fetcher, now)
+        except ConfigError as refusal:
+            # No address for it: a verdict about this need, not about the cache.
+            raise AttestationError(
+                refusal.message, reasons=("collateral_missing",), hint=refusal.hint
+            ) from refusal
+        store.put(entry, now)
+        return entry
+
+
+def _in_force(key: CollateralKey, store: Store, now: int) -> Entry | None:
+    try:
+        found = store.get(key, now)
+    except AttestationError:
+        return None  # an older one than was seen: a newer may be had
+    return found if found is not None and found.expires > now else None
+
+
+def _absent(key: CollateralKey, found: Entry | None, now: int) -> AttestationError:
+    if found is None:
+        return AttestationError(
+            f"collateral {key.kind}: found none in the cache, and this works offline",
+            reasons=("collateral_missing",),
+            hint="fetch it, or import a bundle that has it",
+        )
+    return AttestationError(
+        f"collateral {key.kind}: it ended {now - found.expires} s ago, and this works offline",
+        reasons=("collateral_expired",),
+        hint="fetch it again, or import a newer bundle",
+    )
+
+
+def _code(refusal: AttestationError | MalformedError | UnavailableError) -> str:
+    if isinstance(refusal, AttestationError):
+        return (refusal.reasons or (refusal.code,))[0]
+    if isinstance(refusal, UnavailableError):
+        return "collateral_unavailable"
+    return "collateral_malformed"

@@ -1,0 +1,216 @@
+"""The disk cache: one file an entry, shared by processes, safe against kill -9 and mix-ups.
+
+- A file is named by the SHA-256 of its key, states the key inside, and carries a digest over all of
+  it. One that is damaged, or that states another key, is a miss, and the next fetch replaces it.
+- Files are 0600 in folders of 0700, written beside and renamed: a reader sees the old or the new.
+- For numbered statements (TCB evaluation numbers, CRL numbers) the highest number ever accepted is
+  remembered apart from the entries and survives their eviction. A lower one is refused with
+  `collateral_rollback`: it is genuine and in force, yet hides what has come to light since.
+- `exclusive` lets one caller at a time fetch a key; the others then find what it stored.
+
+The cache is no trust anchor: who may write its folder can at most put back what vendors signed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from wire.canonical import encode, parse_evj1
+from wire.errors import AttestationError, ConfigError, MalformedError
+
+from .entry import MIB, RECORD_MAX, decode_entry, encode_entry
+from .key import KEY_MAX, parse_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .entry import Entry
+    from .key import CollateralKey
+
+SIZE_MAX: Final = 256 * MIB  # of all entries: a fleet of thousands of chips takes a few MiB
+SIZE_MIN: Final = 2 * RECORD_MAX  # below it the entry just written could not stay
+MARK_MAX: Final = 1024
+STRIPES: Final = 64  # lock files; two keys that share one wait for each other, no more
+ABANDONED_S: Final = 600  # a half-written file that old belongs to a process that is gone
+_NEW: Final = ".new-"
+_HINT: Final = "choose a folder that this user may write"
+
+
+class Store:
+    """A folder of entries.
+
+    Args:
+        root: made on the first write.
+        size_max: bytes after which the oldest entries are deleted.
+    """
+
+    def __init__(self, root: Path, size_max: int = SIZE_MAX) -> None:
+        if size_max < SIZE_MIN:
+            raise ConfigError(f"collateral cache: expected a size of at least {SIZE_MIN} bytes")
+        self.root = root
+        self._size_max = size_max
+
+    def get(self, key: CollateralKey, now: int) -> Entry | None:
+        """The entry of this key, expired or not; None if there is none that can be used.
+
+        Raises:
+            AttestationError: `collateral_rollback`: an older one than was seen before.
+            ConfigError: the folder or the memory of numbers cannot be read.
+        """
+        raw = _read(self._entry(key), RECORD_MAX)
+        if raw is None:
+            return None
+        try:
+            entry = decode_entry(raw, key, now)
+        except MalformedError:
+            return None
+        self._check_mark(entry)
+        return entry
+
+    def put(self, entry: Entry, now: int) -> None:
+        """Keep an entry that was admitted, and remember its number.
+
+        Raises:
+            AttestationError: `collateral_rollback`: nothing is kept.
+            ConfigError: the folder cannot be written.
+        """
+        data = encode_entry(entry)
+        try:
+            for folder in (self.root, *(self.root / name for name in ("entries", "seen", "locks"))):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._locked("store"):
+                mark = self._check_mark(entry)
+                if entry.sequence is not None and entry.sequence != mark:
+                    record = {"v": 1, "key": str(entry.key), "sequence": entry.sequence}
+                    # Before the entry: killed in between, the cache knows too much, not too little.
+                    _write(self._mark(entry.key), encode(record))
+                _write(self._entry(entry.key), data)
+                self._evict(self._entry(entry.key), now)
+        except OSError as cause:
+            raise _unusable(self.root, cause) from cause
+
+    def entries(self, now: int) -> Iterator[Entry]:
+        """Every usable entry, ordered by key; damaged and foreign files are passed over."""
+        found = []
+        for path in sorted((self.root / "entries").glob("*.json")):
+            raw = _read(path, RECORD_MAX)
+            try:
+                stated = parse_evj1(raw or b"", RECORD_MAX).get("key")
+                if not isinstance(stated, str) or len(stated) > KEY_MAX:
+                    continue
+                key = parse_key(stated)
+                if path == self._entry(key):
+                    found.append(decode_entry(raw or b"", key, now))
+            except MalformedError:
+                continue
+        yield from sorted(found, key=lambda entry: entry.key)
+
+    @contextlib.contextmanager
+    def exclusive(self, key: CollateralKey) -> Iterator[None]:
+        """While one holder of a key's lock is inside, others wait, in all processes.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        stripe = int.from_bytes(sha256(str(key).encode()).digest()[:2], "big") % STRIPES
+        with contextlib.ExitStack() as stack:
+            try:
+                (self.root / "locks").mkdir(mode=0o700, parents=True, exist_ok=True)
+                stack.enter_context(self._locked(f"{stripe:02}"))
+            except OSError as cause:
+                raise _unusable(self.root, cause) from cause
+            yield
+
+    def _check_mark(self, entry: Entry) -> int | None:
+        """The highest number accepted under the entry's key, which it must not fall below."""
+        raw = _read(self._mark(entry.key), MARK_MAX)
+        if raw is None:
+            return None
+        match _object(raw):
+            case {"v": 1, "key": str(key), "sequence": int(seen)} if key == str(entry.key):
+                if entry.sequence is None or entry.sequence < seen:
+                    raise AttestationError(
+                        f"collateral {entry.key.kind}: found number {entry.sequence}, "
+                        f"expected at least {seen}, which was seen before",
+                        reasons=("collateral_rollback",),
+                        hint="the service, or the bundle, gives out old collateral: use a newer",
+                    )
+                return seen
+        # Forgetting silently is exactly what a rollback needs.
+        raise ConfigError(
+            f"collateral cache {self._mark(entry.key)}: found no record of this key",
+            hint="restore the file, or delete it to accept collateral as it is shown now",
+        )
+
+    def _evict(self, keep: Path, now: int) -> None:
+        files = []
+        for path in (self.root / "entries").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found = path.stat()
+                if path.name.startswith(_NEW):
+                    if found.st_mtime < now - ABANDONED_S:
+                        path.unlink()
+                elif path != keep:
+                    files.append((found.st_mtime, found.st_size, path))
+        total = keep.stat().st_size + sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total <= self._size_max:
+                return
+            path.unlink(missing_ok=True)
+            total -= size
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        lock = os.open(self.root / "locks" / f"{name}.lock", flags, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _entry(self, key: CollateralKey) -> Path:
+        return self.root / "entries" / f"{sha256(str(key).encode()).hexdigest()}.json"
+
+    def _mark(self, key: CollateralKey) -> Path:
+        return self.root / "seen" / f"{sha256(str(key).encode()).hexdigest()}.json"
+
+
+def _object(raw: bytes) -> object:
+    try:
+        return parse_evj1(raw, MARK_MAX)
+    except MalformedError:
+        return None
+
+
+def _read(path: Path, limit: int) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(limit + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as cause:
+        raise _unusable(path, cause) from cause
+
+
+def _write(path: Path, data: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_NEW)  # mode 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _unusable(path: Path, cause: OSError) -> ConfigError:
+    return ConfigError(f"collateral cache {path}: {cause.strerror}", hint=_HINT)

@@ -1,0 +1,139 @@
+"""The `aws-nitro-document` attester: the measurement in PCR 16, documents from the NSM.
+
+    1 describe  PCR 16: unlocked and zero (a fresh enclave), or already this measurement's value
+                (the launcher started again); anything else is somebody else's
+    2 extend    once, only from zero
+    3 lock      so that nothing can follow
+    4 describe  again: locked, and exactly the value
+    5 document  with the binding's 32-byte report as nonce
+
+A call that failed on the way may or may not have reached the module, so nothing is repeated
+blindly: after a failure the register is described again and its state decides.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from attestation.binding import report32
+from attestation.evidence import Evidence
+from attestation.formats.container import encode_container
+from attestation.measurement import digest_bytes
+from attestation.registers import NITRO_PCR, nitro_pcr_event, nitro_pcr_value
+from wire.errors import ConfigError, UnavailableError
+
+from .nsm import Nsm, NsmError
+from .run_parts import RunParts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+KIND: Final = "aws-nitro-document"
+PCR_LEN: Final = 48
+DOCUMENT_MAX: Final = 0x3000  # it came in one response
+ATTEMPTS: Final = 4  # extend, lock, and one failure of each
+
+
+class NitroAttester:
+    """Makes `aws-nitro-document` evidence in a Nitro enclave.
+
+    Args:
+        nsm: the module; closed with the attester.
+    """
+
+    kind = KIND
+    trust = "hardware"
+
+    def __init__(self, nsm: Nsm | None = None) -> None:
+        self._nsm = Nsm() if nsm is None else nsm
+        self._run = RunParts()
+
+    def measure(self, parts: Mapping[str, str]) -> str:
+        """Put the measurement of `parts` into PCR 16 and lock it; returns the measurement.
+
+        Raises:
+            ConfigError: the register holds something else: the enclave must be started again.
+            UnavailableError: the module does not answer.
+            RuntimeError: called again with other parts.
+        """
+        tag = self._run.take(parts)
+        measurement = digest_bytes(tag)
+        wanted = nitro_pcr_value(measurement)
+        failure: UnavailableError | None = None
+        for _ in range(ATTEMPTS):
+            # 1 and 4
+            value, locked = self._describe()
+            if value == wanted and locked:
+                return tag
+            if value not in (wanted, bytes(PCR_LEN)) or locked:
+                raise ConfigError(
+                    f"PCR {NITRO_PCR}: found {'a locked' if locked else 'another'} value, "
+                    "expected zeros or this worker's measurement",
+                    hint="A register only grows. Start the enclave again for another worker.",
+                )
+            try:
+                if value == wanted:
+                    # 3
+                    self._nsm.ask("LockPCR", {"index": NITRO_PCR})
+                else:
+                    # 2
+                    event = nitro_pcr_event(measurement)
+                    self._nsm.ask("ExtendPCR", {"index": NITRO_PCR, "data": event})
+            except UnavailableError as error:
+                failure = error
+        raise UnavailableError(
+            f"PCR {NITRO_PCR}: could not be extended and locked in {ATTEMPTS} steps"
+        ) from failure
+
+    def attest(self, binding_raw: bytes, now_ms: int) -> Evidence:
+        """A fresh document for one binding.
+
+        Args:
+            binding_raw: the binding's bytes.
+            now_ms: unused; the module puts its own time in. Here so that attesters are alike.
+
+        Raises:
+            RuntimeError: `measure` was not called.
+            UnavailableError: the module does not answer.
+        """
+        del now_ms
+        parts = self._run.known()
+        # 5
+        fields = {"user_data": None, "nonce": report32(binding_raw), "public_key": None}
+        document = self._nsm.ask("Attestation", fields).get("document")
+        if not isinstance(document, bytes) or not 0 < len(document) <= DOCUMENT_MAX:
+            raise UnavailableError("NSM Attestation: found no document in the answer")
+        return Evidence(KIND, encode_container({"document": document}, parts))
+
+    def activate(self, credential: object) -> dict[str, str]:
+        """Refused: there is no TPM whose keys could be linked.
+
+        Raises:
+            UnavailableError: always.
+        """
+        del credential
+        raise UnavailableError(f"activation: {KIND} evidence has no TPM, expected kind tpm2")
+
+    def trust_anchor(self) -> str:
+        """Nothing to list: a policy's rule for this kind pins AWS's root by itself."""
+        return "vendor"
+
+    def close(self) -> None:
+        """Close the module."""
+        self._nsm.close()
+
+    def _describe(self) -> tuple[bytes, bool]:
+        try:
+            found = self._nsm.ask("DescribePCR", {"index": NITRO_PCR})
+        except NsmError as error:
+            if error.nsm_code == "InvalidIndex":
+                raise UnavailableError(
+                    f"PCR {NITRO_PCR}: found a module without it, expected 32 registers"
+                ) from error
+            raise
+        value, locked = found.get("data"), found.get("lock")
+        if not isinstance(value, bytes) or len(value) != PCR_LEN or not isinstance(locked, bool):
+            raise UnavailableError(
+                f"PCR {NITRO_PCR}: found no value of {PCR_LEN} bytes and lock in the answer"
+            )
+        return value, locked

@@ -1,0 +1,178 @@
+"""The index: which samples there are and what is expected of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from wire.canonical import parse_strict
+from wire.errors import MalformedError
+from wire.excerpt import json_kind, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA: Final = "attestation-vectors/1"
+INDEX_MAX: Final = 64 * 1024 * 1024  # claims of long event logs make a long index
+DEPTH_MAX: Final = 24
+_VERDICTS: Final = ("accept", "reject", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample.
+
+    Attributes:
+        id, kind: its name and evidence kind.
+        files: role to path, relative to the index.
+        digests: path to SHA-256 in hex, where the index gives them.
+        at: Unix seconds the verdict holds for; None when time plays no part.
+        inputs: what the relying party brings.
+        authentic: expected; None for a format without that notion.
+        strict: "accept", "reject" or None.
+        reasons: codes, at least one of which must be reported where it is rejected.
+        claims: values that must be returned.
+    """
+
+    id: str
+    kind: str
+    files: Mapping[str, str]
+    digests: Mapping[str, str]
+    at: int | None
+    inputs: Mapping[str, Any]
+    authentic: bool | None
+    strict: str | None
+    reasons: tuple[str, ...]
+    claims: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A parsed index.
+
+    Attributes:
+        strict_policy: area ("intel", "amd", …) to the sentences of the strict policy.
+        roots: SHA-256 fingerprints (32 bytes) of the anchors the index lists. Only kinds without a
+            vendor root of ours (a TPM's maker) take their anchors from here.
+        samples: in file order.
+    """
+
+    strict_policy: Mapping[str, tuple[str, ...]]
+    roots: frozenset[bytes]
+    samples: tuple[Sample, ...]
+
+
+def parse_index(raw: bytes) -> Index:
+    """The index in `raw`.
+
+    Raises:
+        MalformedError: not JSON of this schema; the sentence says what was found and expected.
+    """
+    doc = parse_strict(raw, max_depth=DEPTH_MAX, max_bytes=INDEX_MAX)
+    if not isinstance(doc, dict):
+        raise MalformedError(f"index: found {json_kind(doc)}, expected an object")
+    if doc.get("schema") != SCHEMA:
+        raise MalformedError(
+            f'index: found schema {_found(doc.get("schema"))}, expected "{SCHEMA}"'
+        )
+    vectors = doc.get("vectors")
+    if not isinstance(vectors, list) or not vectors:
+        raise MalformedError('index: expected a non-empty array "vectors"')
+    samples = tuple(_sample(item, number) for number, item in enumerate(vectors))
+    if len({sample.id for sample in samples}) != len(samples):
+        raise MalformedError("index: found an id twice, expected distinct ids")
+    return Index(_policy(doc.get("strict_policy", {})), _roots(doc.get("roots", {})), samples)
+
+
+def _policy(obj: object) -> Mapping[str, tuple[str, ...]]:
+    areas = _object(obj, "index.strict_policy")
+    for name, sentences in areas.items():
+        if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
+            raise MalformedError(f"index.strict_policy.{name}: expected an array of sentences")
+    return MappingProxyType({name: tuple(sentences) for name, sentences in areas.items()})
+
+
+def _roots(obj: object) -> frozenset[bytes]:
+    found = set()
+    for name, entry in _object(obj, "index.roots").items():
+        text = _object(entry, f"index.roots.{name}").get("sha256_der")
+        found.add(_hex(text, f"index.roots.{name}.sha256_der", 32))
+    return frozenset(found)
+
+
+def _sample(item: object, number: int) -> Sample:
+    where = f"index.vectors[{number}]"
+    obj = _object(item, where)
+    name, kind = obj.get("id"), obj.get("kind")
+    if not isinstance(name, str) or not name or not isinstance(kind, str):
+        raise MalformedError(f'{where}: expected texts "id" and "kind"')
+    where = f"sample {name}"
+    expected = _object(obj.get("expected"), f"{where}.expected")
+    for key in ("authentic", "strict"):
+        if key not in expected:
+            raise MalformedError(f'{where}.expected: key "{key}" is missing')
+    if expected["authentic"] not in (True, False, None) or expected["strict"] not in _VERDICTS:
+        raise MalformedError(
+            f"{where}.expected: found authentic {_found(expected['authentic'])} and strict "
+            f'{_found(expected["strict"])}, expected true|false|null and "accept"|"reject"|null'
+        )
+    return Sample(
+        id=name,
+        kind=kind,
+        files=_texts(obj.get("files"), f"{where}.files"),
+        digests=_texts(obj.get("sha256", {}), f"{where}.sha256"),
+        at=_time(obj.get("verify_at"), f"{where}.verify_at"),
+        inputs=_object(obj.get("inputs", {}), f"{where}.inputs"),
+        authentic=expected["authentic"],
+        strict=expected["strict"],
+        reasons=_codes(expected.get("reasons", []), f"{where}.expected.reasons"),
+        claims=_object(expected.get("claims", {}), f"{where}.expected.claims"),
+    )
+
+
+def _time(value: object, where: str) -> int | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value)
+            if moment.tzinfo is not None:
+                return int(moment.timestamp())
+    except ValueError:
+        pass
+    raise MalformedError(f'{where}: found {_found(value)}, expected "YYYY-MM-DDThh:mm:ssZ" or null')
+
+
+def _codes(value: object, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(code, str) for code in value):
+        raise MalformedError(f"{where}: expected an array of reason codes")
+    return tuple(value)
+
+
+def _texts(value: object, where: str) -> Mapping[str, str]:
+    texts = _object(value, where)
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise MalformedError(f"{where}: expected texts")
+    return texts
+
+
+def _object(value: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise MalformedError(f"{where}: found {json_kind(value)}, expected an object")
+    return value
+
+
+def _hex(value: object, where: str, size: int) -> bytes:
+    try:
+        data = bytes.fromhex(value) if isinstance(value, str) else b""
+    except ValueError:
+        data = b""
+    if len(data) != size:
+        raise MalformedError(f"{where}: found {_found(value)}, expected {size} bytes in hex")
+    return data
+
+
+def _found(value: object) -> str:
+    return shown(value) if isinstance(value, str) else json_kind(value)

@@ -1,0 +1,187 @@
+"""One sample through the schemes: examined, judged under the strict rule, compared.
+
+Steps:
+ 1. the sample's files become evidence and collateral by their roles; the kind's own pinned roots
+    are the anchors, and for kinds without any, the roots the index lists;
+ 2. examine: authentic or not;
+ 3. the sample's binding rule must hold; CPU evidence with GPU evidence beside it must name it;
+ 4. judge under the strict rule of the kind;
+ 5. compare verdicts, reasons and claims with what the index expects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from attestation.anchors import Anchors
+from attestation.examined import Examined, Question
+from attestation.ledger import Ledger
+from attestation.result import Reason
+from attestation.schemes import SCHEMES
+from wire.errors import MalformedError
+
+from .inputs import binding_rule, expected_of
+from .strict import strict_rule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from attestation.scheme import Scheme
+
+    from .index import Index, Sample
+
+# GPU evidence beside a CPU's is only as good as the CPU's word for it.
+_GPU_ROLES: Final = ("gpu_evidence", "gpu_evidence_list", "evidence_list", "gpu")
+_GPU_DIGEST: Final = ("gpu_evidence_hash", "gpu_evidence_digest", "gpu_evidence_sha256")
+_CPU_ROLES: Final = ("quote", "td_quote", "report", "hcl_report", "document")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a sample gave, next to what was expected.
+
+    Attributes:
+        id, kind: the sample's.
+        authentic: the verdict.
+        accepted: under the strict rule; None where the sample expects none.
+        reasons: every reason.
+        differing: claim path to (found, expected) where they differ.
+        ignored: file roles that this kind has no use for.
+        faults: sentences, one a difference from what the index expects; empty if it passed.
+    """
+
+    id: str
+    kind: str
+    authentic: bool | None
+    accepted: bool | None
+    reasons: tuple[Reason, ...]
+    differing: Mapping[str, tuple[Any, Any]]
+    ignored: tuple[str, ...]
+    faults: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything was as expected."""
+        return not self.faults
+
+
+def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Outcome:
+    """Run one sample.
+
+    Args:
+        sample: the sample.
+        index: the index it stands in.
+        read: the bytes of one of its files by path; raises `MalformedError` for a file that is
+            missing, too large, or not of the digest the index gives.
+    """
+    scheme = SCHEMES.get(sample.kind)
+    if scheme is None:
+        return _failed(sample, f"kind {sample.kind} is not known; known: {', '.join(SCHEMES)}")
+    try:
+        files = {role: read(path) for role, path in sample.files.items()}
+        examined, state = _verdict(sample, scheme, index, files)
+    except MalformedError as error:
+        return _failed(sample, error.message)
+    known = {*scheme.evidence[0], *scheme.evidence[1], *scheme.collateral}
+    reasons = (*examined.reasons, *state)
+    accepted = None if sample.strict is None else not reasons
+    differing = dict(_differences(sample.claims, examined.claims, ""))
+    return Outcome(
+        id=sample.id,
+        kind=sample.kind,
+        authentic=examined.authentic,
+        accepted=accepted,
+        reasons=reasons,
+        differing=differing,
+        ignored=tuple(sorted(set(files) - known)),
+        faults=tuple(_faults(sample, examined.authentic, accepted, reasons, differing)),
+    )
+
+
+def _verdict(
+    sample: Sample, scheme: Scheme, index: Index, files: Mapping[str, bytes]
+) -> tuple[Examined, tuple[Reason, ...]]:
+    evidence_roles = {*scheme.evidence[0], *scheme.evidence[1]}
+    question = Question(  # 1
+        evidence={role: files[role] for role in files if role in evidence_roles},
+        collateral={role: files[role] for role in files if role in scheme.collateral},
+        anchors=scheme.anchors if scheme.anchors.pins else Anchors(index.roots),
+        expected=expected_of(sample),
+        now=0 if sample.at is None else sample.at,
+    )
+    examined = scheme.examine(question)  # 2
+    gpu = next((files[role] for role in _GPU_ROLES if role in files), None)
+    named = {} if gpu is None else dict.fromkeys(_GPU_DIGEST, hashlib.sha256(gpu).digest())
+    rule = binding_rule(sample, named)
+    if rule is not None and not rule.holds(examined.claims):  # 3
+        # Whatever the rule hashes, what is missing is the relying party's word in the evidence.
+        examined = _refuted(examined, "nonce_mismatch", f"{rule.field}: the binding rule fails")
+    ledger = Ledger()
+    if examined.facts is not None:
+        scheme.judge(ledger, examined.facts, strict_rule(scheme), question.now)  # 4
+    state = tuple(ledger.reasons)
+    if any(check.ok is None for check in ledger.checks) and not state:
+        state = (Reason("check_not_run", "a step did not run, expected every step to pass"),)
+    both = gpu is not None and any(role in files for role in _CPU_ROLES)
+    if both and not (rule is not None and rule.gpu):
+        detail = "the CPU's evidence names no GPU evidence, expected it in what it signs"
+        state = (*state, Reason("gpu_not_bound_to_cpu", detail))
+    return examined, state
+
+
+def _refuted(examined: Examined, code: str, detail: str) -> Examined:
+    reasons = (*examined.reasons, Reason(code, detail))
+    return replace(examined, authentic=False, reasons=reasons, bound=False)
+
+
+def _faults(  # 5
+    sample: Sample,
+    authentic: bool | None,
+    accepted: bool | None,
+    reasons: tuple[Reason, ...],
+    differing: Mapping[str, tuple[Any, Any]],
+) -> list[str]:
+    faults = []
+    if authentic is not sample.authentic:
+        faults.append(f"authentic: found {authentic}, expected {sample.authentic}")
+    if sample.strict is not None and accepted is not (sample.strict == "accept"):
+        found = "accept" if accepted else "reject"
+        faults.append(f"strict: found {found}, expected {sample.strict}")
+    codes = {reason.code for reason in reasons}
+    if sample.reasons and codes.isdisjoint(sample.reasons):
+        found = ", ".join(sorted(codes)) or "none"
+        faults.append(f"reasons: found {found}, expected one of {', '.join(sample.reasons)}")
+    if differing:
+        faults.append(f"claims: {len(differing)} differ: {', '.join(sorted(differing)[:3])}")
+    return faults
+
+
+def _differences(expected: object, found: object, path: str) -> list[tuple[str, tuple[Any, Any]]]:
+    """Where `found` lacks what `expected` has; objects are compared member by member."""
+    if isinstance(expected, dict):
+        if not hasattr(found, "get"):
+            return [(path or "claims", (found, expected))]
+        return [
+            entry
+            for key, value in expected.items()
+            for entry in _differences(value, found.get(key, ABSENT), f"{path}.{key}".lstrip("."))
+        ]
+    if isinstance(expected, list):
+        if not isinstance(found, list | tuple) or len(found) != len(expected):
+            return [(path, (found, expected))]
+        return [
+            entry
+            for place, (value, other) in enumerate(zip(expected, found, strict=True))
+            for entry in _differences(value, other, f"{path}[{place}]")
+        ]
+    same = type(expected) is type(found) and expected == found
+    return [] if same else [(path, (found, expected))]
+
+
+def _failed(sample: Sample, fault: str) -> Outcome:
+    return Outcome(sample.id, sample.kind, None, None, (), {}, (), (fault,))
+
+
+ABSENT: Final = "(absent)"

@@ -1,0 +1,81 @@
+"""Certificates as vendors hand them out: DER, or PEM with one or several. Parse only.
+
+Strict: nothing but white space between the blocks, one label, canonical base64, bounded counts and
+lengths. What is in the DER is for `verify.x509` to read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Final
+
+from wire.errors import MalformedError
+
+CERTIFICATE_MAX: Final = 16 * 1024  # vendors' are 1 to 3 KiB
+CERTIFICATES_MAX: Final = 8  # the longest vendor chain has five
+TEXT_MAX: Final = CERTIFICATES_MAX * CERTIFICATE_MAX * 3 // 2
+
+_SEQUENCE: Final = 0x30
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+_END: Final = b"-----END CERTIFICATE-----"
+_SPACE = re.compile(rb"[ \t\r\n]+")
+
+
+def certificates(raw: bytes, where: str, limit: int = CERTIFICATES_MAX) -> tuple[bytes, ...]:
+    """The certificates in `raw`, DER each, in their order.
+
+    Args:
+        raw: one certificate in DER, or PEM text with LF or CRLF.
+        where: what it is, for the error sentence.
+        limit: how many may be there; at least one must.
+
+    Raises:
+        MalformedError: neither DER nor PEM, too many, too long, or anything between the blocks.
+    """
+    if raw[:1] == bytes([_SEQUENCE]):
+        return (_bounded(raw, where),)
+    if len(raw) > TEXT_MAX:
+        raise MalformedError(f"{where}: found {len(raw)} bytes, expected at most {TEXT_MAX}")
+    found: list[bytes] = []
+    rest = raw.strip()
+    while rest:
+        if len(found) == limit:
+            raise MalformedError(f"{where}: found more than {limit} certificates")
+        end = rest.find(_END)
+        if not rest.startswith(_BEGIN) or end < 0:
+            raise MalformedError(f"{where}: expected certificates in DER or PEM and nothing else")
+        found.append(_bounded(_decode(rest[len(_BEGIN) : end], where), where))
+        rest = rest[end + len(_END) :].lstrip()
+    if not found:
+        raise MalformedError(f"{where}: found no certificate, expected DER or PEM")
+    return tuple(found)
+
+
+def certificate(raw: bytes, where: str) -> bytes:
+    """The one certificate in `raw`, DER.
+
+    Raises:
+        MalformedError: as `certificates`, or more than one.
+    """
+    return certificates(raw, where, 1)[0]
+
+
+def _decode(body: bytes, where: str) -> bytes:
+    text = _SPACE.sub(b"", body)
+    try:
+        der = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise MalformedError(f"{where}: expected base64 in PEM") from None
+    if base64.b64encode(der) != text:  # unused bits set: two texts for one certificate
+        raise MalformedError(f"{where}: expected canonical base64 in PEM")
+    return der
+
+
+def _bounded(der: bytes, where: str) -> bytes:
+    if not der or len(der) > CERTIFICATE_MAX:
+        raise MalformedError(
+            f"{where}: found {len(der)} bytes, expected a certificate of at most {CERTIFICATE_MAX}"
+        )
+    return der

@@ -1,0 +1,62 @@
+"""Members that rules of several kinds share: posture demands, measurements, roots."""
+
+from __future__ import annotations
+
+import hashlib
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from attestation.members import Members
+from attestation.posture import FIELDS_MAX, STATES
+from attestation.verify.x509 import load_certificate
+from wire.errors import AttestationError, PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROOTS_MAX: Final = 16
+ROOT_PEM_MAX: Final = 8192
+MEASUREMENTS_MAX: Final = 256
+
+
+def measurements(members: Members) -> frozenset[str]:
+    """The accepted worker measurements, "sha256:" tags; at least one."""
+    return frozenset(members.digests("measurements", MEASUREMENTS_MAX, 1))
+
+
+def roots(members: Members) -> tuple[bytes, ...]:
+    """The policy's own trust anchors, DER."""
+    return tuple(_root(members, root) for root in members.array("roots", ROOTS_MAX, 1))
+
+
+def fingerprints(certificates: tuple[bytes, ...]) -> frozenset[bytes]:
+    """SHA-256 of each certificate's DER."""
+    return frozenset(hashlib.sha256(der).digest() for der in certificates)
+
+
+def posture(members: Members) -> Mapping[str, str]:
+    """Control name to the weakest state accepted; empty when the rule demands none."""
+    obj = members.value("posture") if "posture" in members else {}
+    if not isinstance(obj, dict) or len(obj) > FIELDS_MAX:
+        raise members.fail("posture", f"an object of at most {FIELDS_MAX} controls")
+    demands = Members(obj, "policy.accept.posture", optional=tuple(obj), error=PolicyError)
+    for name, state in obj.items():
+        if state not in STATES[:2]:  # demanding "refused" would demand nothing
+            raise demands.fail(name, " or ".join(STATES[:2]))
+    return MappingProxyType(dict(obj))
+
+
+def _root(members: Members, root: object) -> bytes:
+    if isinstance(root, str) and len(root) <= ROOT_PEM_MAX:
+        try:
+            found = x509.load_pem_x509_certificates(root.encode("ascii"))
+            if len(found) == 1:
+                der = found[0].public_bytes(Encoding.DER)
+                load_certificate(der)
+                return der
+        except (ValueError, x509.InvalidVersion, AttestationError):
+            pass
+    raise members.fail("roots", "PEM texts of one certificate each")

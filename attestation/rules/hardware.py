@@ -1,0 +1,106 @@
+"""The rule for evidence of a vendor's hardware: what every kind shares, and the kind's demands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from attestation.anchors import NONE, Anchors
+from attestation.members import Members
+from wire.errors import PolicyError
+
+from .demands import fingerprints, measurements, posture, roots
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from attestation.scheme import Scheme
+
+GPU_KIND: Final = "nvidia-gpu-spdm-list"
+_SHARED_REQUIRED = ("kind", "measurements")
+_SHARED_OPTIONAL = ("posture", "roots", "gpu")
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareRule:
+    """Accepts one kind of hardware evidence.
+
+    Attributes:
+        kind: evidence kind.
+        measurements: accepted worker measurements, "sha256:" tags.
+        posture: control name to the weakest state accepted.
+        anchors: the vendor's pinned roots, or the policy's own (then its verdict says so).
+        demands: what the kind's `judge` demands of the state.
+        gpu: demands on the GPUs behind the same binding; None demands none.
+        gpu_anchors: roots for their evidence.
+    """
+
+    kind: str
+    measurements: frozenset[str]
+    posture: Mapping[str, str]
+    anchors: Anchors
+    demands: Any
+    gpu: Any = None
+    gpu_anchors: Anchors = NONE
+
+
+def parse(item: object, scheme: Scheme, gpu: Scheme) -> HardwareRule:
+    """The rule in an `accept` item.
+
+    Args:
+        item: the parsed JSON value.
+        scheme: the kind it names.
+        gpu: the scheme of accompanying GPU evidence.
+
+    Raises:
+        PolicyError: anything unknown, missing or of another type; a kind that cannot carry a
+            worker's measurement and so proves no worker.
+    """
+    if scheme.carries is None:
+        raise PolicyError(
+            f'policy.accept.kind: found "{scheme.kind}", which names no worker; '
+            "expected a kind that carries a measurement"
+        )
+    required, optional = scheme.rule_keys
+    members = Members(
+        item,
+        "policy.accept",
+        required=(*_SHARED_REQUIRED, *required),
+        optional=(*_SHARED_OPTIONAL, *optional),
+        error=PolicyError,
+    )
+    anchors = _anchors(members, scheme)
+    gpu_rule, gpu_anchors = _gpu(members, gpu)
+    return HardwareRule(
+        kind=scheme.kind,
+        measurements=measurements(members),
+        posture=posture(members),
+        anchors=anchors,
+        demands=scheme.rule(members),
+        gpu=gpu_rule,
+        gpu_anchors=gpu_anchors,
+    )
+
+
+def _anchors(members: Members, scheme: Scheme) -> Anchors:
+    if "roots" in members:
+        # Roots of a vendor's own are pinned in the code; any other judges a simulator, unless the
+        # kind has no vendor root at all (a TPM's maker is the policy's choice).
+        return Anchors(fingerprints(roots(members)), simulated=bool(scheme.anchors.pins))
+    if not scheme.anchors.pins:
+        raise members.fail("roots", "PEM texts of the roots trusted: this kind has no vendor's own")
+    return scheme.anchors
+
+
+def _gpu(members: Members, scheme: Scheme) -> tuple[Any, Anchors]:
+    if "gpu" not in members:
+        return None, NONE
+    required, optional = scheme.rule_keys
+    inner = Members(
+        members.value("gpu"),
+        "policy.accept.gpu",
+        required=required,
+        optional=("roots", *optional),
+        error=PolicyError,
+    )
+    return scheme.rule(inner), _anchors(inner, scheme)

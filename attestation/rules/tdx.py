@@ -1,0 +1,256 @@
+"""What a policy demands of an Intel TDX trust domain.
+
+    tcb, platform: as `rules.intel`
+    td: {debug: false, sept_ve_disable: true, migratable: false, pks: false, kl: false,
+         perfmon: false, attributes_eq: hex 8, xfam_allow_mask: hex 8,
+         service_td: "none" | [hex 48], mr_seam: [hex 48]}
+    image: "any" | {any_of: [{mr_td, rt_mr0, rt_mr1, rt_mr2: hex 48, and optionally rt_mr3,
+                              mr_config_id, mr_owner, mr_owner_config: hex 48}]}
+
+`image` must be stated. What is written for `td` is the default; `true` for migratable, pks, kl or
+perfmon allows it, `false` for sept_ve_disable does not demand it, and `debug` has one value.
+`attributes_eq` demands all 64 bits instead and cannot allow a debugger. Bytes are in the order they
+stand in the report.
+
+Steps after `rules.intel`'s t1 to t4:
+ 1. no debugger: no bit of the TD attributes' first byte is set;
+ 2. attributes: as demanded; a bit this version does not know is refused;
+ 3. XFAM: only extended features of the mask;
+ 4. service TD: none is bound, or one of those named;
+ 5. module: MRSEAM is one of those named;
+ 6. image: one whole set of the list equals the report's; MRTD is not all zero.
+
+Reason codes: those of `rules.intel`, `debug_enabled` (1), `sept_ve_disable_off`, `td_migratable`,
+`pks_enabled`, `kl_enabled`, `perfmon_enabled`, `td_attributes_not_accepted` (2),
+`xfam_not_accepted` (3), `service_td_present` (4), `mr_seam_not_accepted` (5), `measurement_zero`,
+`image_not_accepted` (6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from attestation.formats import dcap_bodies as bits
+from attestation.members import Members
+from wire.errors import PolicyError
+
+from . import intel
+from .intel import hex_set, hex_value, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from attestation.formats.dcap_bodies import TdReport
+    from attestation.ledger import Ledger
+
+KEYS: Final = (("image",), ("tcb", "td", "platform"))
+IMAGES_MAX: Final = 256
+
+# Extended features with a meaning: x87 SSE AVX AVX-512(3) PT PKRU CET(2) UINTR LBR AMX(2) APX.
+XFAM_KNOWN: Final = sum(1 << bit for bit in (0, 1, 2, 5, 6, 7, 8, 9, 11, 12, 14, 15, 17, 18, 19))
+
+_IMAGE: Final = ("mr_td", "rt_mr0", "rt_mr1", "rt_mr2")
+_IMAGE_OPTIONAL: Final = ("rt_mr3", "mr_config_id", "mr_owner", "mr_owner_config")
+_CLEAR: Final = (  # bit, the rule's key that allows it, reason code
+    (bits.MIGRATABLE, "migratable", "td_migratable"),
+    (bits.PKS, "pks", "pks_enabled"),
+    (bits.KL, "kl", "kl_enabled"),
+    (bits.PERFMON, "perfmon", "perfmon_enabled"),
+)
+_KNOWN: Final = (
+    bits.TUD_MASK
+    | bits.ICSSD
+    | bits.LASS
+    | bits.SEPT_VE_DISABLE
+    | bits.MIGRATABLE
+    | bits.PKS
+    | bits.KL
+    | bits.PERFMON
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TdxRule:
+    """Demands on a trust domain.
+
+    Attributes:
+        tcb, platform: on what it runs on.
+        sept_ve_disable: whether it must be set.
+        allowed: keys of the attribute bits that may be set.
+        attributes: all 64 bits, or None for the demands above.
+        xfam_mask: the extended features that may be on.
+        service_tds: accepted service TD hashes; empty for none.
+        mr_seam: accepted modules, or None for any that Intel's statements know.
+        images: accepted sets, register name to value; None for any, stated as such.
+    """
+
+    tcb: intel.TcbRule
+    platform: intel.PlatformRule
+    sept_ve_disable: bool
+    allowed: frozenset[str]
+    attributes: int | None
+    xfam_mask: int
+    service_tds: frozenset[bytes]
+    mr_seam: frozenset[bytes] | None
+    images: tuple[Mapping[str, bytes], ...] | None
+
+
+def parse(members: Members) -> TdxRule:
+    """The demands in an `accept` item.
+
+    Raises:
+        PolicyError: anything unknown, missing or of another type.
+    """
+    td = Members(
+        members.value("td") if "td" in members else {},
+        "policy.accept.td",
+        optional=(
+            "debug", "sept_ve_disable", *(key for _, key, _ in _CLEAR), "attributes_eq",
+            "xfam_allow_mask", "service_td", "mr_seam",
+        ),
+        error=PolicyError,
+    )  # fmt: skip
+    if td.flag("debug", default=False):
+        raise td.fail("debug", "false: a debugger reads all that the TD holds")
+    service_tds: frozenset[bytes] = frozenset()
+    if "service_td" in td and td.value("service_td") != "none":
+        service_tds = hex_set(td, "service_td", 48)
+    return TdxRule(
+        tcb=intel.parse_tcb(members),
+        platform=intel.parse_platform(members),
+        sept_ve_disable=td.flag("sept_ve_disable", default=True),
+        allowed=frozenset(key for _, key, _ in _CLEAR if td.flag(key, default=False)),
+        attributes=_attributes(td),
+        xfam_mask=_number(td, "xfam_allow_mask") if "xfam_allow_mask" in td else XFAM_KNOWN,
+        service_tds=service_tds,
+        mr_seam=hex_set(td, "mr_seam", 48) if "mr_seam" in td else None,
+        images=_images(members),
+    )
+
+
+def judge(ledger: Ledger, facts: Any, rule: TdxRule, now: int) -> None:
+    """Steps t1 to t4 and 1 to 6."""
+    td: TdReport = facts.quote.body
+    intel.judge_tcb(ledger, "tdx", facts.tcb, rule.tcb, now)
+    intel.judge_platform(ledger, "tdx", facts.pck, rule.platform)
+    ledger.run("tdx judge 1 debug", lambda: _debug(td))
+    for step in _attribute_steps(rule):
+        ledger.run("tdx judge 2 attributes", lambda step=step: step(td))  # type: ignore[misc]
+    ledger.run("tdx judge 3 xfam", lambda: _xfam(td, rule))
+    ledger.run("tdx judge 4 service td", lambda: _service_td(td, rule))
+    ledger.run("tdx judge 5 module", lambda: _module(td, rule))
+    ledger.run("tdx judge 6 image", lambda: _image(td, rule))
+
+
+def _attributes(td: Members) -> int | None:
+    if "attributes_eq" not in td:
+        return None
+    value = _number(td, "attributes_eq")
+    if value & bits.TUD_MASK:
+        raise td.fail("attributes_eq", "a first byte of zero: its bits allow a debugger")
+    return value
+
+
+def _number(td: Members, key: str) -> int:
+    return int.from_bytes(hex_value(td, key, 8), "little")
+
+
+def _images(members: Members) -> tuple[Mapping[str, bytes], ...] | None:
+    if members.value("image") == "any":
+        return None
+    image = Members(
+        members.value("image"), "policy.accept.image", required=("any_of",), error=PolicyError
+    )
+    return tuple(_registers(item) for item in image.array("any_of", IMAGES_MAX, 1))
+
+
+def _registers(item: object) -> Mapping[str, bytes]:
+    members = Members(
+        item,
+        "policy.accept.image.any_of",
+        required=_IMAGE,
+        optional=_IMAGE_OPTIONAL,
+        error=PolicyError,
+    )
+    found = {
+        name: hex_value(members, name, 48)
+        for name in (*_IMAGE, *_IMAGE_OPTIONAL)
+        if name in members
+    }
+    for name in _IMAGE:
+        if not any(found[name]):
+            raise members.fail(name, "a measurement; all zeros measure nothing")
+    return found
+
+
+def _debug(td: TdReport) -> str:  # step 1
+    if td.attribute_bits & bits.TUD_MASK:
+        raise refused("debug_enabled", "TD: found a debug attribute, expected none")
+    return "no debugger"
+
+
+def _attribute_steps(rule: TdxRule) -> list[Any]:  # step 2
+    """One check a bit, so that all that is wrong is known."""
+    if rule.attributes is not None:
+        return [lambda td: _exact(td, rule.attributes)]
+
+    def sept_ve(td: TdReport) -> str:
+        if rule.sept_ve_disable and not td.attribute_bits & bits.SEPT_VE_DISABLE:
+            raise refused("sept_ve_disable_off", "TD: the host can raise #VE at any page access")
+        return "SEPT_VE_DISABLE as demanded"
+
+    def clear(bit: int, key: str, code: str) -> Any:
+        def check(td: TdReport) -> str:
+            if td.attribute_bits & bit and key not in rule.allowed:
+                raise refused(code, f"TD: found {key} set, expected it clear")
+            return f"{key} as demanded"
+
+        return check
+
+    def known(td: TdReport) -> str:
+        if td.attribute_bits & ~_KNOWN:
+            raise refused("td_attributes_not_accepted", "TD: found attribute bits of no known use")
+        return "no unknown bit"
+
+    return [sept_ve, *(clear(*item) for item in _CLEAR), known]
+
+
+def _exact(td: TdReport, expected: int | None) -> str:
+    if td.attribute_bits != expected:
+        raise refused(
+            "td_attributes_not_accepted", "TD: found other attributes than those demanded"
+        )
+    return "exactly those demanded"
+
+
+def _xfam(td: TdReport, rule: TdxRule) -> str:  # step 3
+    unknown = int.from_bytes(td.xfam, "little") & ~rule.xfam_mask
+    if unknown:
+        raise refused("xfam_not_accepted", f"TD: found extended features {unknown:#x} beyond it")
+    return "only features of the mask"
+
+
+def _service_td(td: TdReport, rule: TdxRule) -> str:  # step 4
+    if not any(td.mr_service_td):  # a TDX 1.0 report has no place for one
+        return "none is bound"
+    if td.mr_service_td not in rule.service_tds:
+        raise refused("service_td_present", "TD: found a bound service TD, expected none")
+    return "one of those named"
+
+
+def _module(td: TdReport, rule: TdxRule) -> str:  # step 5
+    if rule.mr_seam is not None and td.mr_seam not in rule.mr_seam:
+        raise refused("mr_seam_not_accepted", "TD: MRSEAM is not on the list")
+    return f"MRSEAM {td.mr_seam.hex()[:16]}"
+
+
+def _image(td: TdReport, rule: TdxRule) -> str:  # step 6
+    if not any(td.mr_td):
+        raise refused("measurement_zero", "TD: found an MRTD of zeros, expected a measurement")
+    if rule.images is None:
+        return "any, as stated"
+    for number, image in enumerate(rule.images):
+        if all(getattr(td, name) == value for name, value in image.items()):
+            return f"set {number}"
+    raise refused("image_not_accepted", f"TD: equals none of {len(rule.images)} accepted images")

@@ -1,0 +1,131 @@
+"""Kind `nvidia-gpu-spdm-list`: the GPUs of one node, under one nonce.
+
+Each device goes through steps 1 to 8 of `verify.spdm`; besides, the list's own:
+
+ 9. what is stated beside the reports agrees with them, and all answer one nonce; no device stands
+    in it twice                                     nonce_mismatch, profile_violation, gpu_repeated
+
+A list is as genuine as its least device.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from attestation.composite import check_distinct
+from attestation.examined import NO_CLAIMS, Examined
+from attestation.formats.gpu_list import parse_list
+from attestation.ledger import Ledger
+from attestation.rules import nvidia
+from attestation.scheme import Scheme
+from attestation.verify.device import COLLATERAL, Item, examine_items, needs_of
+from attestation.verify.spdm import GPUS
+from wire.errors import AttestationError, MalformedError
+
+from .nvidia_gpu import ANCHORS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from attestation.examined import Question
+    from attestation.formats.gpu_list import Entry
+    from attestation.scheme import Need
+    from attestation.verify.device import Fleet
+    from attestation.verify.spdm import Device
+
+KIND: Final = "nvidia-gpu-spdm-list"
+ROLE: Final = "evidence_list"
+
+
+def examine(question: Question) -> Examined:
+    """Whether genuine GPUs say this, all of them, for the nonce expected."""
+    ledger = Ledger()
+    entries: list[Entry] = []
+
+    def parse() -> str:
+        entries.extend(parse_list(question.evidence.get(ROLE, b"")))
+        return f"{len(entries)} devices"
+
+    if not ledger.run("spdm 0 list", parse, "evidence_malformed"):
+        return Examined(
+            KIND,
+            authentic=False,
+            checks=tuple(ledger.checks),
+            reasons=tuple(ledger.reasons),
+            not_after=0,
+        )
+    examination = examine_items(ledger, _items(entries), question, GPUS)
+    fleet = examination.fleet
+    if fleet is None:
+        return examination.finish(KIND, NO_CLAIMS)
+    ledger.run("spdm 9 one list", lambda: _agree(entries, fleet.devices))
+    ledger.run("spdm 9 distinct", lambda: check_distinct(fleet))
+    return examination.finish(KIND, _claims(fleet))
+
+
+def needs(evidence: Mapping[str, bytes]) -> tuple[Need, ...]:
+    """Collateral for this evidence."""
+    try:
+        return needs_of(_items(parse_list(evidence.get(ROLE, b""))))
+    except MalformedError:
+        return ()
+
+
+def _items(entries: Sequence[Entry]) -> list[Item]:
+    return [Item(entry.report, entry.chain, entry.arch) for entry in entries]
+
+
+def _agree(entries: Sequence[Entry], devices: Sequence[Device]) -> str:  # step 9
+    nonces = {device.report.nonce for device in devices}
+    nonces.update(entry.nonce for entry in entries if entry.nonce is not None)
+    if len(nonces) != 1:
+        raise _refused("nonce_mismatch", f"found {len(nonces)} nonces, expected one for all")
+    for entry, device in zip(entries, devices, strict=True):
+        stated = (entry.driver_version, entry.vbios_version)
+        found = (device.report.driver_version, device.report.vbios_version)
+        if any(
+            claim is not None and claim.casefold() != value.casefold()
+            for claim, value in zip(stated, found, strict=True)
+        ):
+            raise _refused("profile_violation", "a stated version is not the report's")
+    return f"{len(devices)} devices under one nonce"
+
+
+def _claims(fleet: Fleet) -> dict[str, Any]:
+    return {
+        "count": len(fleet.devices),
+        "nonce": fleet.devices[0].report.nonce.hex(),
+        "devices": [
+            {
+                "driver_version": device.report.driver_version,
+                "vbios_version": device.report.vbios_version,
+                "device_serial": device.chain.serial,
+                "fwid": device.report.fwid.hex(),
+                "fwid_matches_leaf": device.fwid_matches,
+            }
+            for device in fleet.devices
+        ],
+        "gpus": [device.fingerprint for device in fleet.devices],
+        "architectures": sorted(
+            {device.family.architecture for device in fleet.devices if device.family is not None}
+        ),
+    }
+
+
+def _refused(code: str, detail: str) -> AttestationError:
+    return AttestationError(f"GPU list: {detail}", reasons=(code,))
+
+
+SCHEME: Final = Scheme(
+    kind=KIND,
+    trust="hardware",
+    evidence=((ROLE,), ()),
+    collateral=COLLATERAL,
+    anchors=ANCHORS,
+    examine=examine,
+    needs=needs,
+    rule=nvidia.parse_gpus,
+    judge=nvidia.judge,
+    carries=None,
+    rule_keys=(nvidia.GPU_LIST_KEYS, nvidia.OPTIONAL_KEYS),
+)

@@ -1,0 +1,154 @@
+"""Certificate revocation lists: DER only, judged at a given time, for one issuer's certificates.
+
+Steps, in order:
+ 1. the list is DER (no PEM, no hex) of bounded size, with no critical extension this module does
+    not know: a delta list, or one that speaks for another issuer, must not pass for the whole;
+ 2. its issuer is the given certificate, which may sign lists;
+ 3. that certificate's key signed it, with SHA-2;
+ 4. it holds at the given time, and says until when;
+ 5. none of the given certificates is listed. On hold is listed.
+
+Reason codes: `crl_invalid` (1, 2, 3), `crl_not_yet_valid` and `crl_expired` (4), `revoked` (5).
+
+What the CALLER must still do: verify the issuer's chain (`verify.x509`), and decide what the
+absence of a list means. Source: RFC 5280 §5 and §6.3.
+"""
+
+from __future__ import annotations
+
+import warnings
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtensionOID
+
+from wire.errors import AttestationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CRL_MAX: Final = 1024 * 1024  # vendors' lists are a few KiB; a parse must stay within its time
+
+_SEQUENCE: Final = 0x30  # every DER list starts so; PEM and hex text do not
+_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_KNOWN_CRITICAL = frozenset({ExtensionOID.AUTHORITY_KEY_IDENTIFIER, ExtensionOID.CRL_NUMBER})
+_UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion)
+
+
+def load_crl(der: bytes) -> x509.CertificateRevocationList:
+    """One list (step 1); unverified.
+
+    Raises:
+        AttestationError: `crl_invalid`.
+    """
+    if not der or len(der) > CRL_MAX or der[0] != _SEQUENCE:
+        raise _refused("crl_invalid", f"found {len(der)} bytes, expected DER of at most {CRL_MAX}")
+    try:
+        with warnings.catch_warnings():
+            # Hostile input must not choose between a warning and an error.
+            warnings.simplefilter("ignore")
+            crl = x509.load_der_x509_crl(der)
+            unknown = [
+                extension.oid
+                for extension in crl.extensions
+                if extension.critical and extension.oid not in _KNOWN_CRITICAL
+            ]
+            # These are only read when asked for, so that they fail here.
+            _ = (crl.issuer, crl.signature_hash_algorithm)
+            _ = (crl.last_update_utc, crl.next_update_utc)
+    except _UNREADABLE as cause:
+        raise _refused("crl_invalid", "it does not parse, expected DER") from cause
+    if unknown:
+        raise _refused("crl_invalid", f"found {len(unknown)} unknown critical extensions")
+    return crl
+
+
+def check_crl(
+    der: bytes, issuer: x509.Certificate, certificates: Iterable[x509.Certificate], now: int
+) -> int:
+    """None of the issuer's given certificates is revoked (steps 1 to 5).
+
+    Args:
+        der: the list.
+        issuer: the verified certificate that must have signed it.
+        certificates: certificates that this issuer issued.
+        now: Unix seconds.
+
+    Returns:
+        Unix second of the list's next update, after which it says nothing.
+
+    Raises:
+        AttestationError: `crl_invalid`, `crl_not_yet_valid`, `crl_expired` or `revoked`.
+    """
+    crl = load_crl(der)
+    _check_issuer(crl, issuer)
+    _check_signature(crl, issuer)
+    expires = check_dates(crl, now)
+    for certificate in certificates:
+        if _listed(crl, certificate):
+            raise _refused("revoked", f"found serial {certificate.serial_number:x} in it")
+    return expires
+
+
+def _check_issuer(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> None:  # step 2
+    if crl.issuer != issuer.subject:
+        raise _refused("crl_invalid", "another issuer's, expected the certificate's own")
+    try:
+        usage = issuer.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return
+    if not usage.crl_sign:
+        raise _refused("crl_invalid", "its issuer may not sign lists")
+
+
+def _check_signature(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> None:
+    key = issuer.public_key()  # step 3
+    valid = False
+    if isinstance(crl.signature_hash_algorithm, _HASHES) and isinstance(
+        key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+    ):
+        try:
+            valid = crl.is_signature_valid(key)
+        except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+            valid = False
+    if not valid:
+        raise _refused("crl_invalid", "not signed by its issuer with SHA-2")
+
+
+def check_dates(crl: x509.CertificateRevocationList, now: int) -> int:
+    """The list holds now (step 4); returns the Unix second of its next update.
+
+    Raises:
+        AttestationError: `crl_invalid`, `crl_not_yet_valid` or `crl_expired`.
+    """
+    at = datetime.fromtimestamp(now, UTC)
+    if crl.next_update_utc is None:  # such a list never ends, and an old one hides what came after
+        raise _refused("crl_invalid", "found no next update, expected one")
+    if at < crl.last_update_utc:
+        raise _refused(
+            "crl_not_yet_valid", f"found update {crl.last_update_utc:%Y-%m-%d}, expected a past one"
+        )
+    if at > crl.next_update_utc:
+        raise _refused(
+            "crl_expired",
+            f"found next update {crl.next_update_utc:%Y-%m-%d}, expected {at:%Y-%m-%d} or later",
+        )
+    return int(crl.next_update_utc.timestamp())
+
+
+def _listed(crl: x509.CertificateRevocationList, certificate: x509.Certificate) -> bool:  # step 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            entry = crl.get_revoked_certificate_by_serial_number(certificate.serial_number)
+        except _UNREADABLE as cause:
+            raise _refused("crl_invalid", "an entry does not parse") from cause
+    return entry is not None
+
+
+def _refused(code: str, detail: str) -> AttestationError:
+    return AttestationError(f"revocation list: {detail}", reasons=(code,))

@@ -1,0 +1,148 @@
+"""What a quote alone proves: Intel certified the platform whose quoting enclave vouches for it.
+
+Steps (used for `azure-vtpm-tdx` too, whose evidence comes without collateral):
+ 1. the PCK chain ends in a pinned root, and every certificate in it is valid now;
+ 2. the quoting enclave is Intel's, its report is signed by the PCK, and it names the attestation
+    key: report data = SHA-256(key ‖ authentication data) ‖ zeros;
+ 3. the attestation key signed header and body.
+
+Reason codes: `untrusted_root`, `chain_invalid`, `certificate_not_valid_at_time` (1),
+`qe_vendor_unknown`, `signature_invalid`, `attestation_key_not_bound` (2), `signature_invalid` (3).
+
+None of this says how up to date the platform is, or that it was not revoked: `verify.dcap` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+from attestation.formats.dcap_quote import INTEL_QE_VENDOR
+from wire.errors import AttestationError
+
+from . import x509 as x509_steps
+from .x509 import load_certificate, verify_chain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryptography import x509
+
+    from attestation.formats.dcap_quote import Quote
+    from attestation.formats.pck import Chain
+
+_ECDSA: Final = ec.ECDSA(hashes.SHA256())
+_POINT: Final = b"\x04"  # uncompressed
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """A PCK chain that ends in a pinned root.
+
+    Attributes:
+        leaf: the PCK certificate.
+        chain: DER, leaf first, the root last.
+        root: DER of the pinned root.
+        not_after: Unix second at which the first certificate ends.
+    """
+
+    leaf: x509.Certificate
+    chain: tuple[bytes, ...]
+    root: bytes
+    not_after: int
+
+
+def verify_pck_chain(chain: Chain, roots: Sequence[bytes], now: int) -> Certified:
+    """The PCK chain is Intel's (step 1).
+
+    Args:
+        chain: from the quote, leaf first.
+        roots: DER of the pinned roots at hand; nothing else is one, whatever its name.
+        now: Unix seconds.
+
+    Raises:
+        AttestationError: `untrusted_root`, `chain_invalid`, `certificate_not_valid_at_time`.
+    """
+    leaf, not_after = verify_chain(chain.ders[0], chain.ders[1:], roots, now)
+    if not chain.pem:
+        # Only PEM is certification data of type 5; a reader of another form is another reader.
+        raise _refused("chain_invalid", "PCK chain: found DER, expected PEM")
+    path = tuple(der for der in chain.ders if der not in roots)
+    root = next((der for der in chain.ders if der in roots), roots[0])
+    return Certified(leaf, (*path, root), root, not_after)
+
+
+def check_standing(chain: Chain, pck: x509.Certificate, root: bytes, now: int) -> int:
+    """The issuers may sign certificates, and all hold now; their signatures were verified.
+
+    Returns:
+        Unix second at which the first certificate ends.
+
+    Raises:
+        AttestationError: `chain_invalid`, `certificate_not_valid_at_time`.
+    """
+    issuers = (load_certificate(der) for der in (*chain.ders[1:], root) if der != root)
+    return x509_steps.check_standing((pck, *issuers, load_certificate(root)), now)
+
+
+def verify_quoting_enclave(quote: Quote, pck: x509.Certificate) -> str:
+    """The PCK vouches for the quoting enclave, and that one for the attestation key (step 2).
+
+    Raises:
+        AttestationError: `qe_vendor_unknown`, `signature_invalid`, `attestation_key_not_bound`.
+    """
+    if quote.qe_vendor_id != INTEL_QE_VENDOR:
+        raise _refused("qe_vendor_unknown", "quoting enclave: found another vendor than Intel")
+    key = pck.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise _refused("chain_invalid", "PCK certificate: expected a P-256 key")
+    check_signature(key, quote.qe_signature, quote.qe_report.raw, "QE report")
+    named = hashlib.sha256(quote.attestation_key + quote.qe_auth).digest() + bytes(32)
+    if not hmac.compare_digest(named, quote.qe_report.report_data):
+        raise _refused("attestation_key_not_bound", "quoting enclave: its report names another key")
+    return f"ISVSVN {quote.qe_report.isvsvn}"
+
+
+def verify_quote_signature(quote: Quote) -> str:
+    """The attestation key signed what is quoted (step 3).
+
+    Raises:
+        AttestationError: `signature_invalid`.
+    """
+    try:
+        key = ec.EllipticCurvePublicKey.from_encoded_point(
+            ec.SECP256R1(), _POINT + quote.attestation_key
+        )
+    except ValueError:
+        raise _refused("signature_invalid", "attestation key: not a point of P-256") from None
+    check_signature(key, quote.signature, quote.signed, "quote")
+    return f"{len(quote.signed)} bytes"
+
+
+def check_signature(
+    key: ec.EllipticCurvePublicKey, signature: bytes, message: bytes, what: str
+) -> None:
+    """A raw P-256 signature, r then s, 32 bytes each.
+
+    Raises:
+        AttestationError: `signature_invalid`.
+    """
+    half = len(signature) // 2
+    pair = encode_dss_signature(
+        int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big")
+    )
+    try:
+        key.verify(pair, message, _ECDSA)
+    except InvalidSignature:
+        raise _refused("signature_invalid", f"{what}: the signature does not verify") from None
+
+
+def _refused(code: str, detail: str) -> AttestationError:
+    return AttestationError(detail, reasons=(code,))

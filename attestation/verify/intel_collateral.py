@@ -1,0 +1,171 @@
+"""Intel's collateral: that it holds now, fits the quote, and is Intel's.
+
+Steps:
+ 1. TCB info and QE identity are within their dates;
+ 2. they are for this TEE, platform family and provisioning enclave, the PCK CRL is by the CA that
+    issued this platform's certificate, and the statements' signers are certified for statements;
+ 3. both are signed by a certificate that the pinned root issued;
+ 4. neither that certificate, nor the PCK, nor its CA is revoked, by lists that hold now.
+
+Reason codes: `collateral_expired`, `collateral_not_yet_valid` (1), `collateral_fmspc_mismatch`,
+`qe_identity_wrong_type`, `crl_invalid`, `chain_invalid` (2), `untrusted_root`, `chain_invalid`,
+`certificate_not_valid_at_time`, `signature_invalid` (3), `crl_invalid`, `crl_not_yet_valid`,
+`crl_expired`, `revoked` (4).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from wire.errors import AttestationError
+
+from .crl import check_crl, check_dates, load_crl
+from .dcap_quote import check_signature
+from .x509 import load_certificate, verify_chain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryptography import x509
+
+    from attestation.formats.dcap_quote import Quote
+    from attestation.formats.intel_collateral import Collateral, QeIdentity, TcbInfo
+    from attestation.formats.pck import Chain, Pck
+
+    from .dcap_quote import Certified
+
+_SIGNER = "Intel SGX TCB Signing"
+
+
+def check_statement_dates(info: TcbInfo, identity: QeIdentity, now: int) -> int:
+    """Both statements hold now (step 1); returns the Unix second at which the first one ends.
+
+    Raises:
+        AttestationError: `collateral_expired` or `collateral_not_yet_valid`.
+    """
+    for what, statement in (("TCB info", info), ("QE identity", identity)):
+        if now < statement.issued:
+            raise _refused(
+                "collateral_not_yet_valid",
+                f"{what}: found issue date {statement.issued}, expected at most {now}",
+            )
+        if now > statement.expires:
+            raise _refused(
+                "collateral_expired",
+                f"{what}: found next update {statement.expires}, expected {now} or later",
+            )
+    return min(info.expires, identity.expires)
+
+
+def check_match(
+    quote: Quote,
+    pck: Pck,
+    issuers: Sequence[bytes],
+    collateral: Collateral,
+    info: TcbInfo,
+    identity: QeIdentity,
+) -> int:
+    """The statements are about this quote's platform (step 2).
+
+    Args:
+        quote, pck: of the platform.
+        issuers: DER of the certificates above the PCK's in the quote.
+        collateral, info, identity: as parsed.
+
+    Returns:
+        Unix second at which the first certificate of the statements' signers ends.
+
+    Raises:
+        AttestationError: the codes of step 2.
+    """
+    if info.id != quote.tee:
+        raise _refused(
+            "collateral_fmspc_mismatch", f"TCB info: found {info.id}, expected {quote.tee}"
+        )
+    if (info.fmspc, info.pceid) != (pck.fmspc, pck.pceid):
+        raise _refused(
+            "collateral_fmspc_mismatch",
+            f"TCB info: found FMSPC {info.fmspc.hex()}, PCEID {info.pceid.hex()}, "
+            f"expected {pck.fmspc.hex()}, {pck.pceid.hex()}",
+        )
+    expected = "TD_QE" if quote.tee == "TDX" else "QE"
+    if identity.id != expected:
+        raise _refused(
+            "qe_identity_wrong_type", f"QE identity: found {identity.id}, expected {expected}"
+        )
+    if load_crl(collateral.pck_crl).issuer != pck.certificate.issuer:
+        raise _refused("crl_invalid", "PCK CRL: by another CA than this PCK's")
+    ca = collateral.pck_chain.ders[0]
+    if ca not in issuers and load_certificate(ca).subject != pck.certificate.issuer:
+        raise _refused("chain_invalid", "PCK CRL chain: of another CA than this PCK's")
+    return _check_signers(collateral)
+
+
+def verify_signatures(collateral: Collateral, root: bytes, now: int) -> int:
+    """Both statements are Intel's (step 3); returns the second at which the first signer ends.
+
+    Raises:
+        AttestationError: the codes of step 3.
+    """
+    key, ends = _signer(collateral.tcb_chain, root, now)
+    check_signature(key, collateral.tcb_info_signature, collateral.tcb_info, "TCB info")
+    if collateral.qe_chain != collateral.tcb_chain:
+        key, other = _signer(collateral.qe_chain, root, now)
+        ends = min(ends, other)
+    check_signature(key, collateral.qe_identity_signature, collateral.qe_identity, "QE identity")
+    return ends
+
+
+def check_list_dates(collateral: Collateral, now: int) -> int:
+    """Both lists hold now (step 4); returns the Unix second at which the first one ends.
+
+    Raises:
+        AttestationError: `crl_invalid`, `crl_not_yet_valid` or `crl_expired`.
+    """
+    return min(check_dates(load_crl(der), now) for der in (collateral.pck_crl, collateral.root_crl))
+
+
+def check_revocation(collateral: Collateral, certified: Certified, now: int) -> str:
+    """Nothing in the chains is revoked (step 4).
+
+    Raises:
+        AttestationError: the codes of step 4.
+    """
+    *below, root = (load_certificate(der) for der in certified.chain)
+    signers = [_leaf(collateral.tcb_chain), _leaf(collateral.qe_chain)]
+    if len(below) != 2:
+        raise _refused("chain_invalid", f"PCK chain: found {len(below) + 1}, expected 3 links")
+    check_crl(collateral.pck_crl, below[1], below[:1], now)
+    check_crl(collateral.root_crl, root, [below[1], *signers], now)
+    return "nothing is on the two lists"
+
+
+def _check_signers(collateral: Collateral) -> int:
+    # One that a platform holds, such as a PCK, must not pass for Intel's word on all platforms.
+    ends = []
+    for chain in dict.fromkeys((collateral.tcb_chain, collateral.qe_chain)):
+        signer = _leaf(chain)
+        names = signer.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        if [name.value for name in names] != [_SIGNER]:
+            raise _refused("chain_invalid", f'statement signer: expected "{_SIGNER}"')
+        ends.append(int(signer.not_valid_after_utc.timestamp()))
+    return min(ends)
+
+
+def _signer(chain: Chain, root: bytes, now: int) -> tuple[ec.EllipticCurvePublicKey, int]:
+    leaf, not_after = verify_chain(chain.ders[0], chain.ders[1:], (root,), now)
+    key = leaf.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise _refused("chain_invalid", "statement signer: expected a P-256 key")
+    return key, not_after
+
+
+def _leaf(chain: Chain) -> x509.Certificate:
+    return load_certificate(chain.ders[0])
+
+
+def _refused(code: str, detail: str) -> AttestationError:
+    return AttestationError(f"collateral: {detail}", reasons=(code,))

@@ -1,0 +1,188 @@
+"""Why an attestation key is believed: a pinned root certifies it, or the relying party knows it.
+
+Nothing in the evidence makes a key trusted. A certificate counts under a root pinned beforehand; a
+bare key counts only if the relying party itself brings it. Each function is one step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
+from cryptography.x509 import ExtendedKeyUsage, ExtensionNotFound, KeyUsage
+
+from attestation.examined import FOREVER
+from attestation.formats.tpm_structures import RSA_BITS
+from wire.errors import AttestationError
+
+from .crl import check_crl
+from .tpm import check_attestation_key
+from .x509 import TCG_EK_CERTIFICATE, load_certificate, verify_chain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryptography import x509
+
+    from attestation.formats.tpm_structures import Public
+
+TCG_AK_CERTIFICATE: Final = "2.23.133.8.3"  # tcg-kp-AIKCertificate
+# Google's certificates for attestation keys name the endorsement key's usage. Harmless: a key whose
+# public area says "restricted, sign" (step "key attributes") is no endorsement key.
+AK_USAGES: Final = (TCG_AK_CERTIFICATE, TCG_EK_CERTIFICATE)
+SPKI_MAX: Final = 1024  # an RSA-4096 key takes 550 bytes
+
+SigningKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedKey:
+    """An attestation key and what its trust rests on.
+
+    Attributes:
+        key: the public key.
+        spki: its SubjectPublicKeyInfo, DER.
+        certified: whether a pinned root certified it; else the relying party brought it.
+        revocation_checked: whether a list vouched for every certificate below the root.
+        not_after: Unix second at which the first certificate or list ends.
+    """
+
+    key: SigningKey
+    spki: bytes
+    certified: bool
+    revocation_checked: bool
+    not_after: int = FOREVER
+
+    @property
+    def fingerprint(self) -> bytes:
+        """SHA-256 of the SubjectPublicKeyInfo."""
+        return hashlib.sha256(self.spki).digest()
+
+
+def load_spki(der: bytes) -> TrustedKey:
+    """The key the relying party brought.
+
+    Raises:
+        AttestationError: `unknown_signing_key`: no key that a TPM signs quotes with.
+    """
+    if len(der) > SPKI_MAX:
+        raise _refused("unknown_signing_key", f"found {len(der)} bytes, expected ≤ {SPKI_MAX}")
+    try:
+        key = load_der_public_key(der)
+    except (ValueError, UnsupportedAlgorithm):
+        raise _refused("unknown_signing_key", "the trusted key does not parse") from None
+    return TrustedKey(_usable(key), _spki(key), certified=False, revocation_checked=False)
+
+
+def verify_key_certificate(
+    leaf: bytes,
+    intermediates: Sequence[bytes],
+    roots: Sequence[bytes],
+    lists: Sequence[bytes | None],
+    now: int,
+) -> TrustedKey:
+    """The key a certificate under a pinned root names.
+
+    Args:
+        leaf: DER.
+        intermediates: DER, from the leaf's issuer upwards.
+        roots: DER of pinned roots.
+        lists: DER of revocation lists: first of the leaf's issuer, then of that one's, and so on;
+            None where none was brought. One that was brought is always enforced.
+        now: Unix seconds.
+
+    Raises:
+        AttestationError: as `verify_chain` and `check_crl`; `chain_invalid` if the certificate is
+            not one for a TPM's attestation key.
+    """
+    certificate, not_after = verify_chain(leaf, intermediates, roots, now)
+    _check_usage(certificate)
+    checked, expires = _check_lists(certificate, intermediates, roots, lists, now)
+    not_after = min(not_after, expires)
+    key = certificate.public_key()
+    return TrustedKey(_usable(key), _spki(key), True, checked, not_after)
+
+
+def check_public_area(trusted: TrustedKey, ak: Public) -> str:
+    """The public area is the trusted key's, and its attributes are an attestation key's.
+
+    Raises:
+        AttestationError: `ak_mismatch` or `ak_attributes`.
+    """
+    if _spki(ak.key) != trusted.spki:
+        raise _refused("ak_mismatch", "the public area is another key's than the trusted one")
+    return check_attestation_key(ak)
+
+
+def check_stated(trusted: TrustedKey, stated: bytes) -> str:
+    """A key that the evidence states is the trusted one.
+
+    Raises:
+        AttestationError: `unknown_signing_key`.
+    """
+    if stated != trusted.spki:
+        raise _refused("unknown_signing_key", "the evidence states another key than the trusted")
+    return "the evidence states it"
+
+
+def _check_lists(
+    leaf: x509.Certificate,
+    intermediates: Sequence[bytes],
+    roots: Sequence[bytes],
+    lists: Sequence[bytes | None],
+    now: int,
+) -> tuple[bool, int]:
+    """Whether every certificate below the root was looked up, and when the first list ends."""
+    if not any(lists):
+        return False, FOREVER
+    path = [leaf, *(load_certificate(der) for der in intermediates if der not in roots)]
+    anchors = [load_certificate(root) for root in roots]
+    top = next(root for root in anchors if root.subject == path[-1].issuer)
+    looked_up, expires = 0, FOREVER
+    for below, issuer, crl in zip(path, (*path[1:], top), lists, strict=False):
+        if crl is not None:
+            expires = min(expires, check_crl(crl, issuer, [below], now))
+            looked_up += 1
+    if looked_up != sum(crl is not None for crl in lists):
+        raise _refused("crl_invalid", "found a revocation list of no issuer in the chain")
+    return looked_up == len(path), expires
+
+
+def _check_usage(certificate: x509.Certificate) -> None:
+    try:
+        usages = certificate.extensions.get_extension_for_class(ExtendedKeyUsage).value
+    except ExtensionNotFound:
+        raise _refused("chain_invalid", "the certificate names no extended key usage") from None
+    if not {oid.dotted_string for oid in usages}.intersection(AK_USAGES):
+        raise _refused("chain_invalid", "the certificate is not for a TPM's key")
+    try:
+        usage = certificate.extensions.get_extension_for_class(KeyUsage).value
+    except ExtensionNotFound:
+        return
+    if not usage.digital_signature:
+        raise _refused("chain_invalid", "the certificate's key may not sign")
+
+
+def _usable(key: object) -> SigningKey:
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size in RSA_BITS:
+        return key
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in ("secp256r1", "secp384r1"):
+        return key
+    raise _refused("unknown_signing_key", "expected RSA of 2048 bits or more, P-256 or P-384")
+
+
+def _spki(key: object) -> bytes:
+    usable = _usable(key)
+    return usable.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _refused(code: str, detail: str) -> AttestationError:
+    return AttestationError(f"attestation key: {detail}", reasons=(code,))

@@ -1,0 +1,294 @@
+"""`anchorhold collateral fetch|list|export|import`: what vendors sign, kept and carried.
+
+Where vendors are asked is the services file's to say; no evidence and no key can name an address.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from attestation.anchors import Anchors
+from attestation.collateral.bundle import (
+    BUNDLE_MAX,
+    Rejected,
+    admit_bundle,
+    parse_bundle,
+    write_bundle,
+)
+from attestation.collateral.http_fetcher import HttpFetcher
+from attestation.collateral.key import CollateralKey, parse_key
+from attestation.collateral.resolve import obtain
+from attestation.collateral.store import Store
+from attestation.collateral.vendors import VENDOR_ROOTS, Vendors
+from attestation.collateral.view import rests_on
+from attestation.formats.pem import certificates
+from wire.errors import AttestationError, ConfigError, MalformedError, UnavailableError
+
+from .cli_options import add_command, add_json, note, printable
+from .clock import utc_text, wall_clock
+from .collateral_inputs import needed_keys, read_services
+from .files import read_file, write_whole
+from .report import EXIT_BELOW_POLICY, EXIT_INVALID, EXIT_OK, EXIT_UNREADABLE
+from .state import default_state_dir
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Sequence
+
+    from attestation.collateral.entry import Entry
+
+FETCH: Final = """\
+anchorhold collateral fetch evidence.json
+anchorhold collateral fetch --key amd-kds:chain/vcek/Genoa
+anchorhold collateral fetch evidence.json --services services.toml --json"""
+LIST: Final = """\
+anchorhold collateral list
+anchorhold collateral list --json"""
+EXPORT: Final = """\
+anchorhold collateral export bundle.json
+anchorhold collateral export bundle.json --key intel-pcs:qe/tdx"""
+IMPORT: Final = """\
+anchorhold collateral import bundle.json
+anchorhold collateral import bundle.json --cache-dir /var/lib/anchorhold"""
+ROOT_MAX: Final = 64 * 1024
+PROGRESS_AFTER_S: Final = 2.0
+# Genuine but no longer in force, or overtaken: not an attack by itself.
+_OUTDATED: Final = frozenset({"collateral_expired", "collateral_rollback", "crl_expired"})
+_ABSENT: Final = frozenset({"collateral_missing", "collateral_unavailable"})
+
+
+def register(commands: Any) -> None:
+    """Add the commands."""
+    text = "keep and carry what vendors sign about their hardware"
+    collateral = add_command(commands, "collateral", text, FETCH)
+    actions = collateral.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    parser = add_command(actions, "fetch", "fetch what evidence or keys name", FETCH)
+    parser.add_argument(
+        "evidence", type=Path, nargs="*", metavar="EVIDENCE", help="file of evidence items, JSON"
+    )
+    _add_keys(parser, "fetch this key, SOURCE:KEY; repeatable")
+    parser.add_argument(
+        "--services", type=Path, metavar="FILE",
+        help="TOML file of the vendors' addresses (default: the vendors' own)",
+    )  # fmt: skip
+    _add_rest(parser, fetch, roots=True)
+
+    parser = add_command(actions, "list", "list what is in the cache", LIST)
+    _add_rest(parser, show, roots=False)
+
+    parser = add_command(actions, "export", "write what is in force into a bundle", EXPORT)
+    parser.add_argument("file", type=Path, metavar="FILE", help="bundle to write")
+    _add_keys(parser, "only this key, SOURCE:KEY; repeatable (default: everything)")
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    _add_rest(parser, export, roots=False)
+
+    parser = add_command(actions, "import", "check a bundle and keep what passes", IMPORT)
+    parser.add_argument("file", type=Path, metavar="FILE", help="bundle to read")
+    _add_rest(parser, take_in, roots=True)
+
+
+def fetch(args: argparse.Namespace) -> int:
+    """0 all is there, 2 something was refused, 3 only outdated, 4 something cannot be had."""
+    keys = [parse_name(name) for name in args.key or ()]
+    for path in args.evidence:
+        keys += needed_keys(path)
+    if not keys:
+        raise ConfigError(
+            "collateral fetch: found nothing to fetch, expected evidence or keys",
+            hint="name evidence files that need collateral, or keys with --key",
+        )
+    services, store, now = read_services(args.services), _store(args), wall_clock()
+    vendors = Vendors(services, secrets.token_bytes, _anchors(args))
+    stored = list(dict.fromkeys(part for key in keys for part in rests_on(key)))
+    kept: list[Entry] = []
+    refused: list[Rejected] = []
+    step = _progress(len(stored), "entries fetched")
+    with HttpFetcher(services) as fetcher:
+        for number, key in enumerate(stored, 1):
+            try:
+                kept.append(obtain(key, store, vendors, fetcher, now))
+            except AttestationError as error:
+                code = (error.reasons or (error.code,))[0]
+                refused.append(Rejected(key, code, error.diagnostics()))
+            except MalformedError as error:
+                refused.append(Rejected(key, "collateral_malformed", error.message))
+            except UnavailableError as error:
+                refused.append(Rejected(key, "collateral_unavailable", error.diagnostics()))
+            step(number)
+    return _report(args, kept, refused, "in the cache")
+
+
+def show(args: argparse.Namespace) -> int:
+    """0, with whatever is there."""
+    now = wall_clock()
+    entries = tuple(_store(args).entries(now))
+    if args.json:
+        print(json.dumps({"ok": True, "entries": [_row(e, now) for e in entries]}, indent=2))
+    else:
+        for entry in entries:
+            state = "in force" if entry.expires > now else "ended   "
+            print(f"{state}  {entry.key}")
+            print(f"          {len(entry.piece.body)} bytes, until {utc_text(entry.expires)}")
+        print(f"{len(entries)} entries in {printable(str(_store(args).root))}")
+    return EXIT_OK
+
+
+def export(args: argparse.Namespace) -> int:
+    """0 written, 4 nothing to write or nowhere to write it."""
+    now, path = wall_clock(), args.file
+    wanted = {part for name in args.key or () for part in rests_on(parse_name(name))}
+    entries = [
+        entry
+        for entry in _store(args).entries(now)
+        if entry.expires > now and (not wanted or entry.key in wanted)
+    ]
+    lacking = sorted(wanted - {entry.key for entry in entries})
+    if lacking or not entries:
+        what = f"{lacking[0]}" if lacking else "any entry"
+        raise ConfigError(
+            f"collateral export: found nothing in force for {what}",
+            hint="fetch it first, with anchorhold collateral fetch",
+        )
+    if path.exists() and not args.force:
+        raise ConfigError(
+            f"bundle file {path}: found a file, expected none",
+            hint="name another file, or replace this one with --force",
+        )
+    data = write_bundle(entries, now)
+    if len(data) > BUNDLE_MAX:
+        raise ConfigError(
+            f"collateral export: found {len(data)} bytes, expected at most {BUNDLE_MAX}",
+            hint="export some of the keys with --key",
+        )
+    try:
+        write_whole(path, data)
+    except OSError as cause:
+        raise ConfigError(
+            f"bundle file {path}: {cause.strerror}", hint="name a file in a writable folder"
+        ) from cause
+    return _report(args, entries, [], "exported")
+
+
+def take_in(args: argparse.Namespace) -> int:
+    """0 all kept, 2 something was refused, 3 only outdated, 4 not a bundle."""
+    raw = read_file(args.file, BUNDLE_MAX, "bundle")
+    now = wall_clock()
+    try:
+        carried = parse_bundle(raw, now)
+    except MalformedError as error:
+        raise ConfigError(
+            f"bundle file {args.file}: {error.message}",
+            hint="name a file that anchorhold collateral export wrote, unaltered",
+        ) from error
+    # Nothing is asked here, so the addresses do not matter.
+    vendors = Vendors(read_services(None), secrets.token_bytes, _anchors(args))
+    step = _progress(len(carried), "entries checked")
+    kept, refused = admit_bundle(carried, vendors, _store(args), now, step)
+    return _report(args, kept, refused, "imported")
+
+
+def parse_name(name: str) -> CollateralKey:
+    """A key as typed.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return parse_key(name)
+    except MalformedError as error:
+        raise ConfigError(
+            error.message, hint="for example intel-pcs:qe/tdx or amd-kds:chain/vcek/Genoa"
+        ) from error
+
+
+def _add_keys(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--key", action="append", metavar="KEY", help=text)
+
+
+def _add_rest(parser: argparse.ArgumentParser, run: Any, *, roots: bool) -> None:
+    if roots:
+        parser.add_argument(
+            "--root", type=Path, action="append", metavar="FILE",
+            help="trust this root instead of the vendors' (for simulators)",
+        )  # fmt: skip
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="where it is kept (default: ~/.local/state/anchorhold/collateral)",
+    )
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def _store(args: argparse.Namespace) -> Store:
+    return Store(args.cache_dir or default_state_dir() / "collateral")
+
+
+def _anchors(args: argparse.Namespace) -> Anchors:
+    if not args.root:
+        return VENDOR_ROOTS
+    pins: set[bytes] = set()
+    for path in args.root:
+        try:
+            found = certificates(read_file(path, ROOT_MAX, "root"), "root")
+        except MalformedError as error:
+            raise ConfigError(f"root file {path}: {error.message}") from error
+        pins.update(sha256(der).digest() for der in found)
+    return Anchors(frozenset(pins), simulated=True)
+
+
+def _progress(total: int, what: str) -> Any:
+    started = time.monotonic()
+
+    def step(number: int) -> None:
+        if sys.stderr.isatty() and time.monotonic() - started > PROGRESS_AFTER_S:
+            end = "\n" if number == total else ""
+            print(f"\r{number} of {total} {what}", end=end, file=sys.stderr, flush=True)
+
+    return step
+
+
+def _row(entry: Entry, now: int) -> dict[str, Any]:
+    return {
+        "key": str(entry.key),
+        "bytes": len(entry.piece.body),
+        "sha256": sha256(entry.piece.body).hexdigest(),
+        "fetched_at": entry.fetched_at,
+        "expires": entry.expires,
+        "in_force": entry.expires > now,
+    }
+
+
+def _report(
+    args: argparse.Namespace, kept: Iterable[Entry], refused: Sequence[Rejected], done: str
+) -> int:
+    codes = {item.code for item in refused}
+    code = EXIT_OK
+    if codes:
+        code = EXIT_INVALID
+        if codes <= _ABSENT | _OUTDATED:
+            code = EXIT_UNREADABLE if codes & _ABSENT else EXIT_BELOW_POLICY
+    now, entries = wall_clock(), tuple(kept)
+    if args.json:
+        rows = [{"key": str(r.key), "code": r.code, "detail": r.detail} for r in refused]
+        document = {"ok": code == EXIT_OK, "entries": [_row(e, now) for e in entries]}
+        print(json.dumps(document | {"refused": rows, "exit_code": code}, indent=2))
+        return code
+    for entry in entries:
+        print(f"ok    {entry.key}")
+        print(f"      {len(entry.piece.body)} bytes, until {utc_text(entry.expires)}")
+    for item in refused:
+        print(f"FAIL  {item.key}")
+        print(printable(f"      {item.code}: {item.detail}".replace("\n", "\n      ")))
+    print(f"{len(entries)} entries {done}" + (f", {len(refused)} not" if refused else ""))
+    if code != EXIT_OK:
+        note("not all of the collateral is there; evidence that needs the rest is refused")
+    return code

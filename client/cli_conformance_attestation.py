@@ -1,0 +1,162 @@
+"""`anchorhold conformance attestation INDEX`: run published evidence samples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from attestation.conformance.index import INDEX_MAX, Index, Sample, parse_index
+from attestation.conformance.run import Outcome, run_sample
+from attestation.conformance.strict import unknown_sentences
+from wire.errors import ConfigError, MalformedError
+
+from .cli_options import add_command, add_json, note, printable
+from .files import read_file
+from .report import EXIT_INVALID, EXIT_OK
+
+if TYPE_CHECKING:
+    import argparse
+
+EXAMPLES = """\
+anchorhold conformance attestation vectors/index.json
+anchorhold conformance attestation vectors/index.json --kind intel-tdx-quote
+anchorhold conformance attestation vectors/index.json --json > results.json"""
+SAMPLE_FILE_MAX: Final = 16 * 1024 * 1024  # an event log or a bundle of collateral is 1 MiB at most
+PROGRESS_AFTER_S: Final = 2.0
+_WORDS: Final = {True: "yes", False: "no", None: "-"}
+_ID_WIDTH: Final = 36
+
+
+def register(kinds: Any) -> None:
+    """Add the command under `conformance`."""
+    text = "run evidence samples (schema attestation-vectors/1)"
+    parser = add_command(kinds, "attestation", text, EXAMPLES)
+    parser.add_argument("index", type=Path, metavar="INDEX", help="index of the samples, JSON")
+    parser.add_argument(
+        "--kind", action="append", metavar="KIND", help="run only samples of this kind; repeatable"
+    )
+    parser.add_argument(
+        "--id", action="append", metavar="ID", help="run only this sample; repeatable"
+    )
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 every sample gave what the index expects, 2 at least one did not, 4 not such an index."""
+    index = _index(args.index)
+    samples = _chosen(index, args.kind, args.id)
+    for sentence in unknown_sentences(index.strict_policy):
+        note(f'note: strict_policy says "{sentence}", which this version does not know')
+    results = []
+    started = time.monotonic()
+    for number, sample in enumerate(samples, 1):
+        results.append(_timed(sample, index, args.index.parent))
+        if sys.stderr.isatty() and time.monotonic() - started > PROGRESS_AFTER_S:
+            print(f"\r{number} of {len(samples)} samples", end="", file=sys.stderr)
+    failed = sum(not outcome.ok for outcome, _ in results)
+    if args.json:
+        cases = [_document(outcome, ms) for outcome, ms in results]
+        summary = {"passed": len(results) - failed, "failed": failed}
+        print(json.dumps({"ok": not failed, **summary, "samples": cases}, indent=2))
+    else:
+        _table(results)
+        print(f"{len(results) - failed} of {len(results)} samples gave what the index expects")
+    return EXIT_INVALID if failed else EXIT_OK
+
+
+def _index(path: Path) -> Index:
+    raw = read_file(path, INDEX_MAX, "index")
+    try:
+        return parse_index(raw)
+    except MalformedError as error:
+        raise ConfigError(
+            f"index file {path}: {error.message}",
+            hint="name the index.json of a set of evidence samples (schema attestation-vectors/1)",
+        ) from error
+
+
+def _chosen(index: Index, kinds: list[str] | None, ids: list[str] | None) -> list[Sample]:
+    for wanted, present, what in (
+        (kinds, {sample.kind for sample in index.samples}, "kind"),
+        (ids, {sample.id for sample in index.samples}, "id"),
+    ):
+        absent = sorted(set(wanted or ()) - present)
+        if absent:
+            raise ConfigError(
+                f"--{what} {absent[0]}: the index has no such sample",
+                hint=f"choose of: {', '.join(sorted(present))}",
+            )
+    return [
+        sample
+        for sample in index.samples
+        if (kinds is None or sample.kind in kinds) and (ids is None or sample.id in ids)
+    ]
+
+
+def _timed(sample: Sample, index: Index, folder: Path) -> tuple[Outcome, float]:
+    files = {path: _bytes(folder, sample, path) for path in sample.files.values()}
+
+    def read(path: str) -> bytes:
+        found = files[path]
+        if isinstance(found, MalformedError):
+            raise found
+        return found
+
+    before = time.perf_counter()
+    outcome = run_sample(sample, index, read)
+    return outcome, (time.perf_counter() - before) * 1000
+
+
+def _bytes(folder: Path, sample: Sample, path: str) -> bytes | MalformedError:
+    """A file's bytes, or why there are none: one bad sample must not end the run."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts:  # an index is a stranger's file
+        return MalformedError(f"sample {sample.id}: {path} lies outside the index's folder")
+    try:
+        data = read_file(folder / pure, SAMPLE_FILE_MAX, "sample")
+    except ConfigError as error:
+        return MalformedError(error.message)
+    expected = sample.digests.get(path)
+    if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+        return MalformedError(f"sample {sample.id}: {path} has not the SHA-256 the index gives")
+    return data
+
+
+def _table(results: list[tuple[Outcome, float]]) -> None:
+    print(f"      {'sample':<{_ID_WIDTH}} authentic accepted      ms")
+    for outcome, ms in results:
+        mark = "ok  " if outcome.ok else "FAIL"
+        authentic, accepted = _WORDS[outcome.authentic], _WORDS[outcome.accepted]
+        line = f"{mark}  {outcome.id:<{_ID_WIDTH}} {authentic:<9} {accepted:<8} {ms:7.2f}"
+        print(printable(line))
+        codes = sorted({reason.code for reason in outcome.reasons})
+        if codes:
+            print(printable(f"      {', '.join(codes)}"))
+        for fault in outcome.faults:
+            print(printable(f"      {fault}"))
+
+
+def _document(outcome: Outcome, ms: float) -> dict[str, Any]:
+    return {
+        "id": outcome.id,
+        "kind": outcome.kind,
+        "ok": outcome.ok,
+        "authentic": outcome.authentic,
+        "accepted": outcome.accepted,
+        "reasons": [
+            {"code": reason.code, "step": reason.step, "detail": reason.detail}
+            for reason in outcome.reasons
+        ],
+        "differing": {
+            path: {"found": found, "expected": expected}
+            for path, (found, expected) in outcome.differing.items()
+        },
+        "ignored_files": list(outcome.ignored),
+        "faults": list(outcome.faults),
+        "ms": round(ms, 3),
+    }

@@ -1,0 +1,52 @@
+"""Which collateral evidence is judged with: what came beside it, or the client's own.
+
+What the gateway carries is signed and dated by the vendors, so it cannot lie; it can be old, within
+its dates. A client with a collateral folder of its own (`anchorhold collateral fetch|import`) uses
+that alone, and never asks a vendor which platforms it talks to.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from attestation.anchors import Anchors
+from attestation.collateral.evidence import resolve_evidence
+from attestation.collateral.services import Services
+from attestation.collateral.store import Store
+from attestation.collateral.vendors import VENDOR_ROOTS, Vendors
+from attestation.rules.hardware import HardwareRule
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from attestation.evidence import Evidence
+    from attestation.examined import CollateralSet
+    from attestation.policy import Policy
+
+
+class OwnCollateral:
+    """A client's own folder of collateral, read offline.
+
+    Args:
+        folder: as `anchorhold collateral` keeps it.
+        policy: names the roots that count.
+    """
+
+    def __init__(self, folder: Path, policy: Policy) -> None:
+        rules = [rule for rule in policy.accept if isinstance(rule, HardwareRule)]
+        pins = VENDOR_ROOTS.pins.union(*(rule.anchors.pins for rule in rules))
+        self._store = Store(folder)
+        self._vendors = Vendors(Services(), os.urandom, Anchors(pins))
+
+    def find(self, evidence: Sequence[Evidence], now: int) -> CollateralSet:
+        """What the folder has for this evidence; what it lacks, the appraisal says is missing.
+
+        Raises:
+            ConfigError: the folder cannot be used.
+        """
+        return {
+            item.kind: resolve_evidence(item, self._store, self._vendors, None, now).roles
+            for item in evidence
+        }

@@ -1,0 +1,77 @@
+"""What the collateral commands read: evidence files, and the operator's services file."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Final
+
+from attestation.collateral.key import CollateralKey
+from attestation.collateral.services import Services, parse_services
+from attestation.evidence import (
+    EVIDENCE_ITEMS_MAX,
+    EVIDENCE_MAX,
+    KINDS,
+    Evidence,
+    evidence_list,
+)
+from attestation.formats.container import parse_container
+from attestation.schemes import SCHEMES
+from wire.canonical import parse_strict
+from wire.errors import ConfigError, MalformedError
+
+from .files import read_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from attestation.scheme import Need
+
+EVIDENCE_FILE_MAX: Final = EVIDENCE_ITEMS_MAX * EVIDENCE_MAX * 3 // 2  # base64 and members
+SERVICES_MAX: Final = 64 * 1024
+
+
+def needed_keys(path: Path) -> list[CollateralKey]:
+    """What the evidence in a file will ask for: one item {"kind", "body"}, or an array of them.
+
+    Raises:
+        ConfigError: the file is no evidence, or of a kind that this version does not know.
+    """
+    raw = read_file(path, EVIDENCE_FILE_MAX, "evidence")
+    try:
+        document = parse_strict(raw, max_bytes=EVIDENCE_FILE_MAX)
+        items = evidence_list(document if isinstance(document, list) else [document])
+        needs = [need for item in items for need in _needs(item)]
+        return [CollateralKey(need.source, need.key) for need in needs]
+    except MalformedError as error:
+        raise ConfigError(
+            f"evidence file {path}: {error.message}",
+            hint='name a file of evidence items: {"kind": ..., "body": ...}',
+        ) from error
+
+
+def read_services(path: Path | None) -> Services:
+    """The services file, or the vendors' own addresses where there is none.
+
+    Raises:
+        ConfigError: unreadable, not TOML, or it holds what is refused.
+    """
+    if path is None:
+        return Services()
+    raw = read_file(path, SERVICES_MAX, "services")
+    try:
+        document = tomllib.loads(raw.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
+        raise ConfigError(
+            f"services file {path}: found no TOML", hint="name a TOML file of the vendors' URLs"
+        ) from cause
+    return parse_services(document)
+
+
+def _needs(item: Evidence) -> tuple[Need, ...]:
+    if item.kind in KINDS:
+        return ()  # judged by a key of the policy, or by certificates that come with it
+    scheme = SCHEMES.get(item.kind)
+    if scheme is None:
+        known = ", ".join(SCHEMES)
+        raise MalformedError(f"evidence: found an unknown kind, expected one of {known}")
+    return scheme.needs(parse_container(item.body, *scheme.evidence).roles)

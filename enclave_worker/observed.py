@@ -1,0 +1,159 @@
+"""What a worker process finds when it looks at itself: /proc, its arguments, its modules.
+
+The kernel's texts are parsed here and judged in `complete`. Read in one go at the start: Landlock
+and the limits close most of /proc to the process itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SELF: Final = Path("/proc/self")
+DELETED: Final = " (deleted)"
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of mountinfo: where, and what kind of file system."""
+
+    point: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One file mapped into memory; `deleted` if its name no longer leads to it."""
+
+    path: str
+    code: bool
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the process was started with.
+
+    Attributes:
+        program: the executable's path.
+        arguments: everything behind it.
+        variables: the environment as the kernel has it, "name=value" each.
+        descriptors: numbers of the open descriptors.
+        mounts: the mount table.
+    """
+
+    program: str
+    arguments: tuple[str, ...]
+    variables: tuple[str, ...]
+    descriptors: tuple[int, ...]
+    mounts: tuple[Mount, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A staged root as it is now.
+
+    Attributes:
+        path: the folder.
+        targets: where its links lead.
+        interpreters: those of them that are programs to start.
+    """
+
+    path: str
+    targets: frozenset[str]
+    interpreters: frozenset[str]
+
+
+def observe_start() -> Start:
+    """Look at this process. Call before anything opens a descriptor."""
+    return Start(
+        program=str((SELF / "exe").readlink()),
+        arguments=tuple(sys.orig_argv[1:]),
+        variables=_variables((SELF / "environ").read_bytes()),
+        descriptors=_descriptors(),
+        mounts=parse_mounts((SELF / "mountinfo").read_text("utf-8", "surrogateescape")),
+    )
+
+
+def observe_root(path: Path) -> Staged:
+    """Look at a staged root."""
+    return Staged(str(path), _targets(path), _targets(path / "interpreter"))
+
+
+def observe_mappings() -> tuple[Mapping, ...]:
+    """The files mapped into this process now."""
+    return parse_mappings((SELF / "maps").read_text("utf-8", "surrogateescape"))
+
+
+def module_files() -> tuple[str, ...]:
+    """The files that the modules imported so far were loaded from.
+
+    By their import records: modules made at run time have none, and name what they like as file.
+    """
+    specs = (getattr(module, "__spec__", None) for module in list(sys.modules.values()))
+    origins = (spec.origin for spec in specs if spec is not None and spec.has_location)
+    return tuple(sorted({origin for origin in origins if isinstance(origin, str)}))
+
+
+def parse_mounts(text: str) -> tuple[Mount, ...]:
+    """The lines of a mountinfo file; optional fields end with a lone hyphen."""
+    found = []
+    for line in text.splitlines():
+        fields = line.split(" ")
+        kind = fields[fields.index("-", 6) + 1]
+        # The kernel writes spaces and the like as octal escapes.
+        found.append(Mount(_OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4]), kind))
+    return tuple(found)
+
+
+def parse_mappings(text: str) -> tuple[Mapping, ...]:
+    """The file mappings of a maps file, each path once; code if any part of it is executable."""
+    code: dict[str, bool] = {}
+    for line in text.splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5].startswith("/"):
+            code[fields[5]] = code.get(fields[5], False) or "x" in fields[1]
+    return tuple(
+        Mapping(path.removesuffix(DELETED), executable, path.endswith(DELETED))
+        for path, executable in sorted(code.items())
+    )
+
+
+def _variables(raw: bytes) -> tuple[str, ...]:
+    return tuple(os.fsdecode(item) for item in raw.split(b"\0") if item)
+
+
+def _descriptors() -> tuple[int, ...]:
+    listed = [int(path.name) for path in (SELF / "fd").iterdir()]
+    return tuple(sorted(filter(_is_open, listed)))
+
+
+def _is_open(number: int) -> bool:
+    """Whether it is still open: the descriptor that listed the folder is among those listed."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _targets(path: Path) -> frozenset[str]:
+    found: set[str] = set()
+    for place, folders, files in os.walk(path):
+        found.update(_links(place, (*folders, *files)))
+    return frozenset(found)
+
+
+def _links(place: str, names: Iterable[str]) -> Iterable[str]:
+    for name in names:
+        path = Path(place) / name
+        if path.is_symlink():
+            yield str(path.readlink())

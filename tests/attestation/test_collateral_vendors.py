@@ -1,0 +1,574 @@
+"""What each vendor sends is kept only if it is what was asked for, genuine and in force."""
+
+from __future__ import annotations
+
+import copy
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import ocsp as ocsp_lib
+from hypothesis import given
+from hypothesis import strategies as st
+from simulators.vendor_collateral import (
+    DAY_S,
+    AmdVendor,
+    IntelVendor,
+    OcspVendor,
+    key_set,
+    pem,
+    rim_answer,
+    sign_crl,
+)
+
+from attestation.anchors import NONE, Anchors
+from attestation.collateral import key as keys
+from attestation.collateral.entry import BOUNDS, CHAIN_MAX, Entry, Piece
+from attestation.collateral.fetcher import Request, Response
+from attestation.collateral.services import Services
+from attestation.collateral.vendors import Vendors
+from attestation.collateral.view import compose, rests_on
+from wire.errors import AnchorholdError, AttestationError, MalformedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from attestation.collateral.key import CollateralKey
+
+NOW = 1_790_000_000
+FMSPC = bytes.fromhex("00806f050000")
+CHIP = bytes(range(64))
+LEVELS = (10, 0, 23, 84)
+TCB = keys.tcb_info("tdx", FMSPC)
+QE = keys.qe_identity("tdx")
+VCEK = keys.vcek("Genoa", CHIP, LEVELS)
+CHAIN = keys.amd("chain", "vcek", "Genoa")
+
+
+@pytest.fixture(scope="module")
+def intel() -> IntelVendor:
+    return IntelVendor(NOW)
+
+
+@pytest.fixture(scope="module")
+def amd() -> AmdVendor:
+    return AmdVendor(NOW)
+
+
+@pytest.fixture(scope="module")
+def responder() -> OcspVendor:
+    return OcspVendor(NOW)
+
+
+@pytest.fixture(scope="module")
+def vendors(intel: IntelVendor, amd: AmdVendor) -> Vendors:
+    return build(intel.anchors.pins | amd.anchors.pins)
+
+
+def build(pins: frozenset[bytes]) -> Vendors:
+    return Vendors(Services(), lambda n: b"\7" * n, Anchors(pins))
+
+
+class Canned:
+    """A `Fetcher` with one answer: bytes and headers, or a function of the request."""
+
+    def __init__(self, answer: Response | Callable[[Request], Response]) -> None:
+        self._answer = answer
+        self.asked: list[Request] = []
+
+    def fetch(self, request: Request) -> Response:
+        self.asked.append(request)
+        return self._answer if isinstance(self._answer, Response) else self._answer(request)
+
+
+def fetched(vendors: Vendors, key: CollateralKey, body: bytes, **headers: str) -> Entry:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return vendors.fetch(key, Canned(Response(body, named)), NOW)
+
+
+def altered(vendor: Any, **changes: Any) -> Any:
+    other = copy.copy(vendor)
+    for name, value in changes.items():
+        setattr(other, name, value)
+    return other
+
+
+def refused(code: str, call: Callable[[], Any]) -> None:
+    with pytest.raises(AttestationError) as caught:
+        call()
+    assert caught.value.reasons == (code,)
+
+
+# ------------------------------------------------------------------ Intel
+
+
+def tcb(vendors: Vendors, intel: IntelVendor, **changes: Any) -> Entry:
+    chain = intel.header(intel.signer)
+    return fetched(
+        vendors, TCB, intel.tcb("tdx", FMSPC.hex(), **changes), tcb_info_issuer_chain=chain
+    )
+
+
+def qe(vendors: Vendors, intel: IntelVendor, tee: str = "tdx", **changes: Any) -> Entry:
+    chain = intel.header(intel.signer)
+    body = intel.qe(tee, **changes)
+    return fetched(vendors, QE, body, sgx_enclave_identity_issuer_chain=chain)
+
+
+def test_tcb_info_is_kept_with_its_number_for_at_most_a_day(
+    vendors: Vendors, intel: IntelVendor
+) -> None:
+    entry = tcb(vendors, intel)
+    assert entry.sequence == 17
+    assert entry.expires == NOW + DAY_S
+
+
+def test_the_vendors_own_end_comes_first_where_it_is_earlier(
+    vendors: Vendors, intel: IntelVendor
+) -> None:
+    soon = "2026-09-21T14:13:25Z"
+    entry = tcb(vendors, intel, nextUpdate=soon)
+    assert entry.expires == int(datetime.fromisoformat(soon).timestamp()) < NOW + DAY_S
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"fmspc": "00806F050001"}, "collateral_fmspc_mismatch"),
+        ({"fmspc": None}, "collateral_fmspc_mismatch"),
+        ({"id": "SGX"}, "collateral_mismatch"),
+        ({"version": 2}, "collateral_mismatch"),
+        ({"nextUpdate": "2026-09-21T13:33:20Z"}, "collateral_expired"),
+        ({"issueDate": "2026-09-22T13:33:20Z"}, "collateral_not_yet_valid"),
+    ],
+)
+def test_tcb_info_of_something_else_or_another_time_is_refused(
+    vendors: Vendors, intel: IntelVendor, changes: dict[str, Any], code: str
+) -> None:
+    refused(code, lambda: tcb(vendors, intel, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nextUpdate": "2026-13-21T13:33:20Z"},
+        {"nextUpdate": 5},
+        {"tcbEvaluationDataNumber": "17"},
+        {"tcbEvaluationDataNumber": True},
+        {"tcbEvaluationDataNumber": -1},
+    ],
+)
+def test_signed_fields_of_the_wrong_form_are_malformed(
+    vendors: Vendors, intel: IntelVendor, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(MalformedError):
+        tcb(vendors, intel, **changes)
+
+
+def test_the_sgx_identity_is_no_tdx_identity(vendors: Vendors, intel: IntelVendor) -> None:
+    assert qe(vendors, intel).sequence == 17
+    refused("qe_identity_wrong_type", lambda: qe(vendors, intel, "sgx"))
+
+
+def test_one_flipped_bit_in_signed_json_is_refused(vendors: Vendors, intel: IntelVendor) -> None:
+    body = intel.tcb("tdx", FMSPC.hex()).replace(b'"pcesvn":11', b'"pcesvn":10')
+    chain = intel.header(intel.signer)
+    refused("signature_invalid", lambda: fetched(vendors, TCB, body, tcb_info_issuer_chain=chain))
+
+
+def test_signed_json_that_was_spelled_again_is_refused(
+    vendors: Vendors, intel: IntelVendor
+) -> None:
+    body = intel.tcb("tdx", FMSPC.hex()).replace(b'"pcesvn":11', b'"pcesvn": 11')
+    chain = intel.header(intel.signer)
+    refused("signature_invalid", lambda: fetched(vendors, TCB, body, tcb_info_issuer_chain=chain))
+
+
+AROUND: dict[str, Callable[[bytes], bytes]] = {
+    "a member after": lambda b: b[:-1] + b',"more":1}',
+    "a member before": lambda b: b'{"more":1,' + b[1:],
+    "text after": lambda b: b + b" x",
+    "a longer signature": lambda b: b.replace(b'"signature":"', b'"signature":"00'),
+    "twice": lambda b: b.replace(b'{"tcbInfo":{', b'{"tcbInfo":{},"tcbInfo":{'),
+    "signature first": lambda _: b'{"signature":"' + b"00" * 64 + b'","tcbInfo":{}}',
+    "cut": lambda b: b[: len(b) // 2],
+    "html": lambda _: b"<html>maintenance</html>",
+    "an array": lambda _: b"[]",
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_text_around_signed_json_is_malformed(
+    vendors: Vendors, intel: IntelVendor, name: str
+) -> None:
+    body = AROUND[name](intel.tcb("tdx", FMSPC.hex()))
+    with pytest.raises(MalformedError):
+        fetched(vendors, TCB, body, tcb_info_issuer_chain=intel.header(intel.signer))
+
+
+def test_a_root_that_looks_alike_vouches_for_nothing(vendors: Vendors) -> None:
+    other = IntelVendor(NOW)
+    refused("untrusted_root", lambda: tcb(vendors, other))
+
+
+def test_a_pinned_root_that_did_not_issue_the_signer_vouches_for_nothing(
+    vendors: Vendors, intel: IntelVendor
+) -> None:
+    other = IntelVendor(NOW)
+    body = other.tcb("tdx", FMSPC.hex())
+    piece = Piece(body, pem(other.signer, intel.root))
+    with pytest.raises(AttestationError):
+        vendors.admit(TCB, piece, fetched_at=NOW, now=NOW)
+
+
+def test_a_chain_without_its_header_or_of_another_length_is_malformed(
+    vendors: Vendors, intel: IntelVendor
+) -> None:
+    body = intel.tcb("tdx", FMSPC.hex())
+    with pytest.raises(MalformedError, match="issuer chain"):
+        fetched(vendors, TCB, body)
+    for chain in (pem(intel.signer), pem(intel.root, intel.root, intel.root), "", "x"):
+        with pytest.raises(MalformedError):
+            fetched(vendors, TCB, body, tcb_info_issuer_chain=chain)
+
+
+def test_a_chain_in_a_header_is_bounded(vendors: Vendors, intel: IntelVendor) -> None:
+    body = intel.tcb("tdx", FMSPC.hex())
+    with pytest.raises(MalformedError):
+        fetched(vendors, TCB, body, tcb_info_issuer_chain="a" * (2 * CHAIN_MAX + 1))
+
+
+@pytest.mark.parametrize("ca", ["platform", "processor"])
+def test_a_pck_list_is_kept_with_its_number_as_der_or_a_mirrors_hex(
+    vendors: Vendors, intel: IntelVendor, ca: Any
+) -> None:
+    crl = intel.pck_crl(ca, number=5)
+    chain = intel.header(intel.cas[ca])
+    for body in (crl, crl.hex().encode(), crl.hex().upper().encode() + b"\n"):
+        entry = fetched(vendors, keys.pck_crl(ca), body, sgx_pck_crl_issuer_chain=chain)
+        assert entry.piece.body == crl
+        assert entry.sequence == 5
+
+
+def test_the_list_of_the_other_ca_is_refused(vendors: Vendors, intel: IntelVendor) -> None:
+    chain = intel.header(intel.cas["processor"])
+    crl = intel.pck_crl("processor")
+    key = keys.pck_crl("platform")
+    refused(
+        "collateral_mismatch", lambda: fetched(vendors, key, crl, sgx_pck_crl_issuer_chain=chain)
+    )
+
+
+def test_a_list_signed_by_another_key_or_past_its_update_is_refused(
+    vendors: Vendors, intel: IntelVendor
+) -> None:
+    name = "Intel SGX PCK Platform CA"
+    chain = intel.header(intel.cas["platform"])
+    key = keys.pck_crl("platform")
+    forged = sign_crl(name, ec.generate_private_key(ec.SECP256R1()), NOW)
+    refused("crl_invalid", lambda: fetched(vendors, key, forged, sgx_pck_crl_issuer_chain=chain))
+    old = sign_crl(name, intel.ca_key, NOW - 2 * DAY_S, ends=DAY_S)
+    refused("crl_expired", lambda: fetched(vendors, key, old, sgx_pck_crl_issuer_chain=chain))
+
+
+def test_a_list_as_pem_is_refused(vendors: Vendors, intel: IntelVendor) -> None:
+    chain = intel.header(intel.cas["platform"])
+    body = b"-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n"
+    refused(
+        "crl_invalid",
+        lambda: fetched(vendors, keys.pck_crl("platform"), body, sgx_pck_crl_issuer_chain=chain),
+    )
+
+
+def test_the_root_list_is_kept_and_no_other_list_in_its_place(
+    vendors: Vendors, intel: IntelVendor
+) -> None:
+    root = intel.root_crl()
+    assert fetched(vendors, keys.root_crl(), root.hex().encode()).piece.body == root
+    refused(
+        "collateral_mismatch",
+        lambda: fetched(vendors, keys.root_crl(), intel.pck_crl("platform")),
+    )
+
+
+def test_real_collateral_gives_the_nine_members_it_came_from(vectors: dict[str, Any]) -> None:
+    done = 0
+    for vector in (v for k, v in vectors.items() if k.startswith(("tdx-", "sgx-"))):
+        if "collateral" not in vector["files"] or not vector["expected"]["authentic"]:
+            continue
+        document = json.loads((vectors["root"] / vector["files"]["collateral"]).read_bytes())
+        now = int(datetime.fromisoformat(vector["verify_at"]).timestamp())
+        assert spelled(nine_members(document, now)) == spelled(document)
+        done += 1
+    assert done >= 3
+
+
+def spelled(document: dict[str, str]) -> dict[str, str]:
+    return {
+        name: text.lower() if name.endswith(("crl", "signature")) else text.strip()
+        for name, text in document.items()
+    }
+
+
+def nine_members(document: dict[str, str], now: int) -> dict[str, str]:
+    """Through the services' own form, the checks under Intel's real root, and back."""
+    info = json.loads(document["tcb_info"])
+    ca: Any = (
+        "platform" if "Platform" in str(load(document["pck_crl_issuer_chain"])) else "processor"
+    )
+    tee: Any = info["id"].lower()
+    wanted = keys.dcap(tee, bytes.fromhex(info["fmspc"]), ca)
+    signed = {"tcb": ("tcb_info", "tcbInfo"), "qe": ("qe_identity", "enclaveIdentity")}
+    texts = {
+        kind: (
+            f'{{"{member}":{document[name]},"signature":"{document[f"{name}_signature"]}"}}'.encode(),
+            document[f"{name}_issuer_chain"],
+        )
+        for kind, (name, member) in signed.items()
+    }
+    lists: dict[str, tuple[bytes, str]] = {
+        "pck-crl": (bytes.fromhex(document["pck_crl"]), document["pck_crl_issuer_chain"]),
+        "root-crl": (bytes.fromhex(document["root_ca_crl"]), ""),
+    }
+    pieces = {key: Piece(*(texts | lists)[key.kind]) for key in rests_on(wanted)}
+    real = Vendors(Services(), bytes)
+    for key, piece in pieces.items():
+        real.admit(key, piece, fetched_at=now, now=now)
+    found: dict[str, str] = json.loads(compose(wanted, pieces))
+    return found
+
+
+def load(chain: str) -> Any:
+    from cryptography import x509
+
+    return x509.load_pem_x509_certificates(chain.encode())[0].subject
+
+
+# ------------------------------------------------------------------ AMD
+
+
+def test_a_chips_certificate_is_kept_for_the_chip_and_levels_asked_for(
+    vendors: Vendors, amd: AmdVendor
+) -> None:
+    entry = fetched(vendors, VCEK, amd.vcek(CHIP, LEVELS))
+    assert entry.expires == NOW + BOUNDS["vcek"].age_s
+
+
+def test_turin_has_a_short_chip_id_and_a_fifth_level() -> None:
+    turin = AmdVendor(NOW, "Turin")
+    levels = (1, 1, 1, 4, 200)
+    key = keys.vcek("Turin", CHIP[:8], levels)
+    fetcher = Canned(Response(turin.vcek(CHIP[:8], levels)))
+    build(turin.anchors.pins).fetch(key, fetcher, NOW)
+    assert fetcher.asked[0].url == (
+        "https://kdsintf.amd.com/vcek/v1/Turin/0001020304050607"
+        "?fmcSPL=01&blSPL=01&teeSPL=01&snpSPL=04&ucodeSPL=200"
+    )
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_certificate_at_another_level_is_refused(
+    vendors: Vendors, amd: AmdVendor, number: int
+) -> None:
+    levels = tuple(v + 1 if i == number else v for i, v in enumerate(LEVELS))
+    refused("collateral_mismatch", lambda: fetched(vendors, VCEK, amd.vcek(CHIP, levels)))
+
+
+def test_a_certificate_of_another_chip_or_product_is_refused(
+    vendors: Vendors, amd: AmdVendor
+) -> None:
+    other = bytes(64)
+    refused("collateral_mismatch", lambda: fetched(vendors, VCEK, amd.vcek(other, LEVELS)))
+    milan = amd.vcek(CHIP, LEVELS, "Milan-B0")
+    refused("collateral_mismatch", lambda: fetched(vendors, VCEK, milan))
+
+
+def test_a_stepping_after_the_products_name_is_fine(vendors: Vendors, amd: AmdVendor) -> None:
+    assert fetched(vendors, VCEK, amd.vcek(CHIP, LEVELS, "Genoa-B1"))
+
+
+def test_a_certificate_outside_its_validity_is_refused(vendors: Vendors, amd: AmdVendor) -> None:
+    piece = Piece(amd.vcek(CHIP, LEVELS))
+    for now in (NOW + 3700 * DAY_S, NOW - 400 * DAY_S):
+        refused(
+            "certificate_not_valid_at_time",
+            lambda now=now: vendors.admit(VCEK, piece, fetched_at=now, now=now),
+        )
+
+
+def test_the_chain_above_is_kept_under_a_pinned_root_only(vendors: Vendors, amd: AmdVendor) -> None:
+    pieces = {CHAIN: fetched(vendors, CHAIN, amd.chain()).piece}
+    ca, root = (compose(keys.amd(kind, "vcek", "Genoa"), pieces) for kind in ("ca", "root"))
+    assert amd.anchors.trusts(root)
+    assert not amd.anchors.trusts(ca)
+    refused("untrusted_root", lambda: fetched(vendors, CHAIN, AmdVendor(NOW).chain()))
+    refused("untrusted_root", lambda: fetched(build(NONE.pins), CHAIN, amd.chain()))
+
+
+def test_a_chain_of_another_product_or_signer_is_refused(vendors: Vendors, amd: AmdVendor) -> None:
+    for key in (keys.amd("chain", "vcek", "Milan"), keys.amd("chain", "vlek", "Genoa")):
+        refused("collateral_mismatch", lambda key=key: fetched(vendors, key, amd.chain()))
+
+
+def test_an_ask_that_the_ark_did_not_sign_is_refused(vendors: Vendors, amd: AmdVendor) -> None:
+    body = pem(AmdVendor(NOW).ask, amd.ark).encode()
+    refused("chain_invalid", lambda: fetched(vendors, CHAIN, body))
+
+
+def test_a_chain_root_first_is_refused(vendors: Vendors, amd: AmdVendor) -> None:
+    refused("untrusted_root", lambda: fetched(vendors, CHAIN, pem(amd.ark, amd.ask).encode()))
+
+
+def test_amds_list_is_kept_for_its_product_and_window(vendors: Vendors, amd: AmdVendor) -> None:
+    assert fetched(vendors, keys.amd("crl", "vcek", "Genoa"), amd.crl()).expires == NOW + DAY_S
+    milan = keys.amd("crl", "vcek", "Milan")
+    refused("collateral_mismatch", lambda: fetched(vendors, milan, amd.crl()))
+    old = altered(amd, now=NOW - 2 * DAY_S).crl(ends=DAY_S)
+    refused("collateral_expired", lambda: fetched(vendors, keys.amd("crl", "vcek", "Genoa"), old))
+
+
+# ------------------------------------------------------------------ NVIDIA
+
+
+def asked(vendors: Vendors, responder: OcspVendor, key: CollateralKey | None = None) -> Entry:
+    def answer(request: Request) -> Response:
+        return Response(responder.answer(request.body))
+
+    return vendors.fetch(key or keys.ocsp(*responder.cert_id()), Canned(answer), NOW)
+
+
+def test_an_ocsp_answer_is_kept_for_an_hour(vendors: Vendors, responder: OcspVendor) -> None:
+    assert asked(vendors, responder).expires == NOW + 3600
+
+
+def test_the_question_names_the_certificate_and_carries_a_fresh_nonce(
+    vendors: Vendors, responder: OcspVendor
+) -> None:
+    key = keys.ocsp(*responder.cert_id())
+    request = vendors.request(key, b"\1" * 32)
+    found = ocsp_lib.load_der_ocsp_request(request.body)
+    assert request.method == "POST"
+    assert found.serial_number == responder.device.serial_number
+    assert found.extensions[0].value.nonce == b"\1" * 32  # type: ignore[attr-defined]  # its type
+
+
+def test_an_answer_without_the_questions_nonce_is_a_replay(
+    vendors: Vendors, responder: OcspVendor
+) -> None:
+    silent = altered(responder, echo=False)
+    key = keys.ocsp(*silent.cert_id())
+    refused("nonce_mismatch", lambda: asked(vendors, silent, key))
+    replayed = responder.answer(vendors.request(key, b"\2" * 32).body)
+    refused("nonce_mismatch", lambda: fetched(vendors, key, replayed))
+
+
+def test_an_answer_about_another_certificate_is_refused(
+    vendors: Vendors, responder: OcspVendor
+) -> None:
+    name, issuer_name, issuer_key, serial = responder.cert_id()
+    key = keys.ocsp(name, issuer_name, issuer_key, serial + 1)
+    refused("collateral_mismatch", lambda: asked(vendors, responder, key))
+
+
+def test_an_answer_past_its_update_is_refused(vendors: Vendors, responder: OcspVendor) -> None:
+    old = altered(responder, ends=-1)
+    key = keys.ocsp(*old.cert_id())
+    refused("collateral_expired", lambda: asked(vendors, old, key))
+
+
+@pytest.mark.parametrize("body", [b"\x30\x03\x0a\x01\x06", b"x", b"\x30\x82\xff\xff"])
+def test_no_answer_is_malformed(vendors: Vendors, responder: OcspVendor, body: bytes) -> None:
+    with pytest.raises(MalformedError):
+        fetched(vendors, keys.ocsp(*responder.cert_id()), body)
+
+
+def test_a_manifest_is_kept_under_its_own_id_only(vendors: Vendors) -> None:
+    key = keys.rim("NV_GPU_DRIVER_GH100_550")
+    manifest = b"<SoftwareIdentity/>"
+    body = rim_answer("NV_GPU_DRIVER_GH100_550", manifest)
+    assert fetched(vendors, key, body).piece.body == manifest
+    for wrong in (
+        rim_answer("NV_OTHER", manifest),
+        b"[]",
+        b"{}",
+        body.replace(b'": "', b'": 5, "'),
+    ):
+        with pytest.raises(MalformedError):
+            fetched(vendors, key, wrong)
+    with pytest.raises(MalformedError):
+        fetched(vendors, key, rim_answer("NV_GPU_DRIVER_GH100_550", b""))
+
+
+# ------------------------------------------------------------------ key sets
+
+
+def test_a_key_set_has_public_keys_with_distinct_names(vendors: Vendors) -> None:
+    key = keys.jwks("nvidia-nras")
+    assert fetched(vendors, key, key_set("a", "b")).expires == NOW + 3600
+    private = json.loads(key_set("a"))
+    private["keys"][0]["d"] = "AAAA"
+    symmetric = {"keys": [{"kty": "oct", "k": "AAAA", "kid": "a"}]}
+    for body in (key_set("a", "a"), b"{}", b'{"keys":[]}', *map(dump, (private, symmetric))):
+        with pytest.raises(MalformedError):
+            fetched(vendors, key, body)
+
+
+def dump(document: Any) -> bytes:
+    return json.dumps(document).encode()
+
+
+# ------------------------------------------------------------------ all of them
+
+STORED = (
+    TCB, QE, keys.pck_crl("platform"), keys.root_crl(), VCEK, CHAIN,
+    keys.amd("crl", "vcek", "Genoa"), keys.rim("NV"), keys.jwks("nvidia-nras"),
+    keys.ocsp("sha384", bytes(48), bytes(48), 1),
+)  # fmt: skip
+
+
+@given(st.sampled_from(STORED), st.binary(max_size=400), st.text(max_size=80))
+def test_arbitrary_bytes_are_refused_with_our_errors_only(
+    key: CollateralKey, body: bytes, chain: str
+) -> None:
+    try:
+        build(NONE.pins).admit(key, Piece(body, chain), fetched_at=NOW, now=NOW)
+    except AnchorholdError:
+        return
+    assert key.kind == "rim"  # a manifest is opaque here
+
+
+@given(st.data())
+def test_mutated_pieces_are_refused_with_our_errors_only(
+    vendors: Vendors, intel: IntelVendor, amd: AmdVendor, data: st.DataObject
+) -> None:
+    genuine = {
+        TCB: Piece(intel.tcb("tdx", FMSPC.hex()), pem(intel.signer, intel.root)),
+        keys.pck_crl("platform"): Piece(
+            intel.pck_crl("platform"), pem(intel.cas["platform"], intel.root)
+        ),
+        CHAIN: Piece(amd.chain()),
+    }
+    key = data.draw(st.sampled_from(list(genuine)))
+    piece = genuine[key]
+    raw = bytearray(piece.body)
+    raw[data.draw(st.integers(0, 4096)) % len(raw)] ^= data.draw(st.integers(1, 255))
+    try:
+        vendors.admit(key, Piece(bytes(raw), piece.chain), fetched_at=NOW, now=NOW)
+    except AnchorholdError:
+        return
+
+
+@pytest.mark.parametrize("key", STORED, ids=lambda key: key.kind)
+def test_a_body_that_is_empty_or_larger_than_its_kind_may_be_is_refused(
+    vendors: Vendors, key: CollateralKey
+) -> None:
+    for body in (b"", bytes(BOUNDS[key.kind].size + 1)):
+        with pytest.raises(MalformedError):
+            vendors.admit(key, Piece(body), fetched_at=NOW, now=NOW)
+
+
+def test_a_chain_beside_what_has_none_is_refused(vendors: Vendors, amd: AmdVendor) -> None:
+    with pytest.raises(MalformedError):
+        vendors.admit(CHAIN, Piece(amd.chain(), "x"), fetched_at=NOW, now=NOW)

@@ -1,0 +1,347 @@
+"""The complete-measurement lint, one unmeasured thing at a time: what is found, what is refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from attestation.measurement import combine
+from enclave_worker.complete import check_loaded, check_start
+from enclave_worker.launch_line import (
+    ARGUMENTS,
+    BOOTSTRAP,
+    LAUNCH_FLAGS,
+    MODULE,
+    arguments_digest,
+    environment,
+    environment_digest,
+)
+from enclave_worker.measured import Measured
+from enclave_worker.observed import (
+    Mapping,
+    Mount,
+    Staged,
+    Start,
+    observe_mappings,
+    observe_start,
+    parse_mappings,
+    parse_mounts,
+)
+from enclave_worker.system_libraries import (
+    file_tag,
+    libraries_digest,
+    library_tags,
+    system_libraries,
+)
+from enclave_worker.worker_config import WorkerConfig
+from wire.errors import AttestationError, MalformedError
+from wire.ids import sha256_tag
+
+ROOT = "/state/root-1"
+SITE = "/venv/lib/site-packages"
+MODEL = "/models/tiny"
+PYTHON = "/opt/python/bin/python3.11"
+SEARCH = "\n".join(
+    f"{ROOT}/{name}" for name in ("stdlib", "stdlib/lib-dynload", "site", "first_party")
+)
+STAGED = Staged(ROOT, frozenset({PYTHON, f"{SITE}/torch", "/work/wire"}), frozenset({PYTHON}))
+READ_PATHS = (ROOT, PYTHON, f"{SITE}/torch", "/work/wire", MODEL)
+LINE = [*LAUNCH_FLAGS, "-c", BOOTSTRAP, SEARCH, MODULE, *ARGUMENTS]
+START = Start(
+    program=PYTHON,
+    arguments=tuple(LINE),
+    variables=tuple(f"{name}={value}" for name, value in environment(2).items()),
+    descriptors=(0, 1, 2),
+    mounts=(Mount("/", "ext4"), Mount("/proc", "proc"), Mount("/home", "ext4"), Mount(MODEL, "x")),
+)  # fmt: skip
+LIBRARIES = library_tags(system_libraries([]))
+LIBC = "/usr/lib/x86_64-linux-gnu/libc.so.6"
+
+
+def world() -> tuple[WorkerConfig, Measured]:
+    """Settings and a statement that agree."""
+    config = WorkerConfig(
+        wid="w", aud="a", model_name="tiny", model_dir=MODEL, service_policy=b"{}",
+        engine={"threads": 2}, model_digests={"tree": sha256_tag(b"model")}, wrapper="unshare",
+    )  # fmt: skip
+    parts = {
+        "args": arguments_digest([*LAUNCH_FLAGS, BOOTSTRAP, MODULE, *ARGUMENTS]),
+        "config": sha256_tag(config.measured()),
+        "env": environment_digest(environment(2)),
+        "model": sha256_tag(b"model"),
+        "site": sha256_tag(b"site"),
+        "system": libraries_digest(LIBRARIES),
+    }
+    return replace(config, image=combine(parts)), Measured(parts, LIBRARIES)
+
+
+def check(start: Start = START, **changes: Any) -> None:
+    config, measured = world()
+    config = replace(config, **changes.get("config", {}))
+    check_start(
+        start,
+        changes.get("staged", STAGED),
+        config,
+        changes.get("threads", 2),
+        changes.get("read_paths", READ_PATHS),
+        changes.get("measured", lambda m: m)(measured),
+    )
+
+
+def refused(code: str, start: Start = START, **changes: Any) -> str:
+    with pytest.raises(AttestationError, match="not complete") as caught:
+        check(start, **changes)
+    assert caught.value.reasons == (f"unmeasured_{code}",)
+    assert caught.value.hint
+    return caught.value.message
+
+
+def test_a_worker_that_is_what_was_measured_starts() -> None:
+    check()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GLIBC_TUNABLES", "PYTHONPATH", "PYTHONHOME",
+     "PYTHONSTARTUP", "TORCH_LOGS", "PATH", "TZ", "ld_preload", "HOME ", ""],
+)  # fmt: skip
+def test_a_variable_that_is_not_measured_is_named_without_its_value(name: str) -> None:
+    start = replace(START, variables=(*START.variables, f"{name}=secret value"))
+    message = refused("environment", start)
+    assert "secret" not in message
+    assert f"found {name}" in message
+    assert "expected only HOME, LC_ALL" in message
+
+
+@pytest.mark.parametrize("name", list(environment(2)))
+def test_a_measured_variable_must_have_its_value_once(name: str) -> None:
+    others = tuple(item for item in START.variables if not item.startswith(name + "="))
+    assert "found another value" in refused(
+        "environment", replace(START, variables=(*others, f"{name}=/elsewhere"))
+    )
+    assert "found nothing" in refused("environment", replace(START, variables=others))
+    twice = (*START.variables, f"{name}=/elsewhere")
+    assert f"{name} twice" in refused("environment", replace(START, variables=twice))
+
+
+def test_a_variable_without_a_value_is_refused() -> None:
+    refused("environment", replace(START, variables=(*START.variables, "HOME")))
+
+
+def test_another_number_of_threads_is_another_environment() -> None:
+    assert "NUM_THREADS" in refused("environment", threads=3)
+
+
+@pytest.mark.parametrize("at", range(len(LINE)))
+def test_no_argument_may_differ(at: int) -> None:
+    arguments = (*LINE[:at], LINE[at] + "x", *LINE[at + 1 :])
+    assert f"argument {at + 1}" in refused("argument", replace(START, arguments=arguments))
+
+
+@pytest.mark.parametrize("arguments", [tuple(LINE[:-1]), (*LINE, "--debug"), ()], ids=len)
+def test_no_argument_may_be_missing_or_added(arguments: tuple[str, ...]) -> None:
+    refused("argument", replace(START, arguments=arguments))
+
+
+def test_a_search_path_outside_the_staged_root_is_an_argument_that_differs() -> None:
+    line = [SEARCH + "\n/tmp/more" if item == SEARCH else item for item in LINE]
+    refused("argument", replace(START, arguments=tuple(line)))
+
+
+@pytest.mark.parametrize(
+    "program", ["/usr/bin/python3.11", "/lib64/ld-linux-x86-64.so.2", f"{SITE}/torch"]
+)
+def test_another_program_than_the_staged_interpreter_is_refused(program: str) -> None:
+    assert program in refused("argument", replace(START, program=program))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"aud": "other"}, {"service_policy": b"{ }"}, {"epoch_s": 60}, {"engine": {"threads": 3}},
+     {"require_pq": False}, {"trust": "simulated"}, {"model_name": "huge"}, {"slots": 1}],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_a_setting_changed_after_measuring_is_refused(change: dict[str, Any]) -> None:
+    assert "part config" in refused("statement", config=change)
+
+
+def test_a_model_digest_for_receipts_that_was_not_measured_is_refused() -> None:
+    assert "part model" in refused(
+        "statement", config={"model_digests": {"tree": sha256_tag(b"better")}}
+    )
+    assert "part model" in refused("statement", config={"model_digests": {}})
+
+
+def test_a_measurement_the_parts_do_not_give_is_refused() -> None:
+    refused("statement", config={"image": sha256_tag(b"another")})
+
+
+@pytest.mark.parametrize("part", ["args", "config", "env", "model", "system"])
+def test_every_part_the_worker_can_check_must_be_there_and_true(part: str) -> None:
+    for tag in (sha256_tag(b"another"), None):
+        config, measured = world()
+        parts = {**measured.parts, part: tag} if tag else dict(measured.parts)
+        if tag is None:
+            del parts[part]
+        with pytest.raises(AttestationError, match=f"part {part}"):
+            check_start(
+                START, STAGED, replace(config, image=combine(parts)), 2, READ_PATHS,
+                Measured(parts, measured.system),
+            )  # fmt: skip
+
+
+def test_a_library_added_to_the_statement_alone_is_refused() -> None:
+    added = {**LIBRARIES, "libevil.so.1": sha256_tag(b"evil")}
+    assert "part system" in refused("statement", measured=lambda m: Measured(m.parts, added))
+
+
+@pytest.mark.parametrize("number", [3, 7, 255])
+def test_an_inherited_descriptor_is_refused(number: int) -> None:
+    assert f"found {number} open" in refused(
+        "descriptor", replace(START, descriptors=(0, 1, 2, number))
+    )
+
+
+@pytest.mark.parametrize("path", ["/", "/etc", "/home/user", f"{SITE}/torch/lib", f"{ROOT}/site/x"])
+def test_a_read_path_beyond_the_measured_ones_is_refused(path: str) -> None:
+    assert path in refused("path", read_paths=(*READ_PATHS, path))
+
+
+@pytest.mark.parametrize(
+    "point", [f"{SITE}/torch/lib", f"{MODEL}/sub", f"{ROOT}/site", f"{ROOT}/a b"]
+)
+def test_a_mount_inside_a_measured_folder_is_refused(point: str) -> None:
+    start = replace(START, mounts=(*START.mounts, Mount(point, "tmpfs")))
+    assert point in refused("mount", start)
+
+
+@pytest.mark.parametrize(
+    ("mount", "fine"),
+    [
+        (Mount("/dev", "tmpfs"), True),
+        (Mount("/dev/null", "devtmpfs"), True),
+        (Mount("/dev/pts", "devpts"), True),
+        (Mount("/usr/lib", "ext4"), True),
+        (Mount(PYTHON, "ext4"), True),
+        (Mount("/etc", "ext4"), False),
+        (Mount("/home", "ext4"), False),
+        (Mount("/dev/shm", "ext4"), False),
+        (Mount("/sys", "sysfs"), False),
+        (Mount("/secrets", "tmpfs"), False),
+    ],
+)
+def test_a_root_of_its_own_holds_measured_mounts_and_pseudo_ones_only(
+    mount: Mount, fine: bool
+) -> None:
+    start = replace(START, mounts=(Mount("/", "tmpfs"), Mount("/proc", "proc"), mount))
+    if fine:
+        check(start, config={"wrapper": "bwrap"})
+    else:
+        assert mount.point in refused("mount", start, config={"wrapper": "bwrap"})
+    check(start)
+
+
+def loaded(*mappings: Mapping, modules: tuple[str, ...] = ()) -> None:
+    _, measured = world()
+    check_loaded(mappings, modules, STAGED, MODEL, measured)
+
+
+def test_staged_code_system_libraries_and_the_models_data_may_be_mapped() -> None:
+    loaded(
+        Mapping(PYTHON, code=True, deleted=False),
+        Mapping(f"{SITE}/torch/lib/libtorch.so", code=True, deleted=False),
+        Mapping(LIBC, code=True, deleted=False),
+        Mapping(f"{MODEL}/model.safetensors", code=False, deleted=False),
+        Mapping("/usr/lib/locale/C.utf8/LC_CTYPE", code=False, deleted=False),
+        Mapping("/usr/lib/x86_64-linux-gnu/gconv/gconv-modules.cache", code=False, deleted=False),
+        Mapping("/memfd:secret", code=False, deleted=True),
+        Mapping("/dev/zero", code=False, deleted=True),
+        modules=("/work/wire/ids.py", f"{ROOT}/stdlib/os.py"),
+    )
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        Mapping("/tmp/libevil.so", code=True, deleted=False),
+        Mapping("/tmp/data", code=False, deleted=False),
+        Mapping(f"{SITE}/other/evil.so", code=True, deleted=False),
+        Mapping(f"{SITE}/torchevil.so", code=True, deleted=False),
+        Mapping(f"{SITE}/torch/lib/libtorch.so", code=True, deleted=True),
+        Mapping(f"{MODEL}/evil.so", code=True, deleted=False),
+        Mapping("/memfd:evil", code=True, deleted=True),
+        Mapping("/usr/lib/locale/evil.so", code=True, deleted=False),
+        Mapping("/usr/bin/env", code=True, deleted=False),
+    ],
+    ids=lambda mapping: mapping.path,
+)
+def test_code_that_was_not_measured_is_refused(mapping: Mapping) -> None:
+    with pytest.raises(AttestationError, match=r"code: found .*expected") as caught:
+        loaded(mapping)
+    assert caught.value.reasons == ("unmeasured_code",)
+
+
+def test_a_system_library_with_other_content_is_refused() -> None:
+    _, measured = world()
+    other = {**LIBRARIES, "libc.so.6": sha256_tag(b"another libc")}
+    mapping = Mapping(LIBC, code=True, deleted=False)
+    with pytest.raises(AttestationError, match=r"libc\.so\.6"):
+        check_loaded([mapping], (), STAGED, MODEL, Measured(measured.parts, other))
+
+
+@pytest.mark.parametrize("path", ["/tmp/evil.py", f"{SITE}/evil.py", "relative.py"])
+def test_a_module_from_elsewhere_is_refused(path: str) -> None:
+    with pytest.raises(AttestationError, match="modules: found") as caught:
+        loaded(modules=(path,))
+    assert caught.value.reasons == ("unmeasured_module",)
+
+
+def test_the_kernels_tables_are_read_as_it_writes_them() -> None:
+    text = (
+        "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n"
+        "23 22 0:5 /x /mnt/a\\040b rw shared:1 master:2 - tmpfs none rw,size=1k\n"
+    )
+    assert parse_mounts(text) == (Mount("/", "ext4"), Mount("/mnt/a b", "tmpfs"))
+    text = (
+        "7f00-7f01 r--p 00000000 08:01 12   /usr/lib/a b.so\n"
+        "7f01-7f02 r-xp 00001000 08:01 12   /usr/lib/a b.so\n"
+        "7f02-7f03 rw-s 00000000 00:01 13   /memfd:x (deleted)\n"
+        "7f03-7f04 rwxp 00000000 00:00 0 \n"
+        "7f04-7f05 rw-p 00000000 00:00 0    [heap]\n"
+    )
+    assert parse_mappings(text) == (
+        Mapping("/memfd:x", code=False, deleted=True),
+        Mapping("/usr/lib/a b.so", code=True, deleted=False),
+    )
+
+
+def test_this_very_process_can_be_observed() -> None:
+    start = observe_start()
+    assert start.program
+    assert {0, 1, 2} <= set(start.descriptors)
+    assert any(mount.point == "/" for mount in start.mounts)
+    assert any(mapping.path == LIBC and mapping.code for mapping in observe_mappings())
+    assert file_tag(system_libraries([])["libc.so.6"]) in LIBRARIES.values()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda doc: doc.pop("system"),
+        lambda doc: doc.update(more=1),
+        lambda doc: doc.update(system={}),
+        lambda doc: doc.update(system=[]),
+        lambda doc: doc["system"].update(x="no tag"),
+        lambda doc: doc.update(parts={}),
+        lambda doc: doc.update(system={str(n): sha256_tag(b"") for n in range(257)}),
+    ],
+    ids=["gone", "more", "empty", "list", "no-tag", "no-parts", "too-many"],
+)
+def test_a_statement_of_another_shape_is_refused(edit: Callable[[dict[str, Any]], Any]) -> None:
+    _, measured = world()
+    document = measured.to_json()
+    assert Measured.from_json(document) == measured
+    edit(document)
+    with pytest.raises(MalformedError):
+        Measured.from_json(document)

@@ -1,0 +1,507 @@
+"""A programmable Intel: CAs, platforms, quoting enclaves, TDs and enclaves, with real keys.
+
+It signs what Intel signs (certificates with the SGX extension, CRLs, TCB info v3, QE identity v2)
+and what a platform signs (QE reports, quotes v3, v4 and v5), under a root of its own. A verifier
+sees what hardware would send it; a test changes one fact and expects one refusal:
+
+    intel = Intel()                               # an up-to-date TDX platform, quote v4
+    intel.body["report_data"] = bytes(64)         # before signing
+    intel.revoked_pck.append(intel.pck_serial)    # on the next CRL
+    question = intel.question()                   # evidence, collateral and pins, for `examine`
+
+Facts are public attributes; `edits` change bytes after signing. Nothing here is random except keys,
+and no clock is read: `now` is given. The root is pinned by `Anchors(…, simulated=True)`, so a
+verdict that rests on it never says "hardware". Real vendor samples keep this simulator honest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from copy import deepcopy
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID, ObjectIdentifier
+
+from attestation.anchors import Anchors
+from attestation.examined import Expected, Question
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+NOW = 1_750_000_000
+DAY = 24 * 3600
+ROOT, PLATFORM, PROCESSOR = (
+    f"Intel SGX {name} CA" for name in ("Root", "PCK Platform", "PCK Processor")
+)
+SIGNER, PCK = "Intel SGX TCB Signing", "Intel SGX PCK Certificate"
+VENDOR = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
+SGX_OID = "1.2.840.113741.1.13.1"
+
+_TD10 = (
+    ("tee_tcb_svn", 16), ("mr_seam", 48), ("mr_signer_seam", 48), ("seam_attributes", 8),
+    ("td_attributes", 8), ("xfam", 8), ("mr_td", 48), ("mr_config_id", 48), ("mr_owner", 48),
+    ("mr_owner_config", 48), ("rt_mr0", 48), ("rt_mr1", 48), ("rt_mr2", 48), ("rt_mr3", 48),
+    ("report_data", 64),
+)  # fmt: skip
+_TD15 = (*_TD10, ("tee_tcb_svn2", 16), ("mr_service_td", 48))
+_ENCLAVE = (
+    ("cpusvn", 16), ("miscselect", 4), ("reserved1", 12), ("isv_ext_prod_id", 16),
+    ("attributes", 16), ("mrenclave", 32), ("reserved2", 32), ("mrsigner", 32), ("reserved3", 32),
+    ("config_id", 64), ("isvprodid", 2), ("isvsvn", 2), ("config_svn", 2), ("reserved4", 42),
+    ("isv_family_id", 16), ("report_data", 64),
+)  # fmt: skip
+
+
+@dataclass
+class Certificate:
+    """Facts of one certificate; `start` and `end` are seconds from `now`."""
+
+    cn: str
+    key: Any
+    issuer: Certificate | None = None
+    ca: bool = True
+    cert_sign: bool = True
+    crl_sign: bool = True
+    path_length: int | None = None
+    start: int = -365 * DAY
+    end: int = 3650 * DAY
+    serial: int = 0
+    hash: hashes.HashAlgorithm = field(default_factory=hashes.SHA256)
+    signer: Any = None
+    sgx: bytes | None = None
+
+    def der(self, now: int) -> bytes:
+        """The signed certificate."""
+        issuer = self.issuer or self
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name(self.cn))
+            .issuer_name(name(issuer.cn))
+            .public_key(self.key.public_key())
+            .serial_number(self.serial)
+            .not_valid_before(datetime.fromtimestamp(now + self.start, UTC))
+            .not_valid_after(datetime.fromtimestamp(now + self.end, UTC))
+            .add_extension(x509.BasicConstraints(self.ca, self.path_length), critical=True)
+            .add_extension(
+                x509.KeyUsage(
+                    digital_signature=not self.ca,
+                    content_commitment=False,
+                    key_encipherment=False,
+                    data_encipherment=False,
+                    key_agreement=False,
+                    key_cert_sign=self.ca and self.cert_sign,
+                    crl_sign=self.ca and self.crl_sign,
+                    encipher_only=False,
+                    decipher_only=False,
+                ),
+                critical=True,
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()),
+                critical=False,
+            )
+        )
+        if self.sgx is not None:
+            builder = builder.add_extension(
+                x509.UnrecognizedExtension(ObjectIdentifier(SGX_OID), self.sgx), critical=False
+            )
+        signer = self.signer or issuer.key
+        return builder.sign(signer, self.hash).public_bytes(Encoding.DER)
+
+
+class Intel:
+    """One platform and the Intel behind it.
+
+    Attributes:
+        root, platform_ca, tcb_signer, pck: certificates, leaf facts changeable.
+        fmspc, pceid, ppid, components, pcesvn, configuration: what the PCK certificate says.
+        revoked_pck, revoked_root: serials on the two CRLs; `crl_window`: (from, until) from now.
+        version, tee: of the quote: 4 or 5 "tdx", 3 "sgx". header: its fields.
+        body: name to bytes of the TD or enclave report; changed values are signed.
+        qe_report: the quoting enclave's own report, without the key's hash.
+        tcb_info, qe_identity: the objects Intel signs.
+        attestation_key: signs quotes; `vouched_key`: what the QE report names, None for the same.
+        edits: name to a function on bytes after signing: "quote", "tcb_info", "qe_identity",
+            "tcb_info_signature", "qe_identity_signature", "pck_crl", "root_ca_crl", "cert_data".
+        trailing: bytes after the quote.
+    """
+
+    def __init__(self, tee: str = "tdx", version: int | None = None, now: int = NOW) -> None:
+        self.now, self.tee = now, tee
+        self.version = version or (4 if tee == "tdx" else 3)
+        self.root = Certificate(ROOT, key(), serial=11, end=9000 * DAY)
+        self.platform_ca = Certificate(PLATFORM, key(), self.root, serial=12, path_length=0)
+        self.tcb_signer = Certificate(SIGNER, key(), self.root, ca=False, serial=13)
+        self.pck = Certificate(PCK, key(), self.platform_ca, ca=False, serial=14)
+        self.fmspc, self.pceid = bytes.fromhex("90c06f000000"), bytes(2)
+        self.ppid = hashlib.sha256(b"platform").digest()[:16]
+        self.components, self.pcesvn = [4, 4, 2, 2, 4, 1, 0, 5, *[0] * 8], 13
+        self.configuration: tuple[bool, bool, bool] | None = (True, True, True)
+        self.pck_fields: dict[str, bytes] = {}
+        self.revoked_pck: list[int] = []
+        self.revoked_root: list[int] = []
+        self.crl_window = (-DAY, 30 * DAY)
+        self.crl_key: Any = None
+        self.attestation_key = key()
+        self.vouched_key: Any = None
+        self.qe_auth = bytes(range(32))
+        self.header: dict[str, int | bytes] = {
+            "version": self.version, "key_type": 2, "tee": 0x81 if tee == "tdx" else 0,
+            "qe_svn": 8, "pce_svn": 13, "vendor": VENDOR, "user_data": bytes(20),
+        }  # fmt: skip
+        self.qe_report = enclave(
+            mrsigner=bytes(range(32)), isvprodid=2 if tee == "tdx" else 1, isvsvn=8
+        )
+        self.body = self._td() if tee == "tdx" else enclave()
+        self.tcb_info = self._tcb_info()
+        self.qe_identity = self._qe_identity()
+        self.edits: dict[str, Callable[[bytes], bytes]] = {}
+        self.trailing = b""
+
+    # ---- what a verifier is given
+
+    def question(self, expected: Expected | None = None, **roles: bytes) -> Question:
+        """Everything `examine` takes; `roles` replace collateral."""
+        return Question(
+            evidence={"quote": self.quote()},
+            anchors=self.anchors(),
+            now=self.now,
+            collateral={"collateral": self.collateral(), **roles},
+            expected=expected or Expected(),
+        )
+
+    def anchors(self) -> Anchors:
+        """The pin of this simulator's root."""
+        return Anchors(frozenset({hashlib.sha256(self.root_der()).digest()}), simulated=True)
+
+    def root_der(self) -> bytes:
+        """The root certificate as it stands in every chain."""
+        return self._once("root", self.root)
+
+    def quote(self) -> bytes:
+        """The signed quote."""
+        signed = self.signed()
+        named = point(self.vouched_key or self.attestation_key)
+        report = {**self.qe_report}
+        if "report_data" not in self.qe_report or not any(self.qe_report["report_data"]):
+            report["report_data"] = hashlib.sha256(named + self.qe_auth).digest() + bytes(32)
+        qe = packed(report, _ENCLAVE)
+        certified = (
+            qe
+            + raw_sign(self.pck.key, qe)
+            + len(self.qe_auth).to_bytes(2, "little")
+            + self.qe_auth
+            + sized(5, self._edited("cert_data", self.pck_chain()))
+        )
+        if self.version != 3:
+            certified = sized(6, certified)
+        section = raw_sign(self.attestation_key, signed) + point(self.attestation_key) + certified
+        quote = signed + len(section).to_bytes(4, "little") + section
+        return self._edited("quote", quote) + self.trailing
+
+    def signed(self) -> bytes:
+        """Header and body, which the attestation key signs."""
+        fields = self.header
+        widths = (("version", 2), ("key_type", 2), ("tee", 4), ("qe_svn", 2), ("pce_svn", 2))
+        raw = b"".join(int(fields[field]).to_bytes(width, "little") for field, width in widths)
+        raw += bytes(fields["vendor"]) + bytes(fields["user_data"])  # type: ignore[arg-type]
+        if self.tee != "tdx":
+            body, kind = packed(self.body, _ENCLAVE), 1
+        elif "mr_service_td" in self.body:
+            body, kind = packed(self.body, _TD15), 3
+        else:
+            body, kind = packed(self.body, _TD10), 2
+        return raw + (sized(kind, body) if self.version == 5 else body)
+
+    def pck_chain(self) -> bytes:
+        """The PCK chain in PEM with its closing NUL, as quoting enclaves embed it."""
+        self.pck.sgx = self.pck.sgx or self.sgx_extension()
+        chain = (self._once("pck", self.pck), self._once("ca", self.platform_ca), self.root_der())
+        return pem(*chain) + b"\0"
+
+    def members(self) -> dict[str, str]:
+        """The nine members of the collateral."""
+        issuers = pem(self._once("signer", self.tcb_signer), self.root_der()).decode()
+        tcb_info, tcb_signature = self.statement("tcb_info", self.tcb_info)
+        identity, identity_signature = self.statement("qe_identity", self.qe_identity)
+        ca, root = self.platform_ca, self.root
+        return {
+            "pck_crl_issuer_chain": pem(self._once("ca", ca), self.root_der()).decode(),
+            "root_ca_crl": self._edited("root_ca_crl", self.crl(root, self.revoked_root)).hex(),
+            "pck_crl": self._edited("pck_crl", self.crl(ca, self.revoked_pck)).hex(),
+            "tcb_info_issuer_chain": issuers,
+            "tcb_info": tcb_info.decode(),
+            "tcb_info_signature": tcb_signature.hex(),
+            "qe_identity_issuer_chain": issuers,
+            "qe_identity": identity.decode(),
+            "qe_identity_signature": identity_signature.hex(),
+        }
+
+    def collateral(self, **members: str) -> bytes:
+        """The collateral as one JSON document; `members` replace some."""
+        return json.dumps({**self.members(), **members}).encode()
+
+    def roles(self) -> dict[str, bytes]:
+        """The same collateral as Intel's service sends it, one role a part."""
+        held = self.members()
+        return {
+            "tcb_info": wrapped("tcbInfo", held["tcb_info"], held["tcb_info_signature"]),
+            "qe_identity": wrapped(
+                "enclaveIdentity", held["qe_identity"], held["qe_identity_signature"]
+            ),
+            "tcb_sign_chain": held["tcb_info_issuer_chain"].encode(),
+            "pck_sign_chain": held["pck_crl_issuer_chain"].encode(),
+            "pck_crl": bytes.fromhex(held["pck_crl"]),
+            "root_crl": bytes.fromhex(held["root_ca_crl"]),
+        }
+
+    def statement(self, edit: str, obj: dict[str, Any]) -> tuple[bytes, bytes]:
+        """A signed JSON text and its signature."""
+        text = json.dumps(obj, separators=(",", ":")).encode()
+        signature = raw_sign(self.tcb_signer.key, text)
+        return self._edited(edit, text), self._edited(f"{edit}_signature", signature)
+
+    def crl(self, issuer: Certificate, serials: Iterable[int]) -> bytes:
+        """A CRL of one issuer, DER."""
+        begin, end = self.crl_window
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(name(issuer.cn))
+            .last_update(datetime.fromtimestamp(self.now + begin, UTC))
+            .next_update(datetime.fromtimestamp(self.now + end, UTC))
+            .add_extension(x509.CRLNumber(1), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()),
+                critical=False,
+            )
+        )
+        for serial in serials:
+            builder = builder.add_revoked_certificate(
+                x509.RevokedCertificateBuilder()
+                .serial_number(serial)
+                .revocation_date(datetime.fromtimestamp(self.now + begin, UTC))
+                .build()
+            )
+        signed = builder.sign(self.crl_key or issuer.key, hashes.SHA256())
+        return signed.public_bytes(Encoding.DER)
+
+    def sgx_extension(self) -> bytes:
+        """The PCK certificate's SGX extension, DER; `pck_fields` replace values by OID tail."""
+        tcb = b"".join(
+            pair(f"2.{index}", integer(value))
+            for index, value in enumerate([*self.components, self.pcesvn], 1)
+        ) + pair("2.18", octets(bytes(self.components)))
+        values = {
+            "1": octets(self.ppid),
+            "2": tlv(0x30, tcb),
+            "3": octets(self.pceid),
+            "4": octets(self.fmspc),
+            "5": tlv(0x0A, b"\x01"),
+        }
+        if self.configuration is not None:
+            flags = b"".join(
+                pair(f"7.{index}", tlv(0x01, b"\xff" if flag else b"\x00"))
+                for index, flag in enumerate(self.configuration, 1)
+            )
+            values |= {"6": octets(bytes(16)), "7": tlv(0x30, flags)}
+        values |= self.pck_fields
+        return tlv(0x30, b"".join(pair(tail, value) for tail, value in values.items()))
+
+    def processor(self) -> Intel:
+        """The platform's certificate comes from the processor CA instead, without configuration."""
+        self.platform_ca.cn, self.configuration = PROCESSOR, None
+        return self
+
+    # ---- honest facts
+
+    def _td(self) -> dict[str, bytes]:
+        body = {field: bytes(size) for field, size in (_TD10 if self.version == 4 else _TD15)}
+        body["tee_tcb_svn"] = bytes([11, 1, 4]) + bytes(13)
+        if self.version == 5:
+            body["tee_tcb_svn2"] = body["tee_tcb_svn"]
+        body["mr_seam"] = hashlib.sha384(b"module").digest()
+        body["td_attributes"] = (1 << 28).to_bytes(8, "little")
+        body["xfam"] = bytes.fromhex("e702060000000000")
+        for register in ("mr_td", "rt_mr0", "rt_mr1", "rt_mr2"):
+            body[register] = hashlib.sha384(register.encode()).digest()
+        body["report_data"] = hashlib.sha512(b"asked for").digest()
+        return body
+
+    def _tcb_info(self) -> dict[str, Any]:
+        newest = {
+            "tcb": {"sgxtcbcomponents": svns(self.components), "pcesvn": self.pcesvn},
+            "tcbDate": "2024-11-13T00:00:00Z",
+            "tcbStatus": "UpToDate",
+        }
+        older = deepcopy(newest)
+        older["tcb"] = {"sgxtcbcomponents": svns([3, 3, *self.components[2:]]), "pcesvn": 11}
+        older |= {
+            "tcbDate": "2023-08-09T00:00:00Z",
+            "tcbStatus": "OutOfDate",
+            "advisoryIDs": ["INTEL-SA-00960"],
+        }
+        info: dict[str, Any] = {
+            "id": self.tee.upper(),
+            "version": 3,
+            "issueDate": stamp(self.now - DAY),
+            "nextUpdate": stamp(self.now + 29 * DAY),
+            "fmspc": self.fmspc.hex(),
+            "pceId": self.pceid.hex(),
+            "tcbType": 0,
+            "tcbEvaluationDataNumber": 18,
+            "tcbLevels": [newest, older],
+        }
+        if self.tee == "tdx":
+            newest["tcb"]["tdxtcbcomponents"] = svns([11, 0, 4, *[0] * 13])
+            older["tcb"]["tdxtcbcomponents"] = svns([3, 0, 3, *[0] * 13])
+            base = {"mrsigner": "00" * 48, "attributes": "00" * 8, "attributesMask": "FF" * 8}
+            levels = [
+                {"tcb": {"isvsvn": 11}, "tcbDate": "2024-11-13T00:00:00Z", "tcbStatus": "UpToDate"},
+                {"tcb": {"isvsvn": 3}, "tcbDate": "2023-08-09T00:00:00Z", "tcbStatus": "OutOfDate"},
+            ]
+            info["tdxModule"] = base
+            info["tdxModuleIdentities"] = [{"id": "TDX_01", **base, "tcbLevels": levels}]
+        return info
+
+    def _qe_identity(self) -> dict[str, Any]:
+        return {
+            "id": "TD_QE" if self.tee == "tdx" else "QE",
+            "version": 2,
+            "issueDate": stamp(self.now - DAY),
+            "nextUpdate": stamp(self.now + 29 * DAY),
+            "tcbEvaluationDataNumber": 18,
+            "miscselect": "00000000",
+            "miscselectMask": "FFFFFFFF",
+            "attributes": "11000000000000000000000000000000",
+            "attributesMask": "FBFFFFFFFFFFFFFF0000000000000000",
+            "mrsigner": bytes(range(32)).hex().upper(),
+            "isvprodid": 2 if self.tee == "tdx" else 1,
+            "tcbLevels": [
+                {"tcb": {"isvsvn": 8}, "tcbDate": "2024-03-13T00:00:00Z", "tcbStatus": "UpToDate"},
+                {
+                    "tcb": {"isvsvn": 6},
+                    "tcbDate": "2021-11-10T00:00:00Z",
+                    "tcbStatus": "OutOfDate",
+                    "advisoryIDs": ["INTEL-SA-00615"],
+                },
+            ],
+        }
+
+    def _edited(self, edit: str, data: bytes) -> bytes:
+        return self.edits.get(edit, bytes)(data)
+
+    def _once(self, role: str, certificate: Certificate) -> bytes:
+        """ECDSA is randomised: a certificate stays one until a fact of it changes."""
+        facts = (role, repr(certificate.__dict__))
+        held: dict[Any, bytes] = self.__dict__.setdefault("_certificates", {})
+        if facts not in held:
+            held[facts] = certificate.der(self.now)
+        return held[facts]
+
+
+def key() -> ec.EllipticCurvePrivateKey:
+    """A P-256 key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def enclave(**fields: bytes | int) -> dict[str, bytes]:
+    """An enclave report's fields: 64-bit, initialised, not in debug."""
+    report = {field: bytes(size) for field, size in _ENCLAVE}
+    report["cpusvn"] = bytes([11, 11, 26, 24]) + bytes(12)
+    report["attributes"] = bytes.fromhex("1500000000000000e700000000000000")
+    report["mrenclave"] = hashlib.sha256(b"enclave").digest()
+    report["mrsigner"] = hashlib.sha256(b"signer").digest()
+    if not fields:
+        report["attributes"] = bytes.fromhex("0500000000000000e700000000000000")
+        report["report_data"] = hashlib.sha512(b"asked for").digest()
+    for changed, value in fields.items():
+        report[changed] = value.to_bytes(2, "little") if isinstance(value, int) else value
+    return report
+
+
+def raw_sign(signer: Any, message: bytes) -> bytes:
+    """A P-256 signature as r and s, 32 bytes each."""
+    r, s = decode_dss_signature(signer.sign(message, ec.ECDSA(hashes.SHA256())))
+    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+def point(private: Any) -> bytes:
+    """A public key as x and y, 32 bytes each."""
+    encoded: bytes = private.public_key().public_bytes(
+        Encoding.X962, PublicFormat.UncompressedPoint
+    )
+    return encoded[1:]
+
+
+def packed(fields: dict[str, bytes], layout: Iterable[tuple[str, int]]) -> bytes:
+    """Fields in their order."""
+    return b"".join(fields[field] for field, _ in layout)
+
+
+def sized(kind: int, data: bytes) -> bytes:
+    """u16 kind, u32 length, data."""
+    return kind.to_bytes(2, "little") + len(data).to_bytes(4, "little") + data
+
+
+def svns(values: Iterable[int]) -> list[dict[str, int]]:
+    """Components as TCB info spells them."""
+    return [{"svn": value} for value in values]
+
+
+def wrapped(member: str, text: str, signature: str) -> bytes:
+    """A signed statement as Intel's service sends it."""
+    return f'{{"{member}":{text},"signature":"{signature}"}}'.encode()
+
+
+def stamp(at: int) -> str:
+    """Unix seconds as Intel spells a time."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def name(common: str) -> x509.Name:
+    """A name as Intel's certificates have it."""
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, common),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Intel Corporation"),
+            x509.NameAttribute(NameOID.LOCALITY_NAME, "Santa Clara"),
+            x509.NameAttribute(NameOID.STATE_OR_PROVINCE_NAME, "CA"),
+            x509.NameAttribute(NameOID.COUNTRY_NAME, "US"),
+        ]
+    )
+
+
+def pem(*ders: bytes) -> bytes:
+    """Certificates in PEM."""
+    return b"".join(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in ders)
+
+
+def tlv(tag: int, content: bytes) -> bytes:
+    """A DER element."""
+    size = len(content)
+    length = bytes([size]) if size < 128 else b"\x82" + size.to_bytes(2, "big")
+    return bytes([tag]) + length + content
+
+
+def octets(data: bytes) -> bytes:
+    """A DER octet string."""
+    return tlv(0x04, data)
+
+
+def integer(value: int) -> bytes:
+    """A DER integer."""
+    return tlv(0x02, value.to_bytes(value.bit_length() // 8 + 1, "big"))
+
+
+def pair(tail: str, value: bytes) -> bytes:
+    """(Intel's identifier with this tail, value)."""
+    oid = bytes.fromhex("2a864886f84d010d01") + bytes(int(part) for part in tail.split("."))
+    return tlv(0x30, tlv(0x06, oid) + value)
