@@ -22,11 +22,11 @@ from attestation.collateral.bundle import (
     write_bundle,
 )
 from attestation.collateral.http_fetcher import HttpFetcher
-from attestation.collateral.key import CollateralKey, parse_key
 from attestation.collateral.resolve import obtain
 from attestation.collateral.store import Store
 from attestation.collateral.vendors import VENDOR_ROOTS, Vendors
-from attestation.collateral.view import rests_on
+from attestation.collateral.view import rests_on, witness
+from attestation.collateral_key import CollateralKey, parse_key
 from attestation.formats.pem import certificates
 from wire.errors import AttestationError, ConfigError, MalformedError, UnavailableError
 
@@ -143,7 +143,9 @@ def show(args: argparse.Namespace) -> int:
 def export(args: argparse.Namespace) -> int:
     """0 written, 4 nothing to write or nowhere to write it."""
     now, path = wall_clock(), args.file
-    wanted = {part for name in args.key or () for part in rests_on(parse_name(name))}
+    named = {part for name in args.key or () for part in rests_on(parse_name(name))}
+    # Whoever imports it checks signatures with the chains above.
+    wanted = named | {above for key in named if (above := witness(key)) is not None}
     entries = [
         entry
         for entry in _store(args).entries(now)

@@ -11,10 +11,10 @@ import os
 from typing import TYPE_CHECKING
 
 from attestation.anchors import Anchors
-from attestation.collateral.evidence import resolve_evidence
 from attestation.collateral.services import Services
 from attestation.collateral.store import Store
 from attestation.collateral.vendors import VENDOR_ROOTS, Vendors
+from attestation.evidence_collateral import resolve_evidence
 from attestation.rules.hardware import HardwareRule
 
 if TYPE_CHECKING:

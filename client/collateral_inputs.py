@@ -5,8 +5,8 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING, Final
 
-from attestation.collateral.key import CollateralKey
 from attestation.collateral.services import Services, parse_services
+from attestation.collateral_key import CollateralKey
 from attestation.evidence import (
     EVIDENCE_ITEMS_MAX,
     EVIDENCE_MAX,

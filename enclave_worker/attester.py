@@ -1,12 +1,16 @@
 """Which attester speaks for the worker, by trust level. Lives outside the sandbox, in the launcher.
 
-On real hardware the attester is the platform; here it is a development key or a software TPM, and
-both are the operator's own: the trust level says so everywhere a result is shown.
+On real hardware the attester is the platform, found by probing. Elsewhere it is a development key
+or a software TPM, and both are the operator's own: the trust level says so wherever a result is
+shown. Nothing falls back from one to another.
 """
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, Protocol
 
+from attestation.collect import nitro, snp, tdx
+from attestation.collect.probe import probe
 from attestation.collect.software import SoftwareAttester, software_root
 from attestation.collect.tpm import TpmAttester
 from attestation.evidence import Evidence
@@ -36,9 +40,21 @@ class Attester(Protocol):
         """Release keys and processes."""
 
 
+_HARDWARE: Final[Mapping[str, Callable[[], Attester]]] = MappingProxyType(
+    {tdx.KIND: tdx.TdxAttester, snp.KIND: snp.SnpAttester, nitro.KIND: nitro.NitroAttester}
+)
+
+
 def make_attester(config: LauncherConfig) -> Attester:
-    """Return the attester for `config.trust`; its state goes below `config.state_dir`."""
+    """Return the attester for `config.trust`; its state goes below `config.state_dir`.
+
+    Raises:
+        ConfigError: the hardware demanded is not here; the message lists what was found.
+        UnavailableError: it is here and does not answer.
+    """
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if config.trust == "hardware":
+        return _HARDWARE[probe().choose(config.attester)]()
     if config.trust == "simulated":
         return TpmAttester(config.state_dir / TPM_FOLDER, config.tpm_ca)
     return SoftwareAttester(software_root(config.software_root or config.state_dir / ROOT_FILE))

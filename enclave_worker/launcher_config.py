@@ -3,13 +3,15 @@
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from wire.errors import ConfigError
 from wire.excerpt import shown
 from wire.limits import NAME_MAX
 
-Trust = Literal["software", "simulated"]
+Trust = Literal["software", "simulated", "hardware"]
+TRUSTS: Final[tuple[Trust, ...]] = ("software", "simulated", "hardware")
+AUTO: Final = "auto"
 # A service policy is a page of JSON, and it travels in every start message.
 POLICY_MAX = 65_536
 # The head of a streamed answer names the model and must fit one 256-byte frame.
@@ -30,7 +32,10 @@ class LauncherConfig:
         aud: deployment id.
         gateway_socket: the gateway's worker socket.
         state_dir: for the staged root, a generated software root, a software TPM's state.
-        trust: "software" (a development root signs) or "simulated" (software TPM quotes).
+        trust: "software" (a development root signs), "simulated" (software TPM quotes) or
+            "hardware" (this machine's processor signs).
+        attester: with trust "hardware", the evidence kind this machine must make, or "auto" for
+            the one it can make. What is not there is an error, never something weaker.
         software_root: Ed25519 private key, PEM, made if absent; None: one in state_dir.
         tpm_ca: folder of the CA that certifies software TPMs, made if absent; workers that share
             it share a trust anchor. None: one in state_dir.
@@ -51,6 +56,7 @@ class LauncherConfig:
     state_dir: Path
     service_policy: bytes
     trust: Trust = "software"
+    attester: str = AUTO
     software_root: Path | None = None
     tpm_ca: Path | None = None
     wid: str = "worker-1"
@@ -63,8 +69,13 @@ class LauncherConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that would fail later in a place that cannot explain itself."""
-        if self.trust not in ("software", "simulated"):
-            raise ConfigError(f"trust: found {self.trust!r}, expected software or simulated")
+        if self.trust not in TRUSTS:
+            raise ConfigError(f"trust: found {self.trust!r}, expected {' or '.join(TRUSTS)}")
+        if self.attester != AUTO and self.trust != "hardware":
+            raise ConfigError(
+                f"attester: found {shown(self.attester)} with trust {self.trust}, "
+                'expected trust = "hardware"'
+            )
         for name, most in (("model_name", MODEL_MAX), ("aud", NAME_MAX), ("wid", WID_MAX)):
             value = getattr(self, name)
             printable = value.isascii() and value.isprintable()

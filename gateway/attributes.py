@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from attestation.reasons import CODES
 from wire.suites import SUITES
 
 from .errors import Fault
@@ -20,22 +21,10 @@ INTEGER_MAX = 2**31
 SIZE_CLASSES = (1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864)
 OTHER = "other"
 
-#: Reasons for refusing a worker: those of `attestation.appraise`, then the gateway's own.
+#: Reasons for refusing a worker: those of appraisal, then the gateway's own.
 REASONS = (
-    "activation_foreign", "activation_mismatch", "activation_missing", "ak_attributes",
-    "audience_mismatch", "beacon_missing", "beacon_stale", "beacon_unverified",
-    "binding_expired", "binding_life_too_long", "binding_malformed", "binding_not_yet_valid",
-    "certificate_not_valid_at_time", "chain_invalid", "check_not_run", "denied",
-    "ek_attributes", "ek_mismatch", "evidence_malformed", "evidence_not_yet_valid",
-    "evidence_repeated", "evidence_stale", "hello_signature", "image_mismatch",
-    "kind_not_accepted", "measurement_mismatch", "measurement_not_accepted",
-    "model_digest_mismatch", "model_missing", "nonce_mismatch", "nonce_unexpected",
-    "pcr_digest_mismatch", "pcr_mismatch", "pcr_selection", "policy_expired",
-    "policy_not_yet_valid", "posture_below_policy", "posture_malformed", "posture_mismatch",
-    "posture_missing", "posture_other_boot", "posture_signature_invalid",
-    "report_data_mismatch", "role_not_accepted", "service_policy_not_accepted",
-    "session_mismatch", "signature_invalid", "simulated_not_allowed", "software_not_allowed",
-    "suite_not_accepted", "too_slow", "untrusted_root", "version_not_accepted", "wid_in_use",
+    *CODES,
+    "hello_signature", "nonce_unexpected", "session_mismatch", "too_slow", "wid_in_use",
     "wid_malformed",
 )  # fmt: skip
 

@@ -6,33 +6,31 @@ revocation still arrives within `MEMORY_S`.
 """
 
 import asyncio
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
 from attestation.anchors import Anchors
-from attestation.collateral.evidence import resolve_evidence
 from attestation.collateral.fetcher import Fetcher
 from attestation.collateral.http_fetcher import HttpFetcher
 from attestation.collateral.services import Services, parse_services
 from attestation.collateral.store import Store
 from attestation.collateral.vendors import VENDOR_ROOTS, Vendors
 from attestation.evidence import Evidence
+from attestation.evidence_collateral import resolve_evidence
 from attestation.examined import CollateralSet
 from attestation.policy import Policy
 from attestation.rules.hardware import HardwareRule
 from attestation.schemes import SCHEMES
-from wire.canonical import parse_strict
-from wire.errors import ConfigError, MalformedError
+from wire.errors import ConfigError
 
 from .clock import Clock
 from .config import GatewayConfig
 
 #: Longest use of what was read, in seconds.
 MEMORY_S = 30
-#: A handful of URLs.
-SERVICES_MAX = 65_536
 #: Pieces of evidence remembered.
 MEMORY_MAX = 4096
 
@@ -106,10 +104,13 @@ def _services(path: Path | None) -> Services:
     if path is None:
         return Services()
     try:
-        return parse_services(parse_strict(path.read_bytes(), max_bytes=SERVICES_MAX))
+        return parse_services(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(
             f"collateral_services_file: cannot read {path}: {error.strerror}"
         ) from error
-    except MalformedError as error:
-        raise ConfigError(f"collateral_services_file: {path}: {error.message}") from error
+    except ValueError as error:  # not TOML, or not text
+        raise ConfigError(
+            f"collateral_services_file: {path}: expected TOML, found something else",
+            hint="docs/operate/cli.md, `anchorhold collateral fetch`, lists its members",
+        ) from error

@@ -52,7 +52,7 @@ class GatewayConfig:
     policy_key: str | None = None  # Ed25519 key, base64url; the policy must be signed with it
     collateral_dir: Path | None = None  # cache of vendors' statements; `collateral` in state_dir
     collateral_fetch: bool = True  # fetch what is missing; false uses the cache and bundles alone
-    collateral_services_file: Path | None = None  # JSON: where the vendors' services are
+    collateral_services_file: Path | None = None  # TOML: where the vendors' services are
     reappraise_s: float = 60.0  # admitted workers are judged again this often
     result_key_file: Path | None = None  # signs result tokens (PEM); `result.key` in state_dir
     result_kid: str = "result-1"  # name of the result key in tokens and in its key set

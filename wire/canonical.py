@@ -75,7 +75,9 @@ def parse_strict(data: bytes, *, max_depth: int = JSON_DEPTH_MAX, max_bytes: int
         raise MalformedError(f"JSON: not well formed near byte {cause.pos}") from None
     except RecursionError:
         raise MalformedError(f"JSON: nested deeper than {max_depth}") from None
-    _check(obj, evj1=False, max_depth=max_depth)
+    # ASCII without \u escapes holds no surrogate, and most documents are such: only depth is left.
+    plain = text.isascii() and "\\u" not in text
+    _check(obj, evj1=False, max_depth=max_depth, texts=not plain)
     return obj
 
 
@@ -107,7 +109,7 @@ def _kind(obj: object) -> str:
     return type(obj).__name__
 
 
-def _check(obj: object, *, evj1: bool, max_depth: int) -> None:
+def _check(obj: object, *, evj1: bool, max_depth: int, texts: bool = True) -> None:
     """Depth, string and (evj1) type rules over the whole value, without recursion."""
     level: list[object] = [obj]
     depth = 0
@@ -115,13 +117,15 @@ def _check(obj: object, *, evj1: bool, max_depth: int) -> None:
         below: list[object] = []
         for item in level:
             if isinstance(item, dict):
-                for key in item:
-                    _check_key(key, evj1=evj1)
+                if texts:
+                    for key in item:
+                        _check_key(key, evj1=evj1)
                 below.extend(item.values())
             elif isinstance(item, list) or (evj1 and isinstance(item, tuple)):
                 below.extend(item)
             elif isinstance(item, str):
-                _check_text(item)
+                if texts:
+                    _check_text(item)
             elif evj1:
                 _check_scalar(item)
         if any(isinstance(item, dict | list | tuple) for item in level):

@@ -1,8 +1,8 @@
 """AMD's Key Distribution Service: certificates of chips, the CAs above them, and their CRLs.
 
 A VCEK is kept only if its own extensions name the chip and the firmware levels that were asked for:
-an answer for another chip is no answer. Who signed it is for the report's verifier, which walks the
-chain; the chain itself is kept only under a pinned ARK.
+an answer for another chip is no answer. It, and the CRL, must be signed by the chain's ASK and ARK;
+the chain itself is kept only under a pinned ARK.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from attestation.formats.pem import certificate, certificates
-from attestation.verify.crl import load_crl
+from attestation.verify.crl import check_crl, load_crl
 from attestation.verify.x509 import load_certificate
 from wire.errors import AttestationError, MalformedError
 
 from .entry import BOUNDS, Checked, Piece
 from .fetcher import Request
+from .intel import crl_number
 
 if TYPE_CHECKING:
     from attestation.anchors import Anchors
+    from attestation.collateral_key import CollateralKey
 
     from .fetcher import Response
-    from .key import CollateralKey
     from .services import Services
 
 _AMD: Final = "1.3.6.1.4.1.3704.1"
@@ -71,18 +72,30 @@ def unwrap(key: CollateralKey, response: Response) -> Piece:
     return Piece(certificate(response.body, "VCEK") if key.kind == "vcek" else response.body)
 
 
-def check(key: CollateralKey, piece: Piece, anchors: Anchors, now: int) -> Checked:
-    """Whether the piece is what its key says.
+def check(
+    key: CollateralKey, piece: Piece, anchors: Anchors, now: int, chain: Piece | None
+) -> Checked:
+    """Whether the piece is what its key says, genuine and in force.
+
+    Args:
+        key: what was asked.
+        piece: what came.
+        anchors: roots under which a chain counts.
+        now: Unix seconds.
+        chain: the admitted chain above a VCEK or a CRL.
 
     Raises:
         AttestationError: with a reason.
         MalformedError: it does not follow its format.
     """
+    if key.kind == "chain":
+        return _check_chain(key, piece, anchors, now)
+    if chain is None:
+        raise _refused("collateral_missing", f"AMD {key.kind}: the chain above it is not at hand")
+    ask, ark = map(load_certificate, split_chain(chain))
     if key.kind == "vcek":
-        return _check_vcek(key, piece, now)
-    if key.kind == "crl":
-        return _check_crl(key, piece, now)
-    return _check_chain(key, piece, anchors, now)
+        return _check_vcek(key, piece, ask, now)
+    return _check_crl(key, piece, ask, ark, now)
 
 
 def split_chain(piece: Piece) -> tuple[bytes, bytes]:
@@ -97,7 +110,7 @@ def split_chain(piece: Piece) -> tuple[bytes, bytes]:
     return found[0], found[1]
 
 
-def _check_vcek(key: CollateralKey, piece: Piece, now: int) -> Checked:
+def _check_vcek(key: CollateralKey, piece: Piece, ask: x509.Certificate, now: int) -> Checked:
     _, product, hwid, tcb = key.parts
     found = load_certificate(piece.body)
     values = {
@@ -115,6 +128,7 @@ def _check_vcek(key: CollateralKey, piece: Piece, now: int) -> Checked:
     for (level, oid), text in zip(_levels(product), tcb.split("."), strict=True):
         if _small(values.get(oid, b"")) != int(text):
             raise _refused("collateral_mismatch", f"VCEK: another {level} than asked for")
+    _check_signed(found, ask, "VCEK: it is not signed by the ASK")
     return Checked(_until(found, now))
 
 
@@ -127,21 +141,22 @@ def _check_chain(key: CollateralKey, piece: Piece, anchors: Anchors, now: int) -
     names = (f"SEV-VLEK-{product}" if signer == "vlek" else f"SEV-{product}", f"ARK-{product}")
     for found, expected in zip((ask, ark), names, strict=True):
         _check_name(found.subject, expected)
-    try:
-        ask.verify_directly_issued_by(ark)
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
-        raise _refused("chain_invalid", "AMD chain: the ASK is not signed by the ARK") from None
+    _check_signed(ask, ark, "AMD chain: the ASK is not signed by the ARK")
     return Checked(min(_until(ask, now), _until(ark, now)))
 
 
-def _check_crl(key: CollateralKey, piece: Piece, now: int) -> Checked:
-    # Its signature is the ARK's, which does not come with it: the report's verifier checks it, so
-    # no number of it is remembered here.
-    crl = load_crl(piece.body)
-    _check_name(crl.issuer, f"ARK-{key.parts[2]}")
-    if crl.next_update_utc is None or crl.next_update_utc.timestamp() <= now:
-        raise _refused("collateral_expired", "AMD CRL: its next update is past")
-    return Checked(int(crl.next_update_utc.timestamp()))
+def _check_crl(
+    key: CollateralKey, piece: Piece, ask: x509.Certificate, ark: x509.Certificate, now: int
+) -> Checked:
+    _check_name(load_crl(piece.body).issuer, f"ARK-{key.parts[2]}")
+    return Checked(check_crl(piece.body, ark, (ask,), now), crl_number(piece.body))
+
+
+def _check_signed(found: x509.Certificate, issuer: x509.Certificate, otherwise: str) -> None:
+    try:
+        found.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        raise _refused("chain_invalid", otherwise) from None
 
 
 def _check_name(name: x509.Name, expected: str) -> None:

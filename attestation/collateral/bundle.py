@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from attestation.collateral_key import parse_key
 from attestation.members import Members
 from wire.canonical import encode, parse_evj1
 from wire.errors import AttestationError, MalformedError
@@ -17,14 +18,14 @@ from wire.ids import b64u, sha256_tag
 from wire.limits import CLOCK_SKEW_S
 
 from .entry import BOUNDS, CHAIN_MAX, MIB, Piece
-from .key import parse_key
-from .view import rests_on
+from .view import rests_on, witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from attestation.collateral_key import CollateralKey
+
     from .entry import Entry
-    from .key import CollateralKey
     from .store import Store
     from .vendors import Vendors
 
@@ -126,8 +127,17 @@ def admit_bundle(
     rejected: list[Rejected] = []
     for number, item in enumerate(carried, 1):
         try:
+            # Chains come before what they vouch for: keys are in order.
+            above = witness(item.key)
+            held = None if above is None else store.get(above, now)
+            chain = held.piece if held is not None and held.expires > now else None
             entry = vendors.admit(
-                item.key, item.piece, fetched_at=item.fetched_at, now=now, offline=True
+                item.key,
+                item.piece,
+                fetched_at=item.fetched_at,
+                now=now,
+                chain=chain,
+                offline=True,
             )
             if entry.expires <= now:
                 raise AttestationError(

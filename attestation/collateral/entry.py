@@ -20,7 +20,7 @@ from wire.limits import CLOCK_SKEW_S
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .key import CollateralKey
+    from attestation.collateral_key import CollateralKey
 
 HOUR_S: Final = 3600
 DAY_S: Final = 86_400

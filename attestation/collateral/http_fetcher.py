@@ -7,10 +7,13 @@ another path of the same origin and nowhere else. Refusals name the host, never 
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
+import threading
 import time
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urljoin
 
 import httpx2
@@ -98,9 +101,14 @@ class HttpFetcher:
         """The answer, or why another attempt may help and how long to wait before it."""
         deadline = time.monotonic() + self._whole_s
         url = request.url
+        line = _Line()
+        # Each read is in time where bytes drip, also those of headers: the whole has its own end.
+        watch = threading.Timer(self._whole_s, line.cut)
+        watch.daemon = True
+        watch.start()
         try:
             for _ in range(REDIRECTS_MAX + 1):
-                found = self._once(request, url, deadline)
+                found = self._once(request, url, line)
                 if not isinstance(found, str):
                     return found
                 target = _joined(url, found) if request.method == "GET" else None
@@ -116,12 +124,15 @@ class HttpFetcher:
                 raise _unavailable(request, "its TLS certificate is not trusted") from None
             return "cannot connect", 0.0
         except (httpx2.TransportError, httpx2.DecodingError, httpx2.InvalidURL) as error:
+            if time.monotonic() >= deadline:
+                return "no whole answer in time", 0.0
             return f"the answer broke off ({type(error).__name__})", 0.0
+        finally:
+            watch.cancel()
+            line.close()
         raise _unavailable(request, f"more than {REDIRECTS_MAX} redirects")
 
-    def _once(
-        self, request: Request, url: str, deadline: float
-    ) -> Response | tuple[str, float] | str:
+    def _once(self, request: Request, url: str, line: _Line) -> Response | tuple[str, float] | str:
         where = origin(url)
         if where not in self._origins:
             raise ConfigError(
@@ -130,7 +141,11 @@ class HttpFetcher:
         client = self._private_client if where == self._private else self._client
         headers = {"content-type": request.content_type} if request.content_type else {}
         with client.stream(
-            request.method, url, content=request.body or None, headers=headers
+            request.method,
+            url,
+            content=request.body or None,
+            headers=headers,
+            extensions={"trace": line.trace},
         ) as answer:
             status = answer.status_code
             if status in _MOVED:
@@ -141,14 +156,48 @@ class HttpFetcher:
                 raise _unavailable(request, f"status {status}")
             if answer.headers.get("content-encoding", "identity") != "identity":
                 raise _unavailable(request, "a compressed answer, which was not asked for")
+            if not {"content-length", "transfer-encoding"} & set(answer.headers):
+                # Its end would be that of the connection, which anyone on the way can bring about.
+                raise _unavailable(request, "an answer that does not mark its end")
             body = bytearray()
             for piece in answer.iter_raw():
                 body += piece
                 if len(body) > request.limit:
                     raise _unavailable(request, f"an answer of more than {request.limit} bytes")
-                if time.monotonic() > deadline:
-                    return "no whole answer in time", 0.0
             return Response(bytes(body), {k.lower(): v for k, v in answer.headers.items()})
+
+
+class _Line:
+    """The connection of one attempt, which can be cut from beside it."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._is_cut = False
+        self._lock = threading.Lock()
+
+    def trace(self, event: str, info: dict[str, Any]) -> None:
+        """Note the connection when it is made; connections are not kept, so each is."""
+        if event == "connection.connect_tcp.complete":
+            self.close()
+            with self._lock:
+                # A second handle to it: TLS takes the first one over, from the handshake on.
+                self._socket = info["return_value"].get_extra_info("socket").dup()
+            if self._is_cut:
+                self.cut()
+
+    def cut(self) -> None:
+        """Wake whatever reads from it, with an end."""
+        self._is_cut = True
+        with self._lock, contextlib.suppress(OSError):
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give the handle back."""
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+            self._socket = None
 
 
 def _client(context: ssl.SSLContext, whole_s: float) -> httpx2.Client:
@@ -158,6 +207,7 @@ def _client(context: ssl.SSLContext, whole_s: float) -> httpx2.Client:
         follow_redirects=False,
         headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        limits=httpx2.Limits(max_keepalive_connections=0),
     )
 
 

@@ -30,9 +30,9 @@ from .signed_json import (
 
 if TYPE_CHECKING:
     from attestation.anchors import Anchors
+    from attestation.collateral_key import CollateralKey
 
     from .fetcher import Response
-    from .key import CollateralKey
     from .services import Services
 
 CHAIN_HEADERS: Final = {
@@ -130,7 +130,7 @@ def _check_pck_crl(key: CollateralKey, piece: Piece, anchors: Anchors, now: int)
     except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
         raise _refused("chain_invalid", "the issuer is not signed by the root") from None
     _check_name(issuer.subject, _CA_NAME[key.parts[1]])
-    return Checked(check_crl(piece.body, issuer, (), now), _crl_number(piece.body))
+    return Checked(check_crl(piece.body, issuer, (), now), crl_number(piece.body))
 
 
 def _check_root_crl(piece: Piece, now: int) -> Checked:
@@ -149,7 +149,8 @@ def _check_name(name: x509.Name, expected: str) -> None:
         raise _refused("collateral_mismatch", f"CRL: another issuer's, expected {expected}")
 
 
-def _crl_number(der: bytes) -> int | None:
+def crl_number(der: bytes) -> int | None:
+    """A verified CRL's number, which never falls; None if it has none."""
     try:
         value = load_crl(der).extensions.get_extension_for_class(x509.CRLNumber).value
     except x509.ExtensionNotFound:

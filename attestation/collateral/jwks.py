@@ -16,8 +16,9 @@ from .entry import BOUNDS, Checked, Piece
 from .fetcher import Request
 
 if TYPE_CHECKING:
+    from attestation.collateral_key import CollateralKey
+
     from .fetcher import Response
-    from .key import CollateralKey
     from .services import Services
 
 

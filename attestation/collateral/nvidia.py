@@ -25,8 +25,9 @@ from .entry import BOUNDS, KIB, Checked, Piece
 from .fetcher import Request
 
 if TYPE_CHECKING:
+    from attestation.collateral_key import CollateralKey
+
     from .fetcher import Response
-    from .key import CollateralKey
     from .services import Services
 
 NONCE_LEN: Final = 32  # the longest that RFC 8954 allows

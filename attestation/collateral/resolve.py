@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from attestation.collateral_key import CollateralKey
 from attestation.result import Reason
 from wire.errors import AttestationError, ConfigError, MalformedError, UnavailableError
 
-from .key import CollateralKey
-from .view import compose, rests_on
+from .view import compose, rests_on, witness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -106,13 +106,15 @@ def obtain(
     found = _in_force(key, store, now)
     if found is not None:
         return found
+    above = witness(key)
+    chain = None if above is None else obtain(above, store, vendors, fetcher, now).piece
     with store.exclusive(key):
         # Whoever held the lock before may have fetched it.
         found = _in_force(key, store, now)
         if found is not None:
             return found
         try:
-            entry = vendors.fetch(key, fetcher, now)
+            entry = vendors.fetch(key, fetcher, now, chain)
         except ConfigError as refusal:
             # No address for it: a verdict about this need, not about the cache.
             raise AttestationError(

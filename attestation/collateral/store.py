@@ -21,17 +21,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from attestation.collateral_key import KEY_MAX, parse_key
 from wire.canonical import encode, parse_evj1
 from wire.errors import AttestationError, ConfigError, MalformedError
 
 from .entry import MIB, RECORD_MAX, decode_entry, encode_entry
-from .key import KEY_MAX, parse_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from attestation.collateral_key import CollateralKey
+
     from .entry import Entry
-    from .key import CollateralKey
 
 SIZE_MAX: Final = 256 * MIB  # of all entries: a fleet of thousands of chips takes a few MiB
 SIZE_MIN: Final = 2 * RECORD_MAX  # below it the entry just written could not stay

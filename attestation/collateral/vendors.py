@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from attestation.anchors import AMD, INTEL, Anchors
+from attestation.collateral_key import AMD_KDS, INTEL_PCS, JWKS
 from wire.errors import MalformedError
 
 from . import amd, intel, jwks, nvidia
 from .entry import check_size, make_entry
-from .key import AMD_KDS, INTEL_PCS, JWKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from attestation.collateral_key import CollateralKey
+
     from .entry import Checked, Entry, Piece
     from .fetcher import Fetcher, Request, Response
-    from .key import CollateralKey
     from .services import Services
 
 VENDOR_ROOTS: Final = Anchors(INTEL.pins | AMD.pins)
@@ -39,8 +40,16 @@ class Vendors:
         self._anchors = anchors
         self._rng = rng
 
-    def fetch(self, key: CollateralKey, fetcher: Fetcher, now: int) -> Entry:
+    def fetch(
+        self, key: CollateralKey, fetcher: Fetcher, now: int, chain: Piece | None = None
+    ) -> Entry:
         """Ask for one stored key and check the answer.
+
+        Args:
+            key: a stored key.
+            fetcher: performs the question.
+            now: Unix seconds.
+            chain: the piece of the key's `view.witness`, if it has one.
 
         Raises:
             UnavailableError: no answer.
@@ -50,7 +59,7 @@ class Vendors:
         nonce = self._rng(nvidia.NONCE_LEN)
         response = fetcher.fetch(self.request(key, nonce))
         piece = self._unwrap(key, response)
-        return self.admit(key, piece, fetched_at=now, now=now, nonce=nonce)
+        return self.admit(key, piece, fetched_at=now, now=now, chain=chain, nonce=nonce)
 
     def request(self, key: CollateralKey, nonce: bytes) -> Request:
         """The question for one stored key."""
@@ -69,6 +78,7 @@ class Vendors:
         *,
         fetched_at: int,
         now: int,
+        chain: Piece | None = None,
         nonce: bytes | None = None,
         offline: bool = False,
     ) -> Entry:
@@ -79,6 +89,7 @@ class Vendors:
             piece: unverified.
             fetched_at: when it came from the service.
             now: Unix seconds.
+            chain: the piece of the key's `view.witness`, if it has one.
             nonce: of the question; None for a piece that came in a bundle.
             offline: it came in a bundle: other ages.
 
@@ -87,7 +98,7 @@ class Vendors:
             MalformedError: it does not follow its format.
         """
         check_size(key, piece)
-        found = self._check(key, piece, now, nonce)
+        found = self._check(key, piece, now, chain, nonce)
         return make_entry(key, piece, found, fetched_at, offline=offline)
 
     def _unwrap(self, key: CollateralKey, response: Response) -> Piece:
@@ -99,13 +110,20 @@ class Vendors:
             return jwks.unwrap(key, response)
         return nvidia.unwrap(key, response)
 
-    def _check(self, key: CollateralKey, piece: Piece, now: int, nonce: bytes | None) -> Checked:
+    def _check(
+        self,
+        key: CollateralKey,
+        piece: Piece,
+        now: int,
+        chain: Piece | None,
+        nonce: bytes | None,
+    ) -> Checked:
         if key.source == INTEL_PCS:
             return intel.check(key, piece, self._anchors, now)
         if piece.chain:
             raise MalformedError(f"collateral {key.kind}: expected no issuer chain beside it")
         if key.source == AMD_KDS:
-            return amd.check(key, piece, self._anchors, now)
+            return amd.check(key, piece, self._anchors, now, chain)
         if key.source == JWKS:
             return jwks.check(key, piece)
         return nvidia.check(key, piece, now, nonce)

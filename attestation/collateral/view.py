@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import load_der_x509_certificate
 
+from attestation.collateral_key import AMD_KDS, INTEL_PCS, CollateralKey
 from attestation.formats.pem import certificates
 from wire.canonical import encode
 
 from .amd import split_chain
 from .entry import BOUNDS
-from .key import AMD_KDS, INTEL_PCS, CollateralKey
 from .signed_json import parse_statement
 
 if TYPE_CHECKING:
@@ -38,6 +38,18 @@ def rests_on(key: CollateralKey) -> tuple[CollateralKey, ...]:
     if key.source == AMD_KDS and kind in {"ca", "root"}:
         return (CollateralKey(AMD_KDS, f"chain/{fields[0]}/{fields[1]}"),)
     return (key,)
+
+
+def witness(key: CollateralKey) -> CollateralKey | None:
+    """The stored key whose entry is needed to check the signature of `key`'s; None for most.
+
+    AMD sends certificates and lists without their issuers. Unchecked, a mirror could fill the cache
+    with what verifiers then refuse for a month.
+    """
+    if key.source == AMD_KDS and key.kind in {"vcek", "crl"}:
+        signer, product = ("vcek", key.parts[1]) if key.kind == "vcek" else key.parts[1:3]
+        return CollateralKey(AMD_KDS, f"chain/{signer}/{product}")
+    return None
 
 
 def compose(key: CollateralKey, pieces: Mapping[CollateralKey, Piece]) -> bytes:

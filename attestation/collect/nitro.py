@@ -5,7 +5,7 @@
     2 extend    once, only from zero
     3 lock      so that nothing can follow
     4 describe  again: locked, and exactly the value
-    5 document  with the binding's 32-byte report as nonce
+    5 document  with the binding's report data as user data and its 32-byte report as nonce
 
 A call that failed on the way may or may not have reached the module, so nothing is repeated
 blindly: after a failure the register is described again and its state decides.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from attestation.binding import report32
+from attestation.binding import report32, report_data
 from attestation.evidence import Evidence
 from attestation.formats.container import encode_container
 from attestation.measurement import digest_bytes
@@ -99,7 +99,11 @@ class NitroAttester:
         del now_ms
         parts = self._run.known()
         # 5
-        fields = {"user_data": None, "nonce": report32(binding_raw), "public_key": None}
+        fields = {
+            "user_data": report_data(binding_raw),
+            "nonce": report32(binding_raw),
+            "public_key": None,
+        }
         document = self._nsm.ask("Attestation", fields).get("document")
         if not isinstance(document, bytes) or not 0 < len(document) <= DOCUMENT_MAX:
             raise UnavailableError("NSM Attestation: found no document in the answer")

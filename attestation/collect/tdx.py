@@ -8,8 +8,8 @@
     4 quote   over the binding's report data; it must repeat that data and RTMR3, or it is no
               quote of this VM for this binding
 
-The boot's event log (CCEL) explains RTMR0 to 2 to who wants to replay it; it is the firmware's, a
-file nobody signed, and worth only what the registers in the quote confirm.
+The boot's event log (CCEL, `read_ccel`) explains RTMR0 to 2 to who wants to replay it. It is a file
+nobody signed, worth only what the registers in a quote confirm, and not part of this kind.
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ class TdxAttester:
         tsm: configfs-tsm.
         measurements: the folder of the measurement registers (Linux 6.16 and later).
         files: file operations.
-        event_log: send the boot's event log along (role "event_log").
     """
 
     kind = KIND
@@ -69,10 +68,7 @@ class TdxAttester:
         tsm: Tsm | None = None,
         measurements: Path = MEASUREMENTS,
         files: Files | None = None,
-        *,
-        event_log: bool = False,
     ) -> None:
-        self._event_log = event_log
         self._tsm = Tsm() if tsm is None else tsm
         self._register = measurements / RTMR
         self._files: Files = OsFiles() if files is None else files
@@ -127,10 +123,7 @@ class TdxAttester:
         # 4
         quote = self._tsm.report(asked, PROVIDER).outblob
         _check_quote(quote, asked, rtmr_value(measurement))
-        roles = {"quote": quote}
-        if self._event_log:
-            roles["event_log"] = read_ccel(self._files)
-        return Evidence(KIND, encode_container(roles, parts))
+        return Evidence(KIND, encode_container({"quote": quote}, parts))
 
     def activate(self, credential: object) -> dict[str, str]:
         """Refused: there is no TPM whose keys could be linked.

@@ -90,7 +90,7 @@ _TDX: Final = {
     "td": {"migratable": True, "kl": True, "xfam_allow_mask": "ff" * 8},
     "image": "any",
 }
-_AZURE: Final = {"pcrs": {}, "vm_configuration": {}}
+_AZURE: Final[Mapping[str, Any]] = {"pcrs": {}, "vm_configuration": {}}
 # Whatever the strict policy does not speak of is allowed here by its name.
 _RULES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {

@@ -50,8 +50,8 @@ class Dialect:
         depth_max: arrays, maps and tags inside each other; bounds the stack.
         items_max: data items in all; bounds time and memory, whatever the lengths claim.
         tags: tag numbers that may stand; any other is refused.
-        indefinite_maps: whether a map may be of indefinite length. Some vendors' encoders stream
-            their outermost map; strings in chunks and open arrays nobody needs.
+        indefinite_maps: whether maps may be of indefinite length: some vendors' encoders stream
+            them. Strings in chunks and open arrays nobody needs.
     """
 
     what: str

@@ -44,7 +44,7 @@ DIGESTS: Final[Mapping[str, int]] = MappingProxyType({"SHA256": 32, "SHA384": 48
 
 _ENVELOPE = Dialect("Nitro document", DOCUMENT_MAX, 3, 16, frozenset({TAG_SIGN1}))
 _HEADER = Dialect("Nitro document header", 64, 1, 8)
-# The payload's encoder streams its outer map in some releases (0xbf … 0xff).
+# Some releases of the payload's encoder stream its outer map (0xbf … 0xff).
 _PAYLOAD = Dialect("Nitro document payload", PAYLOAD_MAX, 2, 128, indefinite_maps=True)
 
 _REQUIRED = ("module_id", "digest", "timestamp", "pcrs", "certificate", "cabundle")

@@ -157,7 +157,9 @@ def _serial(certificate: x509.Certificate) -> str:
 
 
 def _firmware(leaf: x509.Certificate) -> tuple[tuple[str, ...], tuple[bytes, ...], int]:
-    oids, fwids, flags = [], [], 0
+    oids: list[str] = []
+    fwids: list[bytes] = []
+    flags = 0
     for extension in leaf.extensions:
         oid = extension.oid.dotted_string
         if oid not in (FWID_COMPOSITE, FWID_TCB_INFO):

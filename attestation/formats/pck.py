@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import warnings
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -84,7 +84,7 @@ class Pck:
     smt: bool | None
 
     @property
-    def ca(self) -> str:
+    def ca(self) -> Literal["platform", "processor"]:
         """Which of Intel's two PCK CAs issued it: "platform" or "processor"."""
         return "platform" if "Platform" in self.issuer_cn else "processor"
 
@@ -192,7 +192,8 @@ def _issuer(certificate: x509.Certificate) -> str:
 
 
 def _der_blocks(data: bytes, what: str) -> list[bytes]:
-    at, ders = 0, []
+    at = 0
+    ders: list[bytes] = []
     while at < len(data):
         if len(ders) == CHAIN_MAX:
             raise MalformedError(f"{what}: found more than {CHAIN_MAX} certificates")
@@ -220,14 +221,14 @@ def _pairs(data: bytes, parent: tuple[int, ...], *, tagged: bool = True) -> Pair
         tag, start, end = _element(data, at)
         if tag != _SEQUENCE:
             raise MalformedError("PCK certificate: found an SGX field that is no pair")
-        oid_tag, oid_start, oid_end = _element(data[:end], start)
-        value_tag, value_start, value_end = _element(data[:end], oid_end)
+        oid_tag, oid_start, oid_end = _element(data, start)
+        value_tag, value_start, value_end = _element(data, oid_end)
         if oid_tag != _OID or value_end != end:
             raise MalformedError("PCK certificate: found an SGX field that is no pair")
         name = data[oid_start:oid_end]
+        key = tuple(name[len(_SGX_DER) :])
         # Fields of other families are Intel's future ones: signed, and no rule asks for them.
-        if name.startswith(_SGX_DER) and tuple(name[len(_SGX_DER) :])[: len(parent)] == parent:
-            key = tuple(name[len(_SGX_DER) :])
+        if name.startswith(_SGX_DER) and key[: len(parent)] == parent:
             if key in found:
                 raise MalformedError("PCK certificate: found an SGX field twice")
             found[key] = (value_tag, data[value_start:value_end])
@@ -272,7 +273,7 @@ def _octets(fields: Pairs, key: tuple[int, ...], length: int) -> bytes:
 
 def _number(fields: Pairs, key: tuple[int, ...], limit: int) -> int:
     value = _value(fields, key, _INTEGER)
-    if not 1 <= len(value) <= 3 or int.from_bytes(value, "big") > limit:
+    if not 1 <= len(value) <= 3 or not 0 <= int.from_bytes(value, "big", signed=True) <= limit:
         raise MalformedError(f"PCK certificate: found an SGX number, expected 0 to {limit}")
     return int.from_bytes(value, "big")
 

@@ -81,10 +81,10 @@ def parse(members: Members, report: Callable[[Members], Any]) -> AzureRule:
 
 def judge(ledger: Ledger, facts: AzureFacts, rule: AzureRule) -> None:
     """Run the steps of the module docstring; the report's own are its kind's to run."""
-    hcl, found = facts.evidence.hcl, facts.evidence.registers(rule.registers.bank)
+    hcl, quoted = facts.evidence.hcl, facts.evidence.registers
     ledger.run("azure 8 configuration", lambda: _check_configuration(hcl.vm_configuration, rule))
-    ledger.run("azure 9 bank", lambda: check_bank(rule.registers, found))
-    ledger.run("azure 10 registers", lambda: check_values(rule.registers, found))
+    ledger.run("azure 9 bank", lambda: check_bank(rule.registers, quoted))
+    ledger.run("azure 10 registers", lambda: check_values(rule.registers, quoted))
 
 
 def carries(facts: AzureFacts, measurement: bytes) -> str:

@@ -255,8 +255,10 @@ def _manifests(fleet: Fleet, rule: NvidiaRule, now: int) -> str:  # step 18
 
 def _count(fleet: Fleet, rule: NvidiaRule) -> str:  # step 19
     found = len(fleet.devices)
-    if rule.count is not None and found != rule.count:
-        raise _refused("gpu_count", f"found {found} devices, expected {rule.count}")
+    # Over no device at all every demand would hold.
+    if found == 0 or (rule.count is not None and found != rule.count):
+        expected = "one or more" if rule.count is None else rule.count
+        raise _refused("gpu_count", f"found {found} devices, expected {expected}")
     return f"{found} devices"
 
 

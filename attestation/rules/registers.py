@@ -2,8 +2,10 @@
 
     {"bank": "sha256", "pcrs": {"4": [hex, …], …}}
 
-Equality, never a range: a register holds one of the listed values. Registers 16 and 23 can be reset
-by anybody and SHA-1 can be collided, so neither can be demanded: such a demand would look like one.
+Without `bank`, listed values are of the SHA-256 bank; if none are listed either, a quote of any
+SHA-2 bank will do. Equality, never a range: a register holds one of the listed values. Registers
+16 and 23 can be reset by anybody and SHA-1 can be collided, so neither can be demanded: such a
+demand would look like one.
 
 Steps and codes, numbered by the kind:
  bank       a quote covers registers of the demanded bank      bank_not_accepted
@@ -25,7 +27,7 @@ from attestation.replay import SOUND_BANKS
 from wire.errors import AttestationError, PolicyError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 VALUES_MAX: Final = 64  # accepted values of one register, over all accepted releases
 BANK_DEFAULT: Final = "sha256"
@@ -37,7 +39,12 @@ _NUMBER = re.compile(r"0|[1-9][0-9]?")
 
 @dataclass(frozen=True, slots=True)
 class RegisterRule:
-    """Accepted register values of one bank."""
+    """Accepted register values of one bank.
+
+    Attributes:
+        bank: the demanded bank; "" where any SHA-2 bank will do, and then no value is listed.
+        values: register to accepted values.
+    """
 
     bank: str
     values: Mapping[int, frozenset[bytes]]
@@ -61,26 +68,36 @@ def parse_registers_rule(members: Members) -> RegisterRule:
         if _NUMBER.fullmatch(key) is None or int(key) not in _DEMANDABLE:
             raise listed.fail(key, "registers 0 to 22 but 16: others can be reset by anybody")
         values[int(key)] = _values(listed, key, 2 * SIZES[bank])
-    return RegisterRule(bank, MappingProxyType(values))
+    demanded = bank if values or "bank" in members else ""
+    return RegisterRule(demanded, MappingProxyType(values))
 
 
-def check_bank(rule: RegisterRule, found: Mapping[int, bytes]) -> str:
+def check_bank(rule: RegisterRule, quoted: Callable[[str], Mapping[int, bytes]]) -> str:
     """A quote covers registers of the demanded bank.
+
+    Args:
+        rule: the demand.
+        quoted: bank to the registers that a quote covers, empty for none.
 
     Raises:
         AttestationError: `bank_not_accepted`.
     """
-    if not found:
-        raise _refused("bank_not_accepted", f"found no quote of bank {rule.bank}, expected one")
-    return f"{len(found)} registers of {rule.bank}"
+    wanted = (rule.bank,) if rule.bank else SOUND_BANKS
+    found = next((bank for bank in wanted if quoted(bank)), None)
+    if found is None:
+        raise _refused(
+            "bank_not_accepted", f"found no quote of it, expected bank {' or '.join(wanted)}"
+        )
+    return f"{len(quoted(found))} registers of {found}"
 
 
-def check_values(rule: RegisterRule, found: Mapping[int, bytes]) -> str:
+def check_values(rule: RegisterRule, quoted: Callable[[str], Mapping[int, bytes]]) -> str:
     """Each demanded register is quoted and holds a listed value.
 
     Raises:
         AttestationError: `pcr_selection` or `pcr_not_accepted`.
     """
+    found = quoted(rule.bank)
     for number, accepted in sorted(rule.values.items()):
         value = found.get(number)
         if value is None:

@@ -329,12 +329,8 @@ def _floors(members: Members) -> Mapping[Product, Mapping[str, int]]:
         if product not in products:
             continue
         names = tuple(name for name in _LEVELS if name != "fmc" or product == "Turin")
-        floor = Members(
-            inner.value(product),
-            f"policy.accept.min_tcb.{product}",
-            optional=names,
-            error=PolicyError,
-        )
+        where = f"policy.accept.min_tcb.{product}"
+        floor = Members(inner.value(product), where, optional=names, error=PolicyError)
         found[product] = MappingProxyType(
             {_LEVELS[name]: floor.integer(name, 0, 0xFF) for name in names if name in floor}
         )
@@ -364,11 +360,7 @@ def _csps(members: Members, signers: Iterable[str]) -> frozenset[str] | None:
 
 
 def _words(
-    members: Members,
-    key: str,
-    known: tuple[str, ...],
-    default: tuple[str, ...] = (),
-    low: int = 0,
+    members: Members, key: str, known: tuple[str, ...], default: tuple[str, ...] = (), low: int = 0
 ) -> tuple[str, ...]:
     found = members.texts(key, len(known), low) if key in members else default
     for word in found:

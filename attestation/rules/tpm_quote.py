@@ -85,9 +85,9 @@ def parse(members: Members) -> TpmQuoteRule:
 def judge(ledger: Ledger, facts: TpmQuoteFacts, rule: TpmQuoteRule, now: int) -> None:
     """Run the steps of the module docstring."""
     del now  # a TPM knows no time of day
-    found = facts.parsed.registers(rule.registers.bank)
-    ledger.run("tpm 8 bank", lambda: check_bank(rule.registers, found))
-    ledger.run("tpm 9 registers", lambda: check_values(rule.registers, found))
+    quoted = facts.parsed.registers
+    ledger.run("tpm 8 bank", lambda: check_bank(rule.registers, quoted))
+    ledger.run("tpm 9 registers", lambda: check_values(rule.registers, quoted))
     key = facts.key
     if key is None:
         ledger.skip("tpm 10-11", "no attestation key is trusted")

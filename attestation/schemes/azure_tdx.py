@@ -2,12 +2,16 @@
 
 Examination, in numbered steps with their reason codes:
  azure 1 format   every role parses                            evidence_malformed
- tdx 1 … tdx 11   as `intel-tdx-quote` has them, of `td_quote` those of `schemes.dcap`
+ tdx 1 …          as `intel-tdx-quote` has them, of `td_quote` those of `schemes.dcap`
  azure 2 report   quote and HCL report are of the same TD      td_report_mismatch
  azure 3 … 6      from the report to the quote and nonce       those of `schemes.azure`
 
-Steps 5 to 11 of the TD quote need Intel's collateral. With none at all they cannot say anything,
-and what is examined is what the quote itself proves: Intel's chain, quoting enclave and signature.
+Most steps of the TD quote need Intel's collateral. With none at all they cannot say anything, and
+what is examined is what the quote itself proves, in steps of this kind's own:
+ azure 2 chain              the PCK chain ends in a pinned root      untrusted_root, chain_invalid,
+                            and holds now                            certificate_not_valid_at_time
+ azure 2 quoting enclave    Intel's, and it names the key            those of `verify.dcap_quote`
+ azure 2 td quote           by that key                              signature_invalid
 How up to date the platform is, and whether it was revoked, is then unknown, which is a matter of
 its state: the judgement refuses with `collateral_missing`, whatever the rule. Collateral that is
 given must be whole and good.
@@ -24,11 +28,18 @@ from attestation import anchors
 from attestation.examined import Examined, Question
 from attestation.formats import intel_collateral
 from attestation.formats.azure import ROLES, AzureEvidence, parse_azure
+from attestation.formats.pck import parse_chain
+from attestation.formats.pem import certificates
 from attestation.ledger import Ledger
 from attestation.rules import azure as rules
 from attestation.rules import tdx as tdx_rules
 from attestation.rules.azure import AzureFacts, AzureRule
 from attestation.scheme import Need, Scheme
+from attestation.verify.dcap_quote import (
+    verify_pck_chain,
+    verify_quote_signature,
+    verify_quoting_enclave,
+)
 from attestation.verify.hcl import check_td_report
 from wire.errors import MalformedError
 
@@ -82,10 +93,18 @@ def examine(question: Question) -> Examined:
             collateral=question.collateral,
         )
     )
-    deferred = _include(ledger, quoted, question.collateral)
     if quoted.facts is None:
+        ledger.include(quoted.checks, quoted.reasons)
         ledger.skip("azure 2-6", "the TD quote does not parse")
         return _refused(ledger)
+    alone = not any(role in question.collateral for role in _STATEMENTS)
+    ends = [quoted.not_after]
+    deferred = None
+    if alone:
+        deferred = _include_all_but_missing(ledger, quoted)
+        _run_alone(ledger, quoted.facts, question, ends)
+    else:
+        ledger.include(quoted.checks, quoted.reasons)
     body: TdReport = quoted.facts.quote.body
     ledger.run("azure 2 report", lambda: check_td_report(found.hcl, body))
     bound = run_quote_steps(ledger, found, body.report_data, question.expected)
@@ -96,7 +115,7 @@ def examine(question: Question) -> Examined:
         AzureTdxFacts(found, quoted.facts, deferred),
         tuple(ledger.checks),
         tuple(ledger.reasons),
-        quoted.not_after,
+        min(ends),
         (*quoted.identities, key_identity(found)),
         bound and ledger.accepted,
     )
@@ -120,17 +139,38 @@ def judge(ledger: Ledger, facts: AzureTdxFacts, rule: AzureRule, now: int) -> No
     rules.judge(ledger, facts, rule)
 
 
-def _include(ledger: Ledger, quoted: Examined, collateral: Mapping[str, bytes]) -> Reason | None:
-    """Take over the TD quote's account; what is left to the judgement for want of collateral."""
-    deferred = None
-    if not any(role in collateral for role in _STATEMENTS):
-        deferred = next((r for r in quoted.reasons if r.code == "collateral_missing"), None)
-    step = None if deferred is None else deferred.step
+def _include_all_but_missing(ledger: Ledger, quoted: Examined) -> Reason | None:
+    """Take over what could be checked; the one reason that is left to the judgement.
+
+    Steps that did not run for want of collateral are left out here, so what the quote proves by
+    itself must be verified by `_run_alone`: it takes no pass from this account.
+    """
+    deferred = next((r for r in quoted.reasons if r.code == "collateral_missing"), None)
     ledger.include(
-        (check for check in quoted.checks if check.step != step),
+        (check for check in quoted.checks if check.ok is not None),
         (reason for reason in quoted.reasons if reason is not deferred),
     )
     return deferred
+
+
+def _run_alone(ledger: Ledger, facts: dcap.DcapFacts, question: Question, ends: list[int]) -> None:
+    """Intel's chain, quoting enclave and signature, which need no collateral."""
+    quote, pck = facts.quote, facts.pck
+    if pck is None:
+        ledger.skip("azure 2 chain", "the PCK certificate does not parse")
+        return
+
+    def chain() -> str:
+        given = parse_chain(quote.cert_data, "PCK chain")
+        root = question.collateral.get("root")
+        others = () if root is None else certificates(root, "root")
+        pinned = tuple(dict.fromkeys(question.anchors.among((*given.ders, *others))))
+        ends.append(verify_pck_chain(given, pinned, question.now).not_after)
+        return f"until {ends[-1]}"
+
+    ledger.run("azure 2 chain", chain, "chain_invalid")
+    ledger.run("azure 2 quoting enclave", lambda: verify_quoting_enclave(quote, pck.certificate))
+    ledger.run("azure 2 td quote", lambda: verify_quote_signature(quote))
 
 
 def _refused(ledger: Ledger) -> Examined:

@@ -20,11 +20,12 @@ Steps, whose numbers are the ledger's ("tdx 1 format"):
     (`verify.intel_tcb`, `verify.dcap`);
 13. report data: equals what the relying party expects, where it expects anything.
 
-Where dcap-qvl accepts a quote as a whole, the signatures of step 7 and steps 8 to 11 rest on it; it
-asks neither whether the root is still valid nor whether an issuer may sign certificates, so this
-library does. Everywhere else this library verifies all of them by itself: where dcap-qvl has no
-opinion because the state is one for a policy (step 6 passes then, and nothing rests on it), and
-where evidence is refused, so that all reasons are known.
+Where dcap-qvl accepts a quote as a whole, steps 8, 9, 11 and the signatures of 7 and 10 rest on it;
+it asks neither whether the root is still valid, nor whether an issuer may sign certificates, nor
+for what a statement's signer is certified, so this library does. Everywhere else this library
+verifies all of them by itself: where dcap-qvl has no opinion because the state is one for a policy
+(step 6 passes then, and nothing rests on it), and where evidence is refused, so that all reasons
+are known.
 
 Reason codes: `evidence_malformed`, `version_not_accepted`, `wrong_tee`, `trailing_bytes` (1),
 `untrusted_root` (2), `collateral_missing`, `collateral_malformed` (3), `report_data_mismatch` (13),
@@ -40,7 +41,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from attestation.collateral.key import dcap, named
+from attestation.collateral_key import dcap, named
 from attestation.examined import FOREVER, Examined
 from attestation.formats import intel_collateral as parts
 from attestation.formats.dcap_quote import Quote, parse_quote, quote_version
@@ -140,11 +141,13 @@ class _Examination:
             self.ledger.skip(f"{self.family.name} 6 dcap-qvl", "the evidence is refused")
         else:
             self.step("6 dcap-qvl", lambda: self.ask(subject, stated))
-        if self.opinion is None or self.opinion.state:
+        if stated is None or self.opinion is None or self.opinion.state:
             self.verify(subject, stated, self.chain(subject) if anchored else None)
         else:
             self.step("7 chain", lambda: self.standing(subject))
-            self.step("8-11 signatures, revocation", lambda: "by dcap-qvl")
+            self.step("8-9 enclave, signature", lambda: "by dcap-qvl")
+            self.step("10 issuers", lambda: self.signers(stated.collateral))
+            self.step("11 revocation", lambda: "by dcap-qvl")
         if stated is not None and not self.failed("2", "5", "7", "10"):
             self.step("12 tcb", lambda: self.level(subject, stated))
         else:
@@ -214,16 +217,15 @@ class _Examination:
         return f"until {ends}"
 
     def match(self, subject: _Subject, stated: _Stated) -> str:  # step 5
-        ends = statements.check_match(
+        return statements.check_match(
             subject.quote,
             subject.pck,
             subject.chain.ders[1:],
+            subject.roots,
             stated.collateral,
             stated.info,
             stated.identity,
         )
-        self.not_after = min(self.not_after, ends)
-        return f"FMSPC {stated.info.fmspc.hex()}, TCB evaluation {stated.info.eval_number}"
 
     def ask(self, subject: _Subject, stated: _Stated) -> str:  # step 6
         self.opinion = second.ask(self.raw, stated.collateral, subject.roots[0], self.question.now)
@@ -244,9 +246,13 @@ class _Examination:
 
     def standing(self, subject: _Subject) -> str:  # step 7, where dcap-qvl verified the signatures
         ends = quotes.check_standing(
-            subject.chain, subject.pck.certificate, subject.roots[0], self.question.now
+            subject.chain, subject.pck.certificate, subject.roots, self.question.now
         )
         self.not_after = min(self.not_after, ends)
+        return "signatures by dcap-qvl"
+
+    def signers(self, collateral: parts.Collateral) -> str:  # step 10, in the same case
+        self.not_after = min(self.not_after, statements.check_signers(collateral))
         return "signatures by dcap-qvl"
 
     def verify(
@@ -263,8 +269,8 @@ class _Examination:
         collateral = stated.collateral
 
         def issuers() -> str:
-            ends = statements.verify_signatures(collateral, certified.root, now)
-            self.not_after = min(self.not_after, ends)
+            statements.verify_signatures(collateral, certified.root, now)
+            self.not_after = min(self.not_after, statements.check_signers(collateral))
             return "TCB info and QE identity"
 
         self.step("10 issuers", issuers)
@@ -344,8 +350,9 @@ def _certificates(raw: bytes) -> tuple[bytes, ...]:
 
 def _identities(pck: Pck) -> tuple[str, ...]:
     key = pck.certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    serial = f"{pck.certificate.serial_number:x}"
     return (
         f"ppid:{pck.ppid.hex()}",
-        f"serial:{pck.certificate.serial_number:x}",
+        f"serial:{serial.zfill(len(serial) + len(serial) % 2)}",  # deny lists have whole octets
         f"key:{hashlib.sha256(key).hexdigest()}",
     )

@@ -27,7 +27,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from attestation.anchors import NONE
-from attestation.collateral.key import jwks, named
+from attestation.collateral_key import jwks, named
 from attestation.examined import FOREVER, NO_CLAIMS, Examined
 from attestation.formats.detached_eat import DetachedEat, parse_bundle
 from attestation.ledger import Ledger

@@ -39,7 +39,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from attestation import anchors
-from attestation.collateral.key import amd, named, vcek
+from attestation.collateral_key import amd, named, vcek
 from attestation.examined import FOREVER, Examined
 from attestation.formats.certificate_table import parse_table
 from attestation.formats.pem import certificates
@@ -277,16 +277,15 @@ def carries(facts: SnpFacts, measurement: bytes) -> str:
 def _at_hand(report: Report, roles: Mapping[str, bytes]) -> Certificates:
     table = parse_table(roles.get(AUXBLOB, b""))
     leaf = roles.get(ENDORSEMENT) or table.get(report.signing_key)
+    # Some hand out the certificate with its chain below it.
+    below = () if leaf is None else _certificates(leaf, ENDORSEMENT, 1 + CA_MAX)
     given = _certificates(roles[CA], CA, CA_MAX) if CA in roles else ()
     hinted = tuple(
         der for name in ("ask", "ark") if name in table for der in _certificates(table[name], name)
     )
     root = _certificates(roles[ROOT], ROOT) if ROOT in roles else ()
-    return Certificates(
-        None if leaf is None else _certificates(leaf, ENDORSEMENT)[0],
-        (*given, *hinted),
-        (*root, *given, *hinted),
-    )
+    chain = (*given, *below[1:], *hinted)
+    return Certificates(below[0] if below else None, chain, (*root, *chain))
 
 
 def _certificates(raw: bytes, where: str, limit: int = 1) -> tuple[bytes, ...]:

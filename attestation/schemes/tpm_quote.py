@@ -23,6 +23,9 @@ must be `ak_spki` in the collateral: the relying party's own knowledge, which ev
 because `ak_spki` is no role of the evidence. What is given of both must agree. A key known only by
 its SubjectPublicKeyInfo has no attributes to check in step 3: whoever lists it vouches for them.
 
+Nobody signs the public area of step 3. A root that certifies only attestation keys makes it true,
+and that is what a policy says of a root when it pins it.
+
 The judgement's steps 8 to 12 stand in `rules.tpm_quote`. Not proved: which machine the TPM is in,
 or that it is no emulation; that is the root's word. A quote of the SHA-1 bank is read, verified and
 replayed, but satisfies no demand. Registers 16 and 23 satisfy none either.

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import dcap_qvl
+import dcap_qvl  # type: ignore[import-untyped]  # its stubs are not marked as such
 
 from wire.errors import AttestationError
 
@@ -35,6 +35,7 @@ _STATES: Final = (
     "SEPT_VE_DISABLE is not enabled",
     "TD profiling is enabled",
     "TD migration is enabled",
+    "SERVTD_EXT is enabled",
     "Reserved bits in TD attributes are set",
     "Invalid MR service TD",
 )

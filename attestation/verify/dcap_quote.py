@@ -19,6 +19,7 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,17 +29,16 @@ from attestation.formats.dcap_quote import INTEL_QE_VENDOR
 from wire.errors import AttestationError
 
 from . import x509 as x509_steps
-from .x509 import load_certificate, verify_chain
+from .x509 import verify_chain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from cryptography import x509
 
     from attestation.formats.dcap_quote import Quote
     from attestation.formats.pck import Chain
 
 _ECDSA: Final = ec.ECDSA(hashes.SHA256())
+PCK_LINKS: Final = 2  # the PCK certificate and its CA's
 _POINT: Final = b"\x04"  # uncompressed
 
 
@@ -74,13 +74,19 @@ def verify_pck_chain(chain: Chain, roots: Sequence[bytes], now: int) -> Certifie
     if not chain.pem:
         # Only PEM is certification data of type 5; a reader of another form is another reader.
         raise _refused("chain_invalid", "PCK chain: found DER, expected PEM")
-    path = tuple(der for der in chain.ders if der not in roots)
+    path = _links(chain, roots)
     root = next((der for der in chain.ders if der in roots), roots[0])
     return Certified(leaf, (*path, root), root, not_after)
 
 
-def check_standing(chain: Chain, pck: x509.Certificate, root: bytes, now: int) -> int:
-    """The issuers may sign certificates, and all hold now; their signatures were verified.
+def check_standing(chain: Chain, pck: x509.Certificate, roots: Sequence[bytes], now: int) -> int:
+    """The CA may sign certificates, and all hold now; their signatures were verified.
+
+    Args:
+        chain: from the quote.
+        pck: its first certificate.
+        roots: DER of the pinned roots; the first one is what the signatures were verified with.
+        now: Unix seconds.
 
     Returns:
         Unix second at which the first certificate ends.
@@ -88,8 +94,32 @@ def check_standing(chain: Chain, pck: x509.Certificate, root: bytes, now: int) -
     Raises:
         AttestationError: `chain_invalid`, `certificate_not_valid_at_time`.
     """
-    issuers = (load_certificate(der) for der in (*chain.ders[1:], root) if der != root)
-    return x509_steps.check_standing((pck, *issuers, load_certificate(root)), now)
+    ca, root = _links(chain, roots)[1], roots[0]
+    return x509_steps.check_standing((pck, read(ca), read(root)), now)
+
+
+def read(der: bytes) -> x509.Certificate:
+    """A certificate whose signature was verified, without its names, which nobody asks for then.
+
+    Raises:
+        AttestationError: `chain_invalid`.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        _ = (certificate.extensions, certificate.not_valid_after_utc)
+    except (ValueError, x509.DuplicateExtension, x509.InvalidVersion):
+        raise _refused("chain_invalid", "a certificate does not parse") from None
+    return certificate
+
+
+def _links(chain: Chain, roots: Sequence[bytes]) -> tuple[bytes, ...]:
+    path = tuple(der for der in chain.ders if der not in roots)
+    if len(path) != PCK_LINKS:
+        raise _refused(
+            "chain_invalid",
+            f"PCK chain: found {len(path)} links to the root, expected {PCK_LINKS}",
+        )
+    return path
 
 
 def verify_quoting_enclave(quote: Quote, pck: x509.Certificate) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography.hazmat.primitives import hashes
 
 from attestation.anchors import NVIDIA_RIM, Anchors
-from attestation.collateral.key import named, ocsp, rim
+from attestation.collateral_key import named, ocsp, rim
 from attestation.examined import FOREVER, Examined
 from attestation.formats.pem import certificates
 from attestation.formats.spdm import CHIP_SKU, PROJECT, PROJECT_SKU

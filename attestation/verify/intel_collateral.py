@@ -2,13 +2,13 @@
 
 Steps:
  1. TCB info and QE identity are within their dates;
- 2. they are for this TEE, platform family and provisioning enclave, the PCK CRL is by the CA that
-    issued this platform's certificate, and the statements' signers are certified for statements;
- 3. both are signed by a certificate that the pinned root issued;
+ 2. they are for this TEE, platform family and provisioning enclave, and the PCK CRL comes with the
+    CA that issued this platform's certificate;
+ 3. both are signed by a certificate that the pinned root issued for statements;
  4. neither that certificate, nor the PCK, nor its CA is revoked, by lists that hold now.
 
 Reason codes: `collateral_expired`, `collateral_not_yet_valid` (1), `collateral_fmspc_mismatch`,
-`qe_identity_wrong_type`, `crl_invalid`, `chain_invalid` (2), `untrusted_root`, `chain_invalid`,
+`qe_identity_wrong_type`, `chain_invalid` (2), `untrusted_root`, `chain_invalid`,
 `certificate_not_valid_at_time`, `signature_invalid` (3), `crl_invalid`, `crl_not_yet_valid`,
 `crl_expired`, `revoked` (4).
 """
@@ -23,8 +23,8 @@ from cryptography.x509.oid import NameOID
 from wire.errors import AttestationError
 
 from .crl import check_crl, check_dates, load_crl
-from .dcap_quote import check_signature
-from .x509 import load_certificate, verify_chain
+from .dcap_quote import check_signature, read
+from .x509 import issued_by, load_certificate, verify_chain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,19 +64,18 @@ def check_match(
     quote: Quote,
     pck: Pck,
     issuers: Sequence[bytes],
+    roots: Sequence[bytes],
     collateral: Collateral,
     info: TcbInfo,
     identity: QeIdentity,
-) -> int:
+) -> str:
     """The statements are about this quote's platform (step 2).
 
     Args:
         quote, pck: of the platform.
         issuers: DER of the certificates above the PCK's in the quote.
+        roots: DER of the pinned roots; a statement's signer has no other certificate above it.
         collateral, info, identity: as parsed.
-
-    Returns:
-        Unix second at which the first certificate of the statements' signers ends.
 
     Raises:
         AttestationError: the codes of step 2.
@@ -96,27 +95,45 @@ def check_match(
         raise _refused(
             "qe_identity_wrong_type", f"QE identity: found {identity.id}, expected {expected}"
         )
-    if load_crl(collateral.pck_crl).issuer != pck.certificate.issuer:
-        raise _refused("crl_invalid", "PCK CRL: by another CA than this PCK's")
-    ca = collateral.pck_chain.ders[0]
-    if ca not in issuers and load_certificate(ca).subject != pck.certificate.issuer:
-        raise _refused("chain_invalid", "PCK CRL chain: of another CA than this PCK's")
-    return _check_signers(collateral)
+    _check_crl_issuer(collateral.pck_chain, pck, issuers, roots)
+    for chain in (collateral.tcb_chain, collateral.qe_chain, collateral.pck_chain):
+        if any(der not in roots for der in chain.ders[1:]):
+            raise _refused("chain_invalid", "issuer chain: found more than one link to the root")
+    return f"FMSPC {info.fmspc.hex()}, TCB evaluation {info.eval_number}"
 
 
-def verify_signatures(collateral: Collateral, root: bytes, now: int) -> int:
-    """Both statements are Intel's (step 3); returns the second at which the first signer ends.
+def check_signers(collateral: Collateral) -> int:
+    """The statements' signers, whose certificates were verified, are certified for statements.
+
+    One that a platform holds, such as a PCK, must not pass for Intel's word on all platforms.
+
+    Returns:
+        Unix second at which the first of their certificates ends.
+
+    Raises:
+        AttestationError: `chain_invalid`.
+    """
+    ends = []
+    for chain in dict.fromkeys((collateral.tcb_chain, collateral.qe_chain)):
+        signer = read(chain.ders[0])
+        names = signer.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        if [name.value for name in names] != [_SIGNER]:
+            raise _refused("chain_invalid", f'statement signer: expected "{_SIGNER}"')
+        ends.append(int(signer.not_valid_after_utc.timestamp()))
+    return min(ends)
+
+
+def verify_signatures(collateral: Collateral, root: bytes, now: int) -> None:
+    """Both statements are signed under the pinned root (step 3).
 
     Raises:
         AttestationError: the codes of step 3.
     """
-    key, ends = _signer(collateral.tcb_chain, root, now)
+    key = _signer(collateral.tcb_chain, root, now)
     check_signature(key, collateral.tcb_info_signature, collateral.tcb_info, "TCB info")
     if collateral.qe_chain != collateral.tcb_chain:
-        key, other = _signer(collateral.qe_chain, root, now)
-        ends = min(ends, other)
+        key = _signer(collateral.qe_chain, root, now)
     check_signature(key, collateral.qe_identity_signature, collateral.qe_identity, "QE identity")
-    return ends
 
 
 def check_list_dates(collateral: Collateral, now: int) -> int:
@@ -136,31 +153,29 @@ def check_revocation(collateral: Collateral, certified: Certified, now: int) -> 
     """
     *below, root = (load_certificate(der) for der in certified.chain)
     signers = [_leaf(collateral.tcb_chain), _leaf(collateral.qe_chain)]
-    if len(below) != 2:
-        raise _refused("chain_invalid", f"PCK chain: found {len(below) + 1}, expected 3 links")
     check_crl(collateral.pck_crl, below[1], below[:1], now)
     check_crl(collateral.root_crl, root, [below[1], *signers], now)
     return "nothing is on the two lists"
 
 
-def _check_signers(collateral: Collateral) -> int:
-    # One that a platform holds, such as a PCK, must not pass for Intel's word on all platforms.
-    ends = []
-    for chain in dict.fromkeys((collateral.tcb_chain, collateral.qe_chain)):
-        signer = _leaf(chain)
-        names = signer.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        if [name.value for name in names] != [_SIGNER]:
-            raise _refused("chain_invalid", f'statement signer: expected "{_SIGNER}"')
-        ends.append(int(signer.not_valid_after_utc.timestamp()))
-    return min(ends)
+def _check_crl_issuer(
+    chain: Chain, pck: Pck, issuers: Sequence[bytes], roots: Sequence[bytes]
+) -> None:
+    if chain.ders[0] in issuers:
+        return
+    ca = _leaf(chain)  # the CA's certificate was issued again since the quote was made, or is no CA
+    if ca.subject != pck.certificate.issuer or not any(
+        issued_by(ca, load_certificate(root)) for root in roots
+    ):
+        raise _refused("chain_invalid", "PCK CRL chain: of another CA than this PCK's")
 
 
-def _signer(chain: Chain, root: bytes, now: int) -> tuple[ec.EllipticCurvePublicKey, int]:
-    leaf, not_after = verify_chain(chain.ders[0], chain.ders[1:], (root,), now)
+def _signer(chain: Chain, root: bytes, now: int) -> ec.EllipticCurvePublicKey:
+    leaf, _ = verify_chain(chain.ders[0], chain.ders[1:], (root,), now)
     key = leaf.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise _refused("chain_invalid", "statement signer: expected a P-256 key")
-    return key, not_after
+    return key
 
 
 def _leaf(chain: Chain) -> x509.Certificate:

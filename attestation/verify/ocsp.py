@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
+from cryptography.x509.ocsp import OCSPResponse, OCSPSingleResponse
 from cryptography.x509.oid import ExtendedKeyUsageOID, OCSPExtensionOID
 
 from wire.errors import AttestationError
@@ -83,8 +84,8 @@ class Status:
 class Response:
     """A parsed, unverified response and the statements in it."""
 
-    ocsp: ocsp.OCSPResponse
-    singles: tuple[ocsp.OCSPSingleResponse, ...]
+    ocsp: OCSPResponse
+    singles: tuple[OCSPSingleResponse, ...]
 
 
 def load_response(der: bytes) -> Response:  # step 1

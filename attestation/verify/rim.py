@@ -11,7 +11,7 @@ Steps, in order:
  5. what was signed parses as measurements of one build            rim_malformed
  6. there is one manifest for the driver and one for the firmware  rim_missing, rim_conflict
     of each device, for its chip, and they do not overlap
- 7. each measurement that they name has one of the values named    measurement_mismatch
+ 7. each measurement that they name has one of the values named    rim_measurement_mismatch
 
 Only what the signature covered is read (step 5). A manifest that is only expired is refused like
 any other: NVIDIA signs manifests anew. Its newer manifests (CoRIM) are not read here.
@@ -26,8 +26,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from signxml.algorithms import DigestAlgorithm, SignatureMethod
-from signxml.verifier import SignatureConfiguration, XMLVerifier
+from signxml.algorithms import (  # type: ignore[import-not-found, unused-ignore]
+    DigestAlgorithm,
+    SignatureMethod,
+)
+from signxml.verifier import (  # type: ignore[import-not-found, unused-ignore]
+    SignatureConfiguration,
+    XMLVerifier,
+)
 
 from attestation.formats.rim import Manifest, SignedDocument, parse_document, parse_manifest
 from attestation.formats.spdm import NVDEC0_STATUS
@@ -116,7 +122,7 @@ def compare(device: Device, manifests: Sequence[Manifest]) -> str:
     """Steps 6 (no overlap) and 7 for one device.
 
     Raises:
-        AttestationError: `rim_conflict`, `measurement_mismatch`.
+        AttestationError: `rim_conflict`, `rim_measurement_mismatch`.
     """
     expected: dict[int, tuple[bytes, ...]] = {}
     for manifest in manifests:
@@ -131,7 +137,7 @@ def compare(device: Device, manifests: Sequence[Manifest]) -> str:
     wrong = [index for index, values in sorted(expected.items()) if found.get(index) not in values]
     if wrong or not expected:
         raise _refused(
-            "measurement_mismatch",
+            "rim_measurement_mismatch",
             f"found {len(wrong)} of {len(expected)} measurements unlike NVIDIA's"
             + (f", first block {wrong[0]}" if wrong else ""),
         )
@@ -203,7 +209,7 @@ def _device(
 def _decoder_is_off(device: Device) -> bool:
     status = device.report.opaque.get(NVDEC0_STATUS)
     if status not in (_NVDEC0_ON, _NVDEC0_OFF):
-        raise _refused("measurement_mismatch", "NVDEC0: found an unknown status")
+        raise _refused("rim_measurement_mismatch", "NVDEC0: found an unknown status")
     return status == _NVDEC0_OFF
 
 

@@ -10,8 +10,10 @@ Steps, in order; the schemes number them:
  5. the leaf signed request and response          signature_invalid
  6. the firmware in the report is one that the    fwid_mismatch
     leaf was made for
- 7. no certificate below the root is revoked      revoked, ocsp_invalid, collateral_expired,
-    (verify.ocsp; only where responses are given) nonce_mismatch
+ 7. no certificate between leaf and root is       revoked, revocation_unknown, ocsp_invalid,
+    revoked (verify.ocsp; where responses are     ocsp_nonce_mismatch, collateral_expired
+    given; the leaf is made by the chip itself,
+    so no responder knows it; the root is pinned)
  8. the request carried our nonce                 nonce_mismatch
 
 The nonce compared is the request's, which the verifier chose; the response's is the device's own.
@@ -110,8 +112,8 @@ class Device:
     def identities(self) -> tuple[str, ...]:
         """Names a deny list may hold."""
         return (
-            f"serial:{self.chain.serial.lower()}",
-            f"chip_id:{self.chain.chip.lower()}",
+            f"serial:{_octets(self.chain.serial)}",
+            f"chip_id:{_octets(self.chain.chip)}",
             f"key:{self.chain.key_sha256.hex()}",
         )
 
@@ -272,6 +274,11 @@ def check_nonce(device: Device, nonce: bytes) -> str:  # step 8
     if not hmac.compare_digest(device.report.nonce, nonce):
         raise _refused("nonce_mismatch", "the request's nonce is not the one expected")
     return "the request's nonce is the one expected"
+
+
+def _octets(number: str) -> str:
+    """Hex as a deny list spells it: lower case, whole octets."""
+    return number.lower().zfill(len(number) + len(number) % 2)
 
 
 def _family(chain: DeviceChain) -> Family | None:

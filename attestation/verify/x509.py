@@ -106,9 +106,9 @@ def verify_chain(
     path = [load_certificate(der) for der in (leaf, *(der for der in chain if der not in roots))]
     _check_leaf(path[0], eku)
     for below, issuer in itertools.pairwise(path):
-        if not _issued(below, issuer):
+        if not issued_by(below, issuer):
             raise _refused("chain_invalid", "a certificate is not signed by the next one")
-    anchor = next((root for root in anchors if _issued(path[-1], root)), None)
+    anchor = next((root for root in anchors if issued_by(path[-1], root)), None)
     if anchor is None:
         raise _refused("untrusted_root", f"none of {len(anchors)} pinned roots issued the chain")
     path.append(anchor)
@@ -130,7 +130,7 @@ def check_path(path: Sequence[x509.Certificate], now: int) -> int:
     """
     _check_leaf(path[0], None)
     for below, issuer in itertools.pairwise(path):
-        if not _issued(below, issuer):
+        if not issued_by(below, issuer):
             raise _refused("chain_invalid", "a certificate is not signed by the next one")
     return check_standing(path, now)
 
@@ -183,7 +183,8 @@ def _check_time(path: Sequence[x509.Certificate], now: int) -> int:
     return min(int(certificate.not_valid_after_utc.timestamp()) for certificate in path)
 
 
-def _issued(below: x509.Certificate, issuer: x509.Certificate) -> bool:
+def issued_by(below: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether `issuer`'s key signed `below` with SHA-2, under its name (step 3)."""
     if not isinstance(below.signature_hash_algorithm, _HASHES):
         return False
     try:

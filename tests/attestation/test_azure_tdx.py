@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from simulators.hcl import Paravisor, td_report
-from simulators.intel import DAY, NOW, Intel
+from simulators.intel import DAY, NOW, Intel, key
 from simulators.vtpm import NONCE, pcrs_json, rsa_key
 
 from attestation.anchors import Anchors
@@ -114,13 +114,34 @@ def test_without_collateral_a_forged_quote_is_still_refused() -> None:
     assert "untrusted_root" in _codes(vm.examine(anchors=other, collateral={}))
 
 
+@pytest.mark.parametrize("fact", ["quoting enclave", "attestation key", "chain", "time", "tail"])
+def test_without_collateral_each_step_of_the_quote_is_still_taken(fact: str) -> None:
+    vm = Vm()
+    changes: dict[str, Any] = {"collateral": {}}
+    if fact == "quoting enclave":
+        vm.intel.header["vendor"] = bytes(16)
+    elif fact == "attestation key":
+        vm.intel.vouched_key = key()
+    elif fact == "chain":
+        vm.intel.pck.signer = key()
+    elif fact == "time":
+        vm.intel.pck.end = -60
+    else:
+        vm.intel.trailing = b"\1"
+    expected = {
+        "quoting enclave": "qe_vendor_unknown", "attestation key": "attestation_key_not_bound",
+        "chain": "chain_invalid", "time": "certificate_not_valid_at_time", "tail": "trailing_bytes",
+    }  # fmt: skip
+    assert set(_codes(vm.examine(**changes))) == {expected[fact]}
+
+
 def test_collateral_that_is_given_in_part_is_refused() -> None:
     vm = Vm()
     vm.evidence()
     roles = vm.intel.roles()
     for missing in roles:
         part = {role: data for role, data in roles.items() if role != missing}
-        assert _codes(vm.examine(collateral=part)) == ["collateral_missing"]
+        assert _codes(vm.examine(collateral=part)) == ["collateral_malformed"]
     assert _codes(vm.examine(collateral=roles)) == []
 
 
@@ -132,7 +153,7 @@ def test_collateral_that_has_expired_is_refused() -> None:
 def test_a_revoked_platform_is_refused() -> None:
     vm = Vm()
     vm.intel.revoked_pck.append(vm.intel.pck.serial)
-    assert _codes(vm.examine()) == ["revoked"]
+    assert "revoked" in _codes(vm.examine())
 
 
 def test_an_out_of_date_platform_is_authentic_and_refused() -> None:
@@ -276,10 +297,10 @@ def test_the_measurement_stands_in_register_11_and_not_in_rtmr3() -> None:
     assert caught.value.reasons == ("pcr_mismatch",)
 
 
-@pytest.mark.parametrize("key", ["image", "pcrs"])
-def test_a_rule_must_state_image_and_registers(key: str) -> None:
+@pytest.mark.parametrize("name", ["image", "pcrs"])
+def test_a_rule_must_state_image_and_registers(name: str) -> None:
     with pytest.raises(PolicyError):
-        _rule({name: value for name, value in RULE.items() if name != key})
+        _rule({stated: value for stated, value in RULE.items() if stated != name})
 
 
 def test_what_the_td_quote_needs_is_asked_for() -> None:

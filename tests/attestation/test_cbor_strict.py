@@ -155,7 +155,7 @@ def test_more_items_than_the_format_has_are_refused() -> None:
 
 def test_a_worst_input_takes_bounded_time() -> None:
     wide = Dialect("test", 256 * 1024, 20, 16_384)
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(MalformedError):
         decode(b"\x9a\x00\x03\xff\xf0" + bytes(256 * 1024 - 16), wide)
-    assert time.perf_counter() - began < 0.05
+    assert time.process_time() - began < 0.05

@@ -17,8 +17,8 @@ from simulators.vendor_collateral import DAY_S, AmdVendor, IntelVendor, key_set
 from simulators.vendor_services import ISSUER, JWKS, ROOT_CRL, Answer, Fault, VendorServices
 
 from attestation.collateral.entry import Checked, Piece, make_entry
-from attestation.collateral.key import parse_key
 from attestation.collateral.store import Store
+from attestation.collateral_key import parse_key
 from attestation.evidence import Evidence
 from attestation.formats.container import encode_container
 from client import cli
@@ -220,6 +220,14 @@ def test_export_of_a_composed_key_takes_its_parts(run: Any, place: Place) -> Non
     run(place.fetch(DCAP, CHAIN))
     _, out, _ = run(place.cached("export", str(place.folder / "b.json"), "--key", DCAP, "--json"))
     assert len(json.loads(out)["entries"]) == 4
+
+
+def test_export_of_a_list_takes_the_chain_that_vouches_for_it(run: Any, place: Place) -> None:
+    crl, bundle = "amd-kds:crl/vcek/Genoa", str(place.folder / "b.json")
+    run(place.fetch(DCAP, crl))
+    _, out, _ = run(place.cached("export", bundle, "--key", crl, "--json"))
+    assert [row["key"] for row in json.loads(out)["entries"]] == [CHAIN, crl]
+    assert run([*place.cached("import", bundle, cache="far"), *place.roots])[0] == 0
 
 
 def test_export_into_a_folder_that_is_not_there_is_4(run: Any, place: Place) -> None:

@@ -55,6 +55,14 @@ def test_a_good_answer_comes_with_its_headers_by_lower_case_name(
     assert found.headers["x-chain"] == "abc"
 
 
+def test_cookies_are_neither_kept_nor_sent(served: VendorServices, fetcher: HttpFetcher) -> None:
+    served.answers["/x"] = Answer(b"ok", {"Set-Cookie": "id=1"})
+    fetcher.fetch(ask(served))
+    fetcher.fetch(ask(served))
+    assert all("cookie" not in headers for headers in served.headers)
+    assert {headers["user-agent"] for headers in served.headers} == {"anchorhold/1"}
+
+
 def test_a_question_with_a_body_is_posted(served: VendorServices, fetcher: HttpFetcher) -> None:
     served.answers["/ocsp"] = Answer(lambda body: body[::-1])
     url = served.url + "/ocsp"
@@ -101,7 +109,7 @@ def test_any_other_status_is_final(
     assert len(served.asked) == 1
 
 
-@pytest.mark.parametrize("kind", ["slow", "drip"])
+@pytest.mark.parametrize("kind", ["slow", "drip", "headers"])
 def test_a_slow_service_has_a_bounded_time(
     served: VendorServices, fetcher: HttpFetcher, kind: str
 ) -> None:
@@ -119,6 +127,13 @@ def test_an_answer_that_breaks_off_is_none(
     served.faults["/x"] = Fault(kind)  # type: ignore[arg-type]  # one of its kinds
     with pytest.raises(UnavailableError, match="broke off"):
         fetcher.fetch(ask(served))
+
+
+def test_an_answer_that_does_not_mark_its_end_is_refused(
+    served: VendorServices, fetcher: HttpFetcher
+) -> None:
+    served.faults["/x"] = Fault("unmarked")
+    unavailable(fetcher, ask(served), "does not mark its end")
 
 
 def test_an_endless_answer_is_dropped_at_its_limit(
@@ -211,6 +226,20 @@ def test_an_address_that_no_operator_configured_is_never_connected_to(
 
 
 # ------------------------------------------------------------------ TLS
+
+
+def test_a_slow_service_has_a_bounded_time_under_tls_too(tmp_path: Path) -> None:
+    tls = ServerTls(tmp_path)
+    with VendorServices(tls) as served:
+        services = served.services(ca_file=str(tls.ca_file))
+        served.answers["/x"] = Answer(b"ok")
+        with HttpFetcher(services, pause=lambda _: None, whole_s=0.4) as fetcher:
+            for kind in ("headers", "drip"):
+                served.faults["/x"] = Fault(kind, times=TRIES)  # type: ignore[arg-type]  # kinds
+                started = time.monotonic()
+                unavailable(fetcher, Request(served.url + "/x", 1 << 20, "test"), "in time")
+                assert time.monotonic() - started < TRIES * 0.4 + 3
+            assert fetcher.fetch(ask(served)).body == b"ok"
 
 
 def test_a_private_ca_file_is_trusted_for_the_pccs(tmp_path: Path) -> None:

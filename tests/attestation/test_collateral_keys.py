@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation.collateral import key as keys
-from attestation.collateral.key import SOURCES, CollateralKey, parse_key
 from attestation.collateral.services import (
     PCCS_ROOT_CRL,
     Services,
@@ -18,6 +19,7 @@ from attestation.collateral.services import (
 )
 from attestation.collateral.vendors import Vendors
 from attestation.collateral.view import rests_on
+from attestation.collateral_key import SOURCES, CollateralKey, parse_key
 from wire.errors import ConfigError, MalformedError
 
 FMSPC = bytes.fromhex("00806f050000")
@@ -124,6 +126,54 @@ BAD_FIELDS: dict[str, Any] = {
 def test_a_field_of_evidence_that_does_not_fit_makes_no_key(name: str) -> None:
     with pytest.raises(MalformedError):
         BAD_FIELDS[name]()
+
+
+def test_a_composed_key_rests_on_the_parts_of_its_own_platform_and_policy() -> None:
+    vendors = Vendors(Services(), bytes)
+    for early, word in ((False, "standard"), (True, "early")):
+        found = rests_on(keys.dcap("tdx", FMSPC, "processor", early=early))
+        assert found == (
+            keys.tcb_info("tdx", FMSPC, early=early),
+            keys.qe_identity("tdx", early=early),
+            keys.pck_crl("processor"),
+            keys.root_crl(),
+        )
+        urls = [vendors.request(key, bytes(32)).url for key in found]
+        assert urls == [
+            "https://api.trustedservices.intel.com/tdx/certification/v4/tcb"
+            f"?fmspc=00806f050000&update={word}",
+            f"https://api.trustedservices.intel.com/tdx/certification/v4/qe/identity?update={word}",
+            "https://api.trustedservices.intel.com/sgx/certification/v4/pckcrl"
+            "?ca=processor&encoding=der",
+            "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der",
+        ]
+
+
+def test_amds_and_nvidias_questions_are_spelled_as_their_services_want_them() -> None:
+    vendors = Vendors(Services(), bytes)
+    wanted = {
+        keys.vcek("Genoa", CHIP, (10, 0, 23, 84)): (
+            f"https://kdsintf.amd.com/vcek/v1/Genoa/{CHIP.hex()}"
+            "?blSPL=10&teeSPL=00&snpSPL=23&ucodeSPL=84"
+        ),
+        keys.amd("chain", "vlek", "Milan"): "https://kdsintf.amd.com/vlek/v1/Milan/cert_chain",
+        keys.amd("crl", "vcek", "Turin"): "https://kdsintf.amd.com/vcek/v1/Turin/crl",
+        keys.rim("NV_A.1"): "https://rim.attestation.nvidia.com/v1/rim/NV_A.1",
+        keys.jwks("nvidia-nras"): "https://nras.attestation.nvidia.com/.well-known/jwks.json",
+    }
+    assert {key: vendors.request(key, bytes(32)).url for key in wanted} == wanted
+
+
+def test_schemes_name_collateral_without_loading_what_fetches_it() -> None:
+    # The worker's process loads the schemes and must hold no network client.
+    code = (
+        "import sys, attestation.schemes; print([m for m in sys.modules if m == 'httpx2'"
+        " or m.startswith('attestation.collateral.') and m != 'attestation.collateral_key'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd="/", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 # ------------------------------------------------------------------ addresses

@@ -21,11 +21,11 @@ from attestation.collateral.bundle import (
     write_bundle,
 )
 from attestation.collateral.http_fetcher import HttpFetcher
-from attestation.collateral.key import CollateralKey, named
 from attestation.collateral.resolve import Resolved, resolve
 from attestation.collateral.services import PCCS_ROOT_CRL, Services
 from attestation.collateral.store import Store
 from attestation.collateral.vendors import Vendors
+from attestation.collateral_key import CollateralKey, named
 from attestation.scheme import Need
 from wire.canonical import encode
 from wire.errors import ConfigError, MalformedError
@@ -345,6 +345,28 @@ def test_a_piece_nobody_signed_is_refused_on_import(world: World, tmp_path: Path
     world.intel = IntelVendor(NOW)
     _, refused = carry(world, data, tmp_path)
     assert refused == ["untrusted_root"] * 3  # the root's own list has no chain beside it
+
+
+def test_a_chips_certificate_without_the_chain_above_it_is_refused_on_import(
+    world: World, tmp_path: Path
+) -> None:
+    world.resolve(*world.needs)
+
+    def drop_chain(document: dict[str, Any]) -> None:
+        document["entries"] = [e for e in document["entries"] if "chain/" not in e["key"]]
+
+    store, refused = carry(world, rewritten(entries(world), drop_chain), tmp_path)
+    assert refused == ["collateral_missing"] * 2
+    assert store.get(keys.vcek("Genoa", CHIP, LEVELS), NOW) is None
+
+
+def test_a_mirror_that_signs_chips_itself_fills_no_cache(world: World) -> None:
+    need = world.needs[1]
+    world.served.vcek(AmdVendor(NOW), CHIP, LEVELS)
+    assert codes(world.resolve(need)) == ["chain_invalid"]
+    assert codes(world.resolve(need, offline=True)) == ["collateral_missing"]
+    world.served.vcek(world.amd, CHIP, LEVELS)
+    assert not world.resolve(need).missing
 
 
 def test_an_altered_bundle_is_malformed(world: World) -> None:

@@ -36,7 +36,7 @@ from wire.errors import AttestationError, ConfigError, MalformedError
 from wire.ids import sha256_tag
 
 if TYPE_CHECKING:
-    from attestation.collateral.key import CollateralKey
+    from attestation.collateral_key import CollateralKey
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = 1_790_000_000

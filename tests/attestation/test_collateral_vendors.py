@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509 import ocsp as ocsp_lib
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,10 +18,15 @@ from simulators.vendor_collateral import (
     AmdVendor,
     IntelVendor,
     OcspVendor,
+    amd_extension,
+    certify,
+    der,
+    der_int,
     key_set,
     pem,
     rim_answer,
     sign_crl,
+    stamp,
 )
 
 from attestation.anchors import NONE, Anchors
@@ -29,13 +35,14 @@ from attestation.collateral.entry import BOUNDS, CHAIN_MAX, Entry, Piece
 from attestation.collateral.fetcher import Request, Response
 from attestation.collateral.services import Services
 from attestation.collateral.vendors import Vendors
-from attestation.collateral.view import compose, rests_on
+from attestation.collateral.view import compose, rests_on, witness
 from wire.errors import AnchorholdError, AttestationError, MalformedError
+from wire.limits import CLOCK_SKEW_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from attestation.collateral.key import CollateralKey
+    from attestation.collateral_key import CollateralKey
 
 NOW = 1_790_000_000
 FMSPC = bytes.fromhex("00806f050000")
@@ -86,6 +93,10 @@ class Canned:
 def fetched(vendors: Vendors, key: CollateralKey, body: bytes, **headers: str) -> Entry:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return vendors.fetch(key, Canned(Response(body, named)), NOW)
+
+
+def under(amd: AmdVendor, vendors: Vendors, key: CollateralKey, body: bytes) -> Entry:
+    return vendors.fetch(key, Canned(Response(body)), NOW, Piece(amd.chain()))
 
 
 def altered(vendor: Any, **changes: Any) -> Any:
@@ -341,9 +352,73 @@ def nine_members(document: dict[str, str], now: int) -> dict[str, str]:
 
 
 def load(chain: str) -> Any:
-    from cryptography import x509
-
     return x509.load_pem_x509_certificates(chain.encode())[0].subject
+
+
+def clock(seconds: int) -> str:
+    return stamp(NOW + seconds)
+
+
+def test_signed_json_counts_from_its_issue_until_just_before_its_next_update(
+    vendors: Vendors, intel: IntelVendor
+) -> None:
+    assert tcb(vendors, intel, nextUpdate=clock(1)).expires == NOW + 1
+    refused("collateral_expired", lambda: tcb(vendors, intel, nextUpdate=clock(0)))
+    assert tcb(vendors, intel, issueDate=clock(CLOCK_SKEW_S))
+    late = clock(CLOCK_SKEW_S + 1)
+    refused("collateral_not_yet_valid", lambda: tcb(vendors, intel, issueDate=late))
+
+
+@pytest.mark.parametrize(("number", "fine"), [(0, True), (2**31 - 1, True), (2**31, False)])
+def test_a_number_is_small(vendors: Vendors, intel: IntelVendor, number: int, fine: bool) -> None:
+    if fine:
+        assert tcb(vendors, intel, tcbEvaluationDataNumber=number).sequence == number
+    else:
+        with pytest.raises(MalformedError):
+            tcb(vendors, intel, tcbEvaluationDataNumber=number)
+
+
+def test_signed_json_under_a_key_of_another_kind_is_refused(
+    vendors: Vendors, intel: IntelVendor
+) -> None:
+    for key in (ec.generate_private_key(ec.SECP384R1()), ed25519.Ed25519PrivateKey.generate()):
+        signer = certify(
+            "Intel SGX TCB Signing", key, "Intel SGX Root CA", intel.root_key, NOW, ca=False
+        )
+        piece = Piece(intel.tcb("tdx", FMSPC.hex()), pem(signer, intel.root))
+        refused("chain_invalid", lambda p=piece: vendors.admit(TCB, p, fetched_at=NOW, now=NOW))
+
+
+def test_a_pck_list_under_a_root_that_looks_alike_is_refused(vendors: Vendors) -> None:
+    other = IntelVendor(NOW)
+    key = keys.pck_crl("platform")
+    piece = Piece(other.pck_crl("platform"), pem(other.cas["platform"], other.root))
+    refused("untrusted_root", lambda: vendors.admit(key, piece, fetched_at=NOW, now=NOW))
+
+
+def test_a_pck_list_whose_issuer_the_pinned_root_did_not_sign_is_refused(
+    vendors: Vendors, intel: IntelVendor
+) -> None:
+    other = IntelVendor(NOW)
+    key = keys.pck_crl("platform")
+    piece = Piece(other.pck_crl("platform"), pem(other.cas["platform"], intel.root))
+    refused("chain_invalid", lambda: vendors.admit(key, piece, fetched_at=NOW, now=NOW))
+
+
+def test_a_pck_list_with_half_a_chain_is_malformed(vendors: Vendors, intel: IntelVendor) -> None:
+    key = keys.pck_crl("platform")
+    piece = Piece(intel.pck_crl("platform"), pem(intel.cas["platform"]))
+    with pytest.raises(MalformedError, match="issuer chain"):
+        vendors.admit(key, piece, fetched_at=NOW, now=NOW)
+
+
+def test_the_root_list_counts_until_just_before_its_next_update(
+    vendors: Vendors, intel: IntelVendor
+) -> None:
+    name = "Intel SGX Root CA"
+    soon, ended = (sign_crl(name, intel.root_key, NOW, ends=ends) for ends in (1, 0))
+    assert fetched(vendors, keys.root_crl(), soon).expires == NOW + 1
+    refused("collateral_expired", lambda: fetched(vendors, keys.root_crl(), ended))
 
 
 # ------------------------------------------------------------------ AMD
@@ -352,7 +427,7 @@ def load(chain: str) -> Any:
 def test_a_chips_certificate_is_kept_for_the_chip_and_levels_asked_for(
     vendors: Vendors, amd: AmdVendor
 ) -> None:
-    entry = fetched(vendors, VCEK, amd.vcek(CHIP, LEVELS))
+    entry = under(amd, vendors, VCEK, amd.vcek(CHIP, LEVELS))
     assert entry.expires == NOW + BOUNDS["vcek"].age_s
 
 
@@ -361,7 +436,7 @@ def test_turin_has_a_short_chip_id_and_a_fifth_level() -> None:
     levels = (1, 1, 1, 4, 200)
     key = keys.vcek("Turin", CHIP[:8], levels)
     fetcher = Canned(Response(turin.vcek(CHIP[:8], levels)))
-    build(turin.anchors.pins).fetch(key, fetcher, NOW)
+    build(turin.anchors.pins).fetch(key, fetcher, NOW, Piece(turin.chain()))
     assert fetcher.asked[0].url == (
         "https://kdsintf.amd.com/vcek/v1/Turin/0001020304050607"
         "?fmcSPL=01&blSPL=01&teeSPL=01&snpSPL=04&ucodeSPL=200"
@@ -373,20 +448,81 @@ def test_a_certificate_at_another_level_is_refused(
     vendors: Vendors, amd: AmdVendor, number: int
 ) -> None:
     levels = tuple(v + 1 if i == number else v for i, v in enumerate(LEVELS))
-    refused("collateral_mismatch", lambda: fetched(vendors, VCEK, amd.vcek(CHIP, levels)))
+    refused("collateral_mismatch", lambda: under(amd, vendors, VCEK, amd.vcek(CHIP, levels)))
 
 
 def test_a_certificate_of_another_chip_or_product_is_refused(
     vendors: Vendors, amd: AmdVendor
 ) -> None:
     other = bytes(64)
-    refused("collateral_mismatch", lambda: fetched(vendors, VCEK, amd.vcek(other, LEVELS)))
+    refused("collateral_mismatch", lambda: under(amd, vendors, VCEK, amd.vcek(other, LEVELS)))
     milan = amd.vcek(CHIP, LEVELS, "Milan-B0")
-    refused("collateral_mismatch", lambda: fetched(vendors, VCEK, milan))
+    refused("collateral_mismatch", lambda: under(amd, vendors, VCEK, milan))
 
 
 def test_a_stepping_after_the_products_name_is_fine(vendors: Vendors, amd: AmdVendor) -> None:
-    assert fetched(vendors, VCEK, amd.vcek(CHIP, LEVELS, "Genoa-B1"))
+    assert under(amd, vendors, VCEK, amd.vcek(CHIP, LEVELS, "Genoa-B1"))
+
+
+@pytest.mark.parametrize(
+    "level", [b"", b"\x02", b"\x02\x00", b"\x04\x01\x54", b"\x02\x02\x54", b"\x02\x03\x00\x00\x54"]
+)
+def test_a_level_that_is_no_small_integer_is_refused(
+    vendors: Vendors, amd: AmdVendor, level: bytes
+) -> None:
+    key = ec.generate_private_key(ec.SECP384R1())
+    extensions = [
+        amd_extension("2", b"\x16\x05Genoa"),
+        amd_extension("4", CHIP),
+        *(
+            amd_extension(s, der_int(v))
+            for s, v in zip(("3.1", "3.2", "3.3"), LEVELS, strict=False)
+        ),
+        amd_extension("3.8", level),
+    ]
+    found = certify(
+        "SEV-VCEK", key, "SEV-Genoa", amd.ask_key, NOW, ca=False, extensions=tuple(extensions),
+        pss=True,
+    )  # fmt: skip
+    refused("collateral_mismatch", lambda: under(amd, vendors, VCEK, der(found)))
+
+
+def test_a_chain_of_one_or_three_certificates_is_malformed(
+    vendors: Vendors, amd: AmdVendor
+) -> None:
+    for certificates in ((amd.ark,), (amd.ask, amd.ark, amd.ark)):
+        with pytest.raises(MalformedError):
+            fetched(vendors, CHAIN, pem(*certificates).encode())
+
+
+def test_a_chain_ends_with_the_first_of_its_certificates(vendors: Vendors, amd: AmdVendor) -> None:
+    end = int(amd.ark.not_valid_after_utc.timestamp())
+    piece = Piece(amd.chain())
+    assert vendors.admit(CHAIN, piece, fetched_at=end - 1, now=end - 1).expires == end
+    refused(
+        "certificate_not_valid_at_time",
+        lambda: vendors.admit(CHAIN, piece, fetched_at=end, now=end),
+    )
+
+
+def test_what_the_chain_did_not_sign_is_refused(vendors: Vendors, amd: AmdVendor) -> None:
+    other = AmdVendor(NOW)
+    crl = keys.amd("crl", "vcek", "Genoa")
+    refused("chain_invalid", lambda: under(amd, vendors, VCEK, other.vcek(CHIP, LEVELS)))
+    refused("crl_invalid", lambda: under(amd, vendors, crl, other.crl()))
+
+
+def test_without_the_chain_at_hand_nothing_below_it_is_kept(
+    vendors: Vendors, amd: AmdVendor
+) -> None:
+    bodies = {VCEK: amd.vcek(CHIP, LEVELS), keys.amd("crl", "vcek", "Genoa"): amd.crl()}
+    for key, body in bodies.items():
+        assert witness(key) == CHAIN
+        refused("collateral_missing", lambda key=key, body=body: fetched(vendors, key, body))
+
+
+def test_a_list_is_kept_with_its_number(vendors: Vendors, amd: AmdVendor) -> None:
+    assert under(amd, vendors, keys.amd("crl", "vcek", "Genoa"), amd.crl()).sequence == 1
 
 
 def test_a_certificate_outside_its_validity_is_refused(vendors: Vendors, amd: AmdVendor) -> None:
@@ -394,7 +530,9 @@ def test_a_certificate_outside_its_validity_is_refused(vendors: Vendors, amd: Am
     for now in (NOW + 3700 * DAY_S, NOW - 400 * DAY_S):
         refused(
             "certificate_not_valid_at_time",
-            lambda now=now: vendors.admit(VCEK, piece, fetched_at=now, now=now),
+            lambda now=now: vendors.admit(
+                VCEK, piece, fetched_at=now, now=now, chain=Piece(amd.chain())
+            ),
         )
 
 
@@ -422,11 +560,41 @@ def test_a_chain_root_first_is_refused(vendors: Vendors, amd: AmdVendor) -> None
 
 
 def test_amds_list_is_kept_for_its_product_and_window(vendors: Vendors, amd: AmdVendor) -> None:
-    assert fetched(vendors, keys.amd("crl", "vcek", "Genoa"), amd.crl()).expires == NOW + DAY_S
+    assert under(amd, vendors, keys.amd("crl", "vcek", "Genoa"), amd.crl()).expires == NOW + DAY_S
     milan = keys.amd("crl", "vcek", "Milan")
-    refused("collateral_mismatch", lambda: fetched(vendors, milan, amd.crl()))
+    refused("collateral_mismatch", lambda: under(amd, vendors, milan, amd.crl()))
     old = altered(amd, now=NOW - 2 * DAY_S).crl(ends=DAY_S)
-    refused("collateral_expired", lambda: fetched(vendors, keys.amd("crl", "vcek", "Genoa"), old))
+    refused("crl_expired", lambda: under(amd, vendors, keys.amd("crl", "vcek", "Genoa"), old))
+
+
+@pytest.mark.parametrize(
+    ("name", "product"),
+    [("snp-milan-v3", "Milan"), ("snp-genoa-v3", "Genoa"), ("snp-turin-v5", "Turin")],
+)
+def test_real_certificates_are_kept_under_amds_real_roots(
+    vectors: dict[str, Any], name: str, product: str
+) -> None:
+    vector = vectors[name]
+    report, cert, ask, ark = (
+        (vectors["root"] / vector["files"][role]).read_bytes()
+        for role in ("report", "endorsement_cert", "ca", "root")
+    )
+    now = int(datetime.fromisoformat(vector["verify_at"]).timestamp())
+    tcb = tuple(report[0x180:0x188])
+    levels = (*tcb[:4], tcb[7]) if product == "Turin" else (*tcb[:2], *tcb[6:])
+    chip = report[0x1A0:0x1A8] if product == "Turin" else report[0x1A0:0x1E0]
+    key = keys.vcek(product, chip, levels)
+    chain = Piece(pem(*(x509.load_der_x509_certificate(der) for der in (ask, ark))).encode())
+    real = Vendors(Services(), bytes)
+    above = witness(key)
+    assert above is not None
+    real.admit(above, chain, fetched_at=now, now=now)
+    fetcher = Canned(Response(cert))
+    assert real.fetch(key, fetcher, now, chain).key == key
+    assert fetcher.asked[0].url.startswith(f"https://kdsintf.amd.com/vcek/v1/{product}/")
+    root = x509.load_der_x509_certificate(ark)
+    usage = root.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert usage.crl_sign  # or its lists could not be kept
 
 
 # ------------------------------------------------------------------ NVIDIA

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from simulators.nvidia import Device, Nvidia, listing
+from simulators.nvidia import Nvidia
+from simulators.nvidia_device import Device, listing
 
 from attestation.binding import report32
 from attestation.composite import check_composite

@@ -115,6 +115,31 @@ def test_a_rule_of_other_words_is_refused(demands: dict[str, Any]) -> None:
         rule(**demands)
 
 
+REGISTRY = (
+    (1, "sha-256", 32),
+    (2, "sha-256-128", 16),
+    (3, "sha-256-120", 15),
+    (4, "sha-256-96", 12),
+    (5, "sha-256-64", 8),
+    (6, "sha-256-32", 4),
+    (7, "sha-384", 48),
+    (8, "sha-512", 64),
+    (9, "sha3-224", 28),
+    (10, "sha3-256", 32),
+    (11, "sha3-384", 48),
+    (12, "sha3-512", 64),
+)
+
+
+@pytest.mark.parametrize(("number", "name", "size"), REGISTRY)
+def test_a_digest_has_its_algorithms_length_exactly(number: int, name: str, size: int) -> None:
+    for algorithm in (number, name):
+        for length, found in ((size, ()), (size - 1, VIOLATED), (size + 1, VIOLATED)):
+            publisher = CorimPublisher()
+            publisher.reference(environment(), element("a", {2: [[algorithm, bytes(length)]]}))
+            assert codes(publisher.signed()) == found
+
+
 @pytest.mark.parametrize(
     ("algorithm", "size"),
     [(1, 31), (1, 33), (7, 32), (8, 48), (6, 32), (12, 32), ("sha-256", 48), ("SHA-384", 32)],
@@ -204,6 +229,7 @@ def test_a_platform_that_keeps_its_profile_is_accepted(measurements: tuple[Any, 
         (component(), config(v11="name")),
         (component(), element("cca.rotpk.CM.8.0", {4: tagged(560, b"x")})),
         (component(), element("cca.rotpk.CM.2.3", {11: "x"})),
+        (component(), element("cca.rotpk.CM.2.3", {4: tagged(560, b"x"), 11: "x"})),
     ],
 )
 def test_a_platform_that_breaks_its_profile_is_refused(measurements: tuple[Any, ...]) -> None:
@@ -300,6 +326,7 @@ def test_a_realm_may_be_named_by_a_longer_measurement(size: int) -> None:
         (element("cca.rim", {2: [[1, bytes(32)]], 11: "name"}),),
         (RIM, element("cca.rpv", {4: b"bare"})),
         (RIM, element("cca.rpv", {11: "name"})),
+        (RIM, element("cca.rpv", {4: tagged(560, b"x"), 11: "name"})),
         ({**RIM, 2: [PKIX]},),
     ],
 )

@@ -238,13 +238,19 @@ def test_a_log_longer_than_any_firmwares_is_refused() -> None:
 
 
 def test_the_most_events_are_read_and_replayed_in_time_and_one_more_is_refused() -> None:
-    event = sha1_event(4, 13, b"\1" * 20, b"")
-    raw = event * EVENTS_MAX
+    log = EventLog(("sha1", "sha256", "sha384", "sha512"))
+    for number in range(EVENTS_MAX):
+        log.measure(number % 24, b"event %d" % number)
+    raw = log.encode()
     started = time.process_time()
-    replay_all(parse_event_log(raw[: -len(event)] + sha1_event(4, 13, b"\1" * 20, b"x")))
+    assert len(replay_all(parse_event_log(raw))) == 4
     assert time.process_time() - started < 0.05
+    log.measure(4, b"one more")
+    _refused(log)
+    legacy = sha1_event(4, 13, b"\1" * 20, b"x")
+    assert len(parse_event_log(legacy * EVENTS_MAX).events) == EVENTS_MAX
     with pytest.raises(MalformedError):
-        parse_event_log(raw + event + event)
+        parse_event_log(legacy * (EVENTS_MAX + 2))
 
 
 @pytest.mark.parametrize("register", [0, 5])
@@ -259,7 +265,7 @@ def test_a_cc_log_without_sha384_is_refused() -> None:
     with pytest.raises(MalformedError):
         parse_cc_event_log(_log(("sha256",)).encode())
     with pytest.raises(MalformedError):
-        parse_cc_event_log(EventLog.legacy().encode() or sha1_event(1, 13, bytes(20), b""))
+        parse_cc_event_log(sha1_event(1, 13, bytes(20), b"in SHA-1 form"))
 
 
 def test_rtmrs_are_one_below_the_measurement_registers_and_start_at_zero() -> None:

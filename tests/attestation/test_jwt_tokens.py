@@ -89,8 +89,10 @@ def test_none_with_a_genuine_signature_is_refused() -> None:
 @pytest.mark.parametrize("issuer", [ISSUER, RSA], ids=["ec", "rsa"])
 def test_hs256_keyed_with_the_public_key_is_refused(issuer: Issuer) -> None:
     token = issuer.hmac_with_public_key(CLAIMS)
-    for keys, role in ((issuer.jwks(), "jwks"), (issuer.pem(), "public_key")):
-        assert codes(ask(token, keys, role)) == ["alg_not_accepted"]
+    for keys, role in ((issuer.jwks(), "jwks"), (issuer.pem(), "public_key"), (None, "jwks")):
+        examined = ask(token, keys, role)
+        assert codes(examined) == ["alg_not_accepted"]
+        assert examined.reasons[0].step == "ear 3 algorithm"  # before any key is looked at
 
 
 def test_a_symmetric_key_in_a_key_set_is_refused() -> None:
@@ -107,7 +109,8 @@ def test_a_kid_that_is_not_in_the_set_is_refused() -> None:
 
 
 def test_a_token_that_names_no_key_of_a_set_is_refused() -> None:
-    assert codes(ask(ISSUER.sign(CLAIMS, kid=None), ISSUER.jwks())) == ["unknown_signing_key"]
+    for keys in (ISSUER.jwks(), ISSUER.jwks(kid=None)):
+        assert codes(ask(ISSUER.sign(CLAIMS, kid=None), keys)) == ["unknown_signing_key"]
 
 
 def test_no_key_set_at_all_is_refused() -> None:

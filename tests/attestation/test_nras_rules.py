@@ -196,6 +196,8 @@ def test_results_as_supplied_waive_the_services_opinion_but_never_debug() -> Non
         {"results": "ignored"},
         {"models": "GH100"},
         {"count": 0},
+        {"count": 65},
+        {"max_age_s": 86_401},
         {"count": "8"},
         {"max_age_s": 0},
         {"colour": "green"},

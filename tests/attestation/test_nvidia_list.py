@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulators.nvidia import Device, Nvidia, listing
+from simulators.nvidia import Nvidia
+from simulators.nvidia_device import Device, listing
 
 from attestation.examined import Examined, Expected, Question
 from attestation.formats.gpu_list import parse_list

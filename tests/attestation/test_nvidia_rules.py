@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from simulators.nvidia import Device, Nvidia
+from simulators.nvidia import Nvidia
 
 from attestation.examined import Expected, Question
 from attestation.ledger import Ledger
@@ -14,6 +17,8 @@ from attestation.schemes import nvidia_gpu, nvidia_list, nvidia_switch
 from wire.errors import PolicyError
 
 if TYPE_CHECKING:
+    from simulators.nvidia_device import Device
+
     from attestation.rules.nvidia import NvidiaRule
     from attestation.scheme import Scheme
 
@@ -219,3 +224,42 @@ def test_a_list_rule_counts_from_one_to_sixteen(count: Any) -> None:
 def test_a_switch_rule_has_no_gpu_demands(key: str) -> None:
     with pytest.raises(PolicyError):
         rule({**SWITCH, key: "any"}, nvidia_switch.SCHEME)
+
+
+def python(source: str) -> str:
+    """What a fresh interpreter prints."""
+    root = Path(__file__).parents[2]
+    run = subprocess.run(
+        [sys.executable, "-c", source],
+        cwd=root,
+        env={"PYTHONPATH": f"{root}:{root / 'tests'}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout.strip()
+
+
+def test_verifiers_that_need_no_manifests_need_no_xml_library() -> None:
+    source = (
+        "import sys, attestation.schemes.nvidia_list\n"
+        "print([name for name in ('lxml', 'signxml') if name in sys.modules])"
+    )
+    assert python(source) == "[]"
+
+
+def test_a_rule_that_demands_manifests_without_the_library_is_not_met() -> None:
+    source = (
+        "import sys\n"
+        "sys.modules['lxml'] = None  # as where the extra is not installed\n"
+        "from attestation.ledger import Ledger\n"
+        "from attestation.rules.nvidia import NvidiaRule, judge\n"
+        "from attestation.verify.device import Fleet\n"
+        "from simulators.nvidia import Nvidia\n"
+        "fleet = Fleet((), None, (), Nvidia().anchors)\n"
+        "none = frozenset()\n"
+        "rule = NvidiaRule(none, none, none, none, none, True, False, False, False, False, None)\n"
+        "judge(ledger := Ledger(), fleet, rule, 0)\n"
+        "print([reason.code for reason in ledger.reasons])"
+    )
+    assert python(source) == "['rim_not_available', 'gpu_count']"

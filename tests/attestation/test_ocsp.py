@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulators.nvidia import DAY, Device, Nvidia
+from simulators.nvidia import DAY, Nvidia
 
 from attestation.examined import Examined, Expected, Question
 from attestation.ledger import Ledger
@@ -21,10 +23,13 @@ from attestation.verify.ocsp import RESPONSE_MAX, check_response, load_response
 from wire.errors import AttestationError, PolicyError
 
 if TYPE_CHECKING:
+    from simulators.nvidia_device import Device
+
     from attestation.verify.ocsp import Status
 
 NONCE = bytes(range(32, 64))
 GPU_NONCE = bytes(range(32))
+GOOD = ocsp.OCSPCertStatus.GOOD
 REVOKED = ocsp.OCSPCertStatus.REVOKED
 HOLD = {"status": REVOKED, "reason": x509.ReasonFlags.certificate_hold}
 
@@ -159,6 +164,54 @@ def test_an_unknown_certificate_is_refused(gpu: Device) -> None:
 
 def test_a_certificate_on_hold_is_reported_as_held(gpu: Device) -> None:
     assert checked(gpu, respond(gpu, **HOLD)).held == 1
+
+
+def test_an_issuer_with_an_rsa_key_may_sign(vendor: Nvidia) -> None:
+    key = rsa.generate_private_key(65537, 2048)
+    issuer = vendor.issue("RSA CA", vendor.root, key=key)
+    subject = vendor.issue("subject", issuer)
+    der = vendor.ocsp(subject, issuer)
+    assert check_response(der, subject.certificate, issuer.certificate, vendor.now).complete
+    twin = vendor.issue("RSA CA", vendor.root, key=rsa.generate_private_key(65537, 2048))
+    with pytest.raises(AttestationError):
+        check_response(der, subject.certificate, twin.certificate, vendor.now)
+
+
+def test_an_issuer_with_a_key_of_another_kind_signs_nothing(vendor: Nvidia) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    issuer = vendor.issue("CA", vendor.root, key=key)
+    subject = vendor.issue("subject", vendor.root)
+    der = vendor.ocsp(subject, vendor.root)
+    with pytest.raises(AttestationError) as caught:
+        check_response(der, subject.certificate, issuer.certificate, vendor.now)
+    assert caught.value.reasons == ("ocsp_invalid",)
+
+
+def signed(gpu: Device, algorithm: Any, *extensions: x509.ExtensionType) -> bytes:
+    """A good response with these critical extensions and this hash."""
+    issuer = gpu.vendor.icas[gpu.chip]
+    at = datetime.fromtimestamp(gpu.vendor.now, UTC)
+    builder = (
+        ocsp.OCSPResponseBuilder()
+        .add_response(
+            gpu.brom.certificate, issuer.certificate, hashes.SHA384(), GOOD, at, None, None, None
+        )
+        .responder_id(ocsp.OCSPResponderEncoding.HASH, issuer.certificate)
+    )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=True)
+    return builder.sign(issuer.key, algorithm).public_bytes(Encoding.DER)
+
+
+def test_a_response_signed_with_a_short_hash_is_refused(gpu: Device) -> None:
+    assert checked(gpu, signed(gpu, hashes.SHA256())).complete
+    assert refusal(gpu, signed(gpu, hashes.SHA224())) == "ocsp_invalid"
+
+
+def test_an_unknown_critical_extension_is_refused(gpu: Device) -> None:
+    unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b"\5\0")
+    assert refusal(gpu, signed(gpu, hashes.SHA384(), unknown)) == "ocsp_invalid"
+    assert checked(gpu, signed(gpu, hashes.SHA384(), x509.OCSPNonce(NONCE)), NONCE).complete
 
 
 def test_an_unsuccessful_response_is_refused(gpu: Device) -> None:

@@ -16,8 +16,8 @@ from simulators.tpm import TpmTee
 from attestation.policy import parse_policy
 from attestation.rules.software import SoftwareRule
 from attestation.rules.tpm import TpmRule
-from wire.errors import PolicyError
 from wire.canonical import encode
+from wire.errors import PolicyError
 from wire.ids import b64u, sha256_tag
 
 TAG = sha256_tag(b"x")

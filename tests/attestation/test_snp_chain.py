@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from simulators.amd import DAY, NOW, Amd, integer, rsa_key, text
 from simulators.snp_report import table
 
+from attestation.anchors import Anchors
 from attestation.examined import Question
 from attestation.schemes.snp import SCHEME
 
@@ -84,6 +85,16 @@ def test_an_honest_table_saves_fetching_certificates(amd: Amd, signer: str) -> N
     assert SCHEME.examine(amd.question(evidence, {})).authentic is True
 
 
+def test_a_certificate_may_come_with_its_chain_below_it(amd: Amd) -> None:
+    chip = amd.chip()
+    whole = b"".join(map(_pem, (chip.cert, amd.ask, amd.root)))
+    evidence = {"report": chip.report(), "endorsement_cert": whole}
+    assert SCHEME.examine(amd.question(evidence, {})).authentic is True
+    turned = b"".join(map(_pem, (amd.root, amd.ask, chip.cert)))
+    found = SCHEME.examine(amd.question({**evidence, "endorsement_cert": turned}, {}))
+    assert found.authentic is False
+
+
 def test_a_broken_table_is_refused(amd: Amd) -> None:
     evidence = {**amd.chip().evidence(), "auxblob": b"\1" * 100}
     assert codes(SCHEME.examine(amd.question(evidence))) == {"certificate_malformed"}
@@ -91,17 +102,33 @@ def test_a_broken_table_is_refused(amd: Amd) -> None:
 
 def test_two_pinned_roots_are_no_choice_of_product(amd: Amd) -> None:
     turin = Amd("Turin")
-    anchors = type(amd.anchors)(amd.anchors.pins | turin.anchors.pins, simulated=True)
-    question = Question(amd.chip().evidence(), anchors, NOW, {"ca": amd.ask, "root": turin.root})
-    assert "chain_invalid" in codes(SCHEME.examine(question))
-    pem = {"ca": b"".join(map(_pem, (amd.ask, amd.root))), "root": turin.root}
-    both = Question(amd.chip().evidence(), anchors, NOW, pem)
-    assert "chain_invalid" in codes(SCHEME.examine(both))
+    anchors = Anchors(amd.anchors.pins | turin.anchors.pins, simulated=True)
+    roots = {"ca": b"".join(map(_pem, (amd.ask, amd.root))), "root": turin.root}
+    found = SCHEME.examine(Question(amd.chip().evidence(), anchors, NOW, roots))
+    assert [(reason.step, reason.code) for reason in found.reasons] == [
+        ("snp 2 root", "chain_invalid")
+    ]
+    assert found.facts.product is None
+    one = SCHEME.examine(Question(amd.chip().evidence(), anchors, NOW, {**roots, "root": amd.root}))
+    assert one.authentic is True
+
+
+def test_no_certificate_at_all_is_missing_collateral(amd: Amd) -> None:
+    found = SCHEME.examine(amd.question({"report": amd.chip().report()}, {}))
+    assert [(reason.step, reason.code) for reason in found.reasons] == [
+        ("snp 2 root", "collateral_missing"),
+        ("snp 3 certificate", "collateral_missing"),
+    ]
+    assert [check.step for check in found.checks if check.ok is None] == [
+        "snp 4 chain",
+        "snp 6-9",
+        "snp 10 signature",
+    ]
 
 
 def test_a_pinned_root_that_names_no_product_is_refused(amd: Amd) -> None:
     root = amd.authority("ARK-Rome", amd.root_key, issuer="ARK-Rome")
-    amd_rome = type(amd.anchors)(frozenset({hashlib.sha256(root).digest()}), simulated=True)
+    amd_rome = Anchors(frozenset({hashlib.sha256(root).digest()}), simulated=True)
     question = Question(amd.chip().evidence(), amd_rome, NOW, {"ca": amd.ask, "root": root})
     assert codes(SCHEME.examine(question)) == {"untrusted_root"}
 

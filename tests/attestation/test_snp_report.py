@@ -6,6 +6,8 @@ A simulated AMD signs each report after the one lie in it, so that only the lie 
 from __future__ import annotations
 
 import contextlib
+import inspect
+import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,11 @@ from attestation.formats.certificate_table import ENTRIES_MAX, TABLE_MAX, parse_
 from attestation.formats.pem import CERTIFICATE_MAX, CERTIFICATES_MAX, TEXT_MAX, certificates
 from attestation.formats.snp import REPORT_LEN, parse_report
 from attestation.registers import host_data_value
+from attestation.rules import snp as rules
+from attestation.schemes import snp as scheme
 from attestation.schemes.snp import SCHEME, carries
+from attestation.verify import crl
+from attestation.verify import snp as verify
 from attestation.verify.snp import P384_ORDER
 from wire.errors import AttestationError, MalformedError
 
@@ -57,6 +63,8 @@ def test_a_report_of_another_length_is_refused(amd: Amd, n: int) -> None:
 @pytest.mark.parametrize("version", [0, 1, 4, 6, 2**32 - 1])
 def test_an_unknown_version_is_refused(amd: Amd, version: int) -> None:
     assert codes(examined(amd, version=version)) == {"version_not_accepted"}
+    with pytest.raises(MalformedError):
+        parse_report(amd.chip().report(version=version))
 
 
 @pytest.mark.parametrize("version", [2, 3, 5])
@@ -118,7 +126,11 @@ def test_a_vcek_that_a_report_calls_a_vlek_is_refused(amd: Amd) -> None:
 
 
 R, S = 5, 7
-N = P384_ORDER
+N = 2**384 - 1388124618062372383947042015309946732620727252194336364173  # FIPS 186-4, D.1.2.4
+
+
+def test_the_order_of_the_curve_is_the_standards() -> None:
+    assert P384_ORDER == N
 
 
 @pytest.mark.parametrize(
@@ -350,3 +362,16 @@ def test_examination_of_changed_certificates_never_raises(data: st.DataObject) -
         amd.question({"report": roles["report"]}, {**roles, role: bytes(changed)})
     )
     assert found.authentic is (bytes(changed) == roles[role])
+
+
+def test_every_reason_code_is_documented_and_every_documented_one_raised() -> None:
+    modules = (scheme, rules, verify, crl)
+    source = "\n".join(inspect.getsource(module) for module in modules)
+    body = source.replace(scheme.__doc__ or "", "")
+    raised = set(re.findall(r"(?:_refused\(\s*|reasons=\()\"([a-z_]+)\"", body))
+    table = (scheme.__doc__ or "").partition("Step 5 runs")[0]
+    documented = set(re.findall(r"\b[a-z]+(?:_[a-z]+)+\b|\brevoked\b", table))
+    documented |= set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", rules.judge.__doc__ or ""))
+    assert raised <= documented | {"host_data_mismatch"}
+    elsewhere = {"certificate_not_valid_at_time"}  # `verify.x509` raises it
+    assert {code for code in documented if f'"{code}"' not in body} == elsewhere

@@ -281,6 +281,7 @@ def test_chips_are_those_of_the_fleet(amd: Amd) -> None:
         ({"min_committed_fw": 1.55}, "min_committed_fw"),
         ({"min_guest_svn": -1}, "min_guest_svn"),
         ({"id_key_in": []}, "id_key_in"),
+        ({"id_key_in": [f"{n:096x}" for n in range(1, 4098)]}, "id_key_in"),
         ({"id_key_in": ["00" * 48]}, "id_key_in"),
         ({"chip_id_in": ["ab" * 32]}, "chip_id_in"),
         ({"revocation": "optional"}, "revocation"),

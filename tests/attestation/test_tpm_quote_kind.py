@@ -6,11 +6,13 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
 )
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_der_x509_certificate
 from simulators.event_log import EventLog
 from simulators.tpm import AK_ATTRIBUTES, ecdsa_signature, public_area, sign_quote
 from simulators.vtpm import (
@@ -87,9 +89,6 @@ def test_the_public_area_may_come_without_its_length() -> None:
 
 
 def test_the_intermediate_may_be_pem() -> None:
-    from cryptography.hazmat.primitives.serialization import Encoding
-    from cryptography.x509 import load_der_x509_certificate
-
     pem = load_der_x509_certificate(MAKER.issuer).public_bytes(Encoding.PEM)
     assert _codes(_examine(_tpm().evidence(), collateral=MAKER.collateral(intermediate=pem))) == []
 
@@ -239,7 +238,15 @@ def test_a_trusted_key_beside_a_certificate_must_be_the_certified_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "spki", [b"", b"\x30", bytes(2000), _tpm(key=ec.generate_private_key(ec.SECP521R1())).spki]
+    "spki",
+    [
+        b"",
+        b"\x30",
+        bytes(2000),
+        _tpm(key=ec.generate_private_key(ec.SECP521R1())).spki,
+        _tpm(key=rsa.generate_private_key(65537, 1024)).spki,
+    ],
+    ids=["nothing", "cut", "long", "p521", "rsa1024"],
 )
 def test_a_trusted_key_no_tpm_signs_with_is_refused(spki: bytes) -> None:
     examined = _examine(_tpm().evidence(ak_cert=None), collateral={"ak_spki": spki})
@@ -303,6 +310,18 @@ def test_a_list_that_is_brought_is_enforced(
 ) -> None:
     collateral = MAKER.collateral(**{role: MAKER.crl(of, **facts)})
     assert _codes(_examine(_tpm().evidence(), collateral=collateral)) == [code]
+
+
+def test_a_list_that_no_certificate_of_the_chain_could_be_on_is_refused() -> None:
+    cert = MAKER.certificate(
+        "", "vTPM root", ec_key("attestation"), MAKER.root_key, ca=False, eku="2.23.133.8.3"
+    )
+    evidence = _tpm(cert=cert).evidence()
+    short = {"root": MAKER.root, "crl_intermediate": MAKER.crl("root")}
+    examined = _examine(evidence, collateral=short)
+    assert (_codes(examined), examined.facts.key.revocation_checked) == ([], True)
+    longer = {**short, "crl_root": MAKER.crl("root")}
+    assert _codes(_examine(evidence, collateral=longer)) == ["crl_invalid"]
 
 
 def test_a_list_in_hex_is_refused() -> None:

@@ -84,6 +84,18 @@ def test_a_bank_that_is_not_quoted_is_refused() -> None:
     assert _judge(_facts(_tpm().evidence()), bank="sha384") == ["bank_not_accepted"]
 
 
+def test_without_demands_any_sha2_bank_will_do_and_with_them_the_one_they_are_of() -> None:
+    tpm = _tpm(banks=("sha256", "sha384"))
+    message, signature = tpm.quote(NONCE, "sha384")
+    evidence = tpm.evidence(quote_msg=message, quote_sig=signature, pcrs=tpm.pcrs(("sha384",)))
+    facts = _facts(evidence)
+    assert _judge(facts) == []
+    assert _judge(facts, bank="sha256") == ["bank_not_accepted"]
+    assert _judge(facts, pcrs={"0": [ZERO]}) == ["bank_not_accepted", "pcr_selection"]
+    assert _judge(facts, pcrs={"0": ["00" * 48]}, bank="sha384") == []
+    assert _carries(facts) == "pcr_selection"
+
+
 def test_a_key_without_certificate_must_be_listed() -> None:
     tpm = _tpm()
     facts = _facts(tpm.evidence(ak_cert=None), anchors=NONE, collateral={"ak_spki": tpm.spki})
@@ -92,6 +104,13 @@ def test_a_key_without_certificate_must_be_listed() -> None:
     assert _judge(facts, aks="as_supplied") == []
     assert _judge(facts, aks=[ZERO]) == ["ak_not_accepted"]
     assert _judge(facts) == ["ak_not_accepted"]
+
+
+def test_a_listed_key_needs_no_revocation_list() -> None:
+    """It has no certificate that could be on one: its revocation is to list it no longer."""
+    tpm = _tpm()
+    facts = _facts(tpm.evidence(ak_cert=None), anchors=NONE, collateral={"ak_spki": tpm.spki})
+    assert _judge(facts, aks="as_supplied", revocation="required") == []
 
 
 def test_a_certified_key_needs_no_listing() -> None:

@@ -8,7 +8,7 @@ import cbor2
 import pytest
 from simulators.nsm_device import NsmDevice
 
-from attestation.binding import report32
+from attestation.binding import report32, report_data
 from attestation.collect.nitro import NitroAttester
 from attestation.collect.nsm import Nsm, NsmError
 from attestation.formats.container import parse_container
@@ -120,7 +120,7 @@ def test_other_parts_in_the_same_run_are_a_mistake(attester: NitroAttester) -> N
         attester.measure({**PARTS, "args": "sha256:" + "ef" * 32})
 
 
-def test_a_document_carries_the_binding_as_nonce_and_the_locked_register(
+def test_a_document_carries_the_binding_twice_and_the_locked_register(
     attester: NitroAttester,
 ) -> None:
     attester.measure(PARTS)
@@ -130,7 +130,8 @@ def test_a_document_carries_the_binding_as_nonce_and_the_locked_register(
     assert found.parts == PARTS
     payload = cbor2.loads(cbor2.loads(found.roles["document"])[2])
     assert payload["nonce"] == report32(BINDING)
-    assert payload["user_data"] is payload["public_key"] is None
+    assert payload["user_data"] == report_data(BINDING)
+    assert payload["public_key"] is None
     assert payload["pcrs"][NITRO_PCR] == WANTED
 
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import pytest
 from simulators.configfs_tsm import ULONG, Clock, ConfigfsTsm, Provider
+from simulators.snp_report import GUIDS, table
 
 from attestation.binding import report_data
 from attestation.collect.snp import SnpAttester
@@ -22,12 +22,6 @@ BASE = Path("/sys/kernel/config/tsm/report")
 PARTS = {"model": "sha256:" + "ab" * 32, "args": "sha256:" + "cd" * 32}
 HOST_DATA = host_data_value(digest_bytes(combine(PARTS)))
 BINDING = b'{"a":"binding"}'
-VCEK = UUID("63da758d-e664-4564-adc5-f4b93be8accd").bytes_le
-
-
-def table(blob: bytes) -> bytes:
-    entry = VCEK + (48).to_bytes(4, "little") + len(blob).to_bytes(4, "little")
-    return entry + bytes(24) + blob
 
 
 class Snp:
@@ -88,14 +82,15 @@ def test_a_report_goes_out_with_the_parts(snp: Snp) -> None:
 
 
 def test_the_hosts_certificates_go_along(snp: Snp) -> None:
-    snp.auxblob = table(b"certificate")
+    snp.auxblob = table({"vcek": b"certificate"})
     snp.attester.measure(PARTS)
     found = parse_container(snp.attester.attest(BINDING, 0).body, ("report",), ("auxblob",))
     assert found.roles["auxblob"] == snp.auxblob
 
 
 @pytest.mark.parametrize(
-    "auxblob", [b"", bytes(24), bytes(4096), b"\xff" * 23, table(b"x")[:-1], VCEK * 100]
+    "auxblob",
+    [b"", bytes(24), bytes(4096), b"\xff" * 23, table({"vcek": b"x"})[:-1], GUIDS["vcek"] * 100],
 )
 def test_a_table_of_no_use_does_not_go_along_and_stops_nothing(snp: Snp, auxblob: bytes) -> None:
     snp.auxblob = auxblob

@@ -45,8 +45,8 @@ PYTHON = "/opt/python/bin/python3.11"
 SEARCH = "\n".join(
     f"{ROOT}/{name}" for name in ("stdlib", "stdlib/lib-dynload", "site", "first_party")
 )
-STAGED = Staged(ROOT, frozenset({PYTHON, f"{SITE}/torch", "/work/wire"}), frozenset({PYTHON}))
-READ_PATHS = (ROOT, PYTHON, f"{SITE}/torch", "/work/wire", MODEL)
+STAGED = Staged(ROOT, frozenset({PYTHON, f"{SITE}/torch", "/srv/code/wire"}), frozenset({PYTHON}))
+READ_PATHS = (ROOT, PYTHON, f"{SITE}/torch", "/srv/code/wire", MODEL)
 LINE = [*LAUNCH_FLAGS, "-c", BOOTSTRAP, SEARCH, MODULE, *ARGUMENTS]
 START = Start(
     program=PYTHON,
@@ -257,7 +257,7 @@ def test_staged_code_system_libraries_and_the_models_data_may_be_mapped() -> Non
         Mapping("/usr/lib/x86_64-linux-gnu/gconv/gconv-modules.cache", code=False, deleted=False),
         Mapping("/memfd:secret", code=False, deleted=True),
         Mapping("/dev/zero", code=False, deleted=True),
-        modules=("/work/wire/ids.py", f"{ROOT}/stdlib/os.py"),
+        modules=("/srv/code/wire/ids.py", f"{ROOT}/stdlib/os.py"),
     )
 
 

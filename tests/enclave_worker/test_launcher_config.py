@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from enclave_worker.attester import make_attester
 from enclave_worker.cli import EXIT_CONFIG, EXIT_OK, register
 from enclave_worker.launcher_config import LauncherConfig, read_config
 from enclave_worker.model_folder import check_model, model_digests
@@ -62,7 +63,9 @@ def test_a_file_is_read_with_paths_relative_to_itself(tmp_path: Path) -> None:
         ({"aud": 5}, "aud: found an integer, expected text"),
         ({"epoch_s": True}, "epoch_s: found true or false, expected an integer"),
         ({"engine": "fast"}, "engine: found text, expected a table"),
-        ({"trust": "hardware"}, "found 'hardware', expected software or simulated"),
+        ({"trust": "magic"}, "found 'magic', expected software or simulated or hardware"),
+        ({"attester": "intel-tdx-quote"}, 'with trust software, expected trust = "hardware"'),
+        ({"attester": 5, "trust": "hardware"}, "attester: found an integer, expected text"),
         ({"wid": "w" * 65}, "wid: found .* of 65 characters, expected 1 to 64"),
         ({"model_name": "né"}, "model_name: found .*, expected 1 to 96 printable ASCII"),
         ({"service_policy": "nowhere.json"}, "nowhere.json: No such file"),
@@ -144,3 +147,15 @@ def test_wrong_engine_settings_are_refused_before_anything_is_measured(
     with pytest.raises(ConfigError, match="unknown key 'warp'"):
         launcher.start()
     assert not launcher_config.state_dir.exists()
+
+
+@pytest.mark.parametrize("attester", [None, "intel-tdx-quote", "amd-sev-snp-report", "software"])
+def test_hardware_that_is_not_here_is_an_error_with_findings_and_never_something_weaker(
+    tmp_path: Path, attester: str | None
+) -> None:
+    config = read_config(write(tmp_path, trust="hardware", attester=attester))
+    with pytest.raises(ConfigError, match="attester: expected") as caught:
+        make_attester(config)
+    assert "/sys/kernel/config/tsm/report: no provider" in caught.value.message
+    assert "/dev/nsm: " in caught.value.message
+    assert caught.value.hint

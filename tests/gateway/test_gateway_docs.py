@@ -44,7 +44,8 @@ def test_every_setting_is_documented_with_its_default() -> None:
         if found is dataclasses.MISSING:
             assert default == "required"
         else:
-            assert default == ("none" if found is None else f"`{found}`"), name
+            shown = str(found).lower() if isinstance(found, bool) else found
+            assert default == ("none" if found is None else f"`{shown}`"), name
 
 
 def test_every_error_is_documented() -> None:

@@ -115,7 +115,8 @@ async def test_a_policy_that_expires_fences_its_workers_by_itself(
         (worker,) = await fleet.admit("a")
         await worker.closed()
         assert not up.gateway.registry.knows(worker.kid)
-        assert observed.total("anchorhold_attest_failures", anchorhold__reason="policy_expired") == 1
+        reason = {"anchorhold__reason": "policy_expired"}
+        assert observed.total("anchorhold_attest_failures", **reason) == 1
 
 
 def test_a_gateway_with_a_policy_key_takes_no_unsigned_policy() -> None:

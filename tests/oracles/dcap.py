@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -27,7 +27,7 @@ ORDER = (
 )  # fmt: skip
 
 
-class Rejected(Exception):
+class Rejected(Exception):  # noqa: N818 -- it names a verdict
     """The quote is not genuine, or its platform has no level."""
 
 
@@ -46,7 +46,17 @@ def verify(quote: bytes, collateral: dict[str, str], root: bytes, now: int) -> V
     """The verdict on a quote under one root (DER) at one time."""
     try:
         return _verify(quote, collateral, x509.load_der_x509_certificate(root), now)
-    except (ValueError, KeyError, TypeError, struct.error, InvalidSignature, IndexError) as cause:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        StopIteration,
+        struct.error,
+        InvalidSignature,
+        UnsupportedAlgorithm,
+        x509.ExtensionNotFound,
+    ) as cause:
         raise Rejected(f"{type(cause).__name__}: {cause}") from cause
 
 
@@ -82,6 +92,8 @@ def _verify(quote: bytes, collateral: dict[str, str], root: x509.Certificate, no
 
     pck, ca, *above = x509.load_pem_x509_certificates(pem.rstrip(b"\0"))
     _need(above in ([], [root]), "root")
+    named = x509.load_pem_x509_certificates(collateral["pck_crl_issuer_chain"].encode())
+    _need(named in ([ca], [ca, root]), "PCK CRL issuer")
     lists = [bytes.fromhex(collateral[name]) for name in ("root_ca_crl", "pck_crl")]
     root_crl, pck_crl = (x509.load_der_x509_crl(crl) for crl in lists)
     for crl, issuer in ((root_crl, root), (pck_crl, ca)):

@@ -15,7 +15,6 @@ from enclave_worker.control import ControlSocket
 from enclave_worker.launch_line import environment
 from enclave_worker.launcher_config import LauncherConfig
 from enclave_worker.measured_root import MeasuredRoot, measure_root
-from enclave_worker.spawn import wrap
 
 pytestmark = pytest.mark.sandbox
 

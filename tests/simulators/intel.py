@@ -19,31 +19,44 @@ from __future__ import annotations
 import hashlib
 import json
 from copy import deepcopy
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import NameOID, ObjectIdentifier
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from attestation.anchors import Anchors
 from attestation.examined import Expected, Question
+
+from .intel_parts import (
+    DAY,
+    Certificate,
+    integer,
+    key,
+    name,
+    octets,
+    packed,
+    pair,
+    pem,
+    point,
+    raw_sign,
+    sized,
+    stamp,
+    svns,
+    tlv,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 NOW = 1_750_000_000
-DAY = 24 * 3600
 ROOT, PLATFORM, PROCESSOR = (
     f"Intel SGX {name} CA" for name in ("Root", "PCK Platform", "PCK Processor")
 )
 SIGNER, PCK = "Intel SGX TCB Signing", "Intel SGX PCK Certificate"
 VENDOR = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
-SGX_OID = "1.2.840.113741.1.13.1"
 
 _TD10 = (
     ("tee_tcb_svn", 16), ("mr_seam", 48), ("mr_signer_seam", 48), ("seam_attributes", 8),
@@ -58,63 +71,6 @@ _ENCLAVE = (
     ("config_id", 64), ("isvprodid", 2), ("isvsvn", 2), ("config_svn", 2), ("reserved4", 42),
     ("isv_family_id", 16), ("report_data", 64),
 )  # fmt: skip
-
-
-@dataclass
-class Certificate:
-    """Facts of one certificate; `start` and `end` are seconds from `now`."""
-
-    cn: str
-    key: Any
-    issuer: Certificate | None = None
-    ca: bool = True
-    cert_sign: bool = True
-    crl_sign: bool = True
-    path_length: int | None = None
-    start: int = -365 * DAY
-    end: int = 3650 * DAY
-    serial: int = 0
-    hash: hashes.HashAlgorithm = field(default_factory=hashes.SHA256)
-    signer: Any = None
-    sgx: bytes | None = None
-
-    def der(self, now: int) -> bytes:
-        """The signed certificate."""
-        issuer = self.issuer or self
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name(self.cn))
-            .issuer_name(name(issuer.cn))
-            .public_key(self.key.public_key())
-            .serial_number(self.serial)
-            .not_valid_before(datetime.fromtimestamp(now + self.start, UTC))
-            .not_valid_after(datetime.fromtimestamp(now + self.end, UTC))
-            .add_extension(x509.BasicConstraints(self.ca, self.path_length), critical=True)
-            .add_extension(
-                x509.KeyUsage(
-                    digital_signature=not self.ca,
-                    content_commitment=False,
-                    key_encipherment=False,
-                    data_encipherment=False,
-                    key_agreement=False,
-                    key_cert_sign=self.ca and self.cert_sign,
-                    crl_sign=self.ca and self.crl_sign,
-                    encipher_only=False,
-                    decipher_only=False,
-                ),
-                critical=True,
-            )
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()),
-                critical=False,
-            )
-        )
-        if self.sgx is not None:
-            builder = builder.add_extension(
-                x509.UnrecognizedExtension(ObjectIdentifier(SGX_OID), self.sgx), critical=False
-            )
-        signer = self.signer or issuer.key
-        return builder.sign(signer, self.hash).public_bytes(Encoding.DER)
 
 
 class Intel:
@@ -229,7 +185,7 @@ class Intel:
 
     def members(self) -> dict[str, str]:
         """The nine members of the collateral."""
-        issuers = pem(self._once("signer", self.tcb_signer), self.root_der()).decode()
+        issuers = self.statement_chain()
         tcb_info, tcb_signature = self.statement("tcb_info", self.tcb_info)
         identity, identity_signature = self.statement("qe_identity", self.qe_identity)
         ca, root = self.platform_ca, self.root
@@ -244,6 +200,10 @@ class Intel:
             "qe_identity": identity.decode(),
             "qe_identity_signature": identity_signature.hex(),
         }
+
+    def statement_chain(self) -> str:
+        """The issuer chain of the two statements, PEM."""
+        return pem(self._once("signer", self.tcb_signer), self.root_der()).decode()
 
     def collateral(self, **members: str) -> bytes:
         """The collateral as one JSON document; `members` replace some."""
@@ -407,11 +367,6 @@ class Intel:
         return held[facts]
 
 
-def key() -> ec.EllipticCurvePrivateKey:
-    """A P-256 key."""
-    return ec.generate_private_key(ec.SECP256R1())
-
-
 def enclave(**fields: bytes | int) -> dict[str, bytes]:
     """An enclave report's fields: 64-bit, initialised, not in debug."""
     report = {field: bytes(size) for field, size in _ENCLAVE}
@@ -425,83 +380,3 @@ def enclave(**fields: bytes | int) -> dict[str, bytes]:
     for changed, value in fields.items():
         report[changed] = value.to_bytes(2, "little") if isinstance(value, int) else value
     return report
-
-
-def raw_sign(signer: Any, message: bytes) -> bytes:
-    """A P-256 signature as r and s, 32 bytes each."""
-    r, s = decode_dss_signature(signer.sign(message, ec.ECDSA(hashes.SHA256())))
-    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-
-
-def point(private: Any) -> bytes:
-    """A public key as x and y, 32 bytes each."""
-    encoded: bytes = private.public_key().public_bytes(
-        Encoding.X962, PublicFormat.UncompressedPoint
-    )
-    return encoded[1:]
-
-
-def packed(fields: dict[str, bytes], layout: Iterable[tuple[str, int]]) -> bytes:
-    """Fields in their order."""
-    return b"".join(fields[field] for field, _ in layout)
-
-
-def sized(kind: int, data: bytes) -> bytes:
-    """u16 kind, u32 length, data."""
-    return kind.to_bytes(2, "little") + len(data).to_bytes(4, "little") + data
-
-
-def svns(values: Iterable[int]) -> list[dict[str, int]]:
-    """Components as TCB info spells them."""
-    return [{"svn": value} for value in values]
-
-
-def wrapped(member: str, text: str, signature: str) -> bytes:
-    """A signed statement as Intel's service sends it."""
-    return f'{{"{member}":{text},"signature":"{signature}"}}'.encode()
-
-
-def stamp(at: int) -> str:
-    """Unix seconds as Intel spells a time."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def name(common: str) -> x509.Name:
-    """A name as Intel's certificates have it."""
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.COMMON_NAME, common),
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Intel Corporation"),
-            x509.NameAttribute(NameOID.LOCALITY_NAME, "Santa Clara"),
-            x509.NameAttribute(NameOID.STATE_OR_PROVINCE_NAME, "CA"),
-            x509.NameAttribute(NameOID.COUNTRY_NAME, "US"),
-        ]
-    )
-
-
-def pem(*ders: bytes) -> bytes:
-    """Certificates in PEM."""
-    return b"".join(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in ders)
-
-
-def tlv(tag: int, content: bytes) -> bytes:
-    """A DER element."""
-    size = len(content)
-    length = bytes([size]) if size < 128 else b"\x82" + size.to_bytes(2, "big")
-    return bytes([tag]) + length + content
-
-
-def octets(data: bytes) -> bytes:
-    """A DER octet string."""
-    return tlv(0x04, data)
-
-
-def integer(value: int) -> bytes:
-    """A DER integer."""
-    return tlv(0x02, value.to_bytes(value.bit_length() // 8 + 1, "big"))
-
-
-def pair(tail: str, value: bytes) -> bytes:
-    """(Intel's identifier with this tail, value)."""
-    oid = bytes.fromhex("2a864886f84d010d01") + bytes(int(part) for part in tail.split("."))
-    return tlv(0x30, tlv(0x06, oid) + value)

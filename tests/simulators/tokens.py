@@ -144,7 +144,7 @@ class Authority:
 
     def __init__(self, name: str = "Simulated Attestation Service Intermediate") -> None:
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.key = rsa.generate_private_key(65_537, 2048)
+        self.key = ec.generate_private_key(ec.SECP384R1())
         self.certificate = self._build(self.name, self.key.public_key(), 0, 2**31, ca=True)
 
     def issue(self, issuer: Issuer, start: int, end: int) -> bytes:
@@ -170,5 +170,5 @@ class Authority:
             .not_valid_before(epoch + timedelta(seconds=start))
             .not_valid_after(epoch + timedelta(seconds=end))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .sign(self.key, hashes.SHA256())
+            .sign(self.key, hashes.SHA384())
         )

@@ -255,7 +255,7 @@ class OcspVendor:
         self.device = certify("GH100 A01", device_key, ca, self.key, self.now, ca=False)
 
     def cert_id(self) -> tuple[str, bytes, bytes, int]:
-        """What `attestation.collateral.key.ocsp` takes for the device certificate."""
+        """What `attestation.collateral_key.ocsp` takes for the device certificate."""
         asked = ocsp.OCSPRequestBuilder()
         built = asked.add_certificate(self.device, self.issuer, hashes.SHA384()).build()
         return "sha384", built.issuer_name_hash, built.issuer_key_hash, built.serial_number

@@ -41,7 +41,9 @@ JWKS = "/keys"
 ISSUER = "nvidia-nras"
 PIECE = 65_536
 
-Kind = Literal["slow", "huge", "status", "truncated", "redirect", "wrong", "drip", "reset"]
+Kind = Literal[
+    "slow", "huge", "status", "truncated", "redirect", "wrong", "drip", "headers", "reset"
+]
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,10 @@ class Fault:
     """What goes wrong, and how often.
 
     Attributes:
-        kind: slow (nothing comes), drip (a byte at a time), huge (no end), status (that number),
+        kind: slow (nothing comes), drip (a byte of the body at a time), headers (a header that
+            never ends, likewise), huge (no end), status (that number),
             truncated (half the announced bytes), redirect (to `target`), wrong (other bytes),
-            reset (the connection ends).
+            unmarked (the whole, without saying how long it is), reset (the connection ends).
         times: how many requests it spoils; -1 for all.
     """
 
@@ -77,7 +80,7 @@ class VendorServices:
     Attributes:
         answers: path and query to answer.
         faults: the same, to what goes wrong there; "" means everywhere.
-        asked: every request: method, path and query, body.
+        asked: every request: method, path and query, body. headers: theirs, lower-case names.
         url: where it listens.
     """
 
@@ -85,6 +88,7 @@ class VendorServices:
         self.answers: dict[str, Answer] = {}
         self.faults: dict[str, Fault] = {}
         self.asked: list[tuple[str, str, bytes]] = []
+        self.headers: list[dict[str, str]] = []
         self._tls = tls
         self._stop = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -189,6 +193,7 @@ class VendorServices:
     def reply(self, handler: BaseHTTPRequestHandler) -> None:
         """Answer one request, honestly or with its fault."""
         body = handler.rfile.read(int(handler.headers.get("content-length", "0")))
+        self.headers.append({key.lower(): value for key, value in handler.headers.items()})
         self.asked.append((handler.command, handler.path, body))
         fault = self._fault(handler.path)
         if fault is not None:
@@ -219,6 +224,13 @@ class VendorServices:
                 send(handler, 200, whole[: len(whole) // 2], answer.headers, length=len(whole))
             case "drip":
                 send(handler, 200, b"", answer.headers, length=1 << 20)
+                while not self._stop.is_set():
+                    handler.wfile.write(b"x")
+                    time.sleep(0.05)
+            case "unmarked":
+                handler.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n" + contents(answer, body))
+            case "headers":
+                handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
                 while not self._stop.is_set():
                     handler.wfile.write(b"x")
                     time.sleep(0.05)
@@ -273,8 +285,14 @@ class ServerTls:
     def _issue(
         common: str, key: Any, ca_key: Any, now: datetime, host: str | None
     ) -> x509.Certificate:
+        usage = x509.KeyUsage(
+            digital_signature=host is not None, content_commitment=False, key_encipherment=False,
+            data_encipherment=False, key_agreement=False, key_cert_sign=host is None,
+            crl_sign=host is None, encipher_only=False, decipher_only=False,
+        )  # fmt: skip
         builder = (
             x509.CertificateBuilder()
+            .add_extension(usage, critical=True)
             .subject_name(name(common))
             .issuer_name(name("Loopback CA"))
             .public_key(key.public_key())

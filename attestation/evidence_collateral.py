@@ -5,18 +5,17 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from attestation.formats.container import parse_container
-from attestation.schemes import SCHEMES
 from wire.errors import MalformedError
 
-from .resolve import Resolved, resolve
+from .collateral.resolve import Resolved, resolve
+from .formats.container import parse_container
+from .schemes import SCHEMES
 
 if TYPE_CHECKING:
-    from attestation.evidence import Evidence
-
-    from .fetcher import Fetcher
-    from .store import Store
-    from .vendors import Vendors
+    from .collateral.fetcher import Fetcher
+    from .collateral.store import Store
+    from .collateral.vendors import Vendors
+    from .evidence import Evidence
 
 
 def resolve_evidence(

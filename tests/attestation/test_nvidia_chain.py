@@ -1,0 +1,273 @@
+"""A simulated GPU's certificates with exactly one fact changed."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from simulators.nvidia import DAY, Nvidia
+from simulators.nvidia_device import COMPOSITE, TCB_INFO, Device, name, tlv
+
+from attestation.anchors import Anchors
+from attestation.examined import Examined, Expected, Question
+from attestation.formats.nvidia_chain import parse_chain
+from attestation.schemes import nvidia_gpu, nvidia_switch
+from wire.errors import MalformedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NONCE = bytes(range(32))
+
+
+@pytest.fixture(scope="module")
+def vendor() -> Nvidia:
+    return Nvidia()
+
+
+def examine(device: Device, nonce: bytes | None = NONCE, **changes: Any) -> Examined:
+    scheme = nvidia_switch.SCHEME if device.architecture == "LS10" else nvidia_gpu.SCHEME
+    facts: dict[str, Any] = {
+        "evidence": {"evidence": device.report(NONCE), "cert_chain": device.chain()},
+        "anchors": device.vendor.anchors,
+        "now": device.vendor.now,
+        "expected": Expected(nonce=nonce, arch=device.architecture),
+        **changes,
+    }
+    return scheme.examine(Question(**facts))
+
+
+def codes(examined: Examined) -> set[str]:
+    return {reason.code for reason in examined.reasons}
+
+
+def test_no_pinned_root_no_trust(vendor: Nvidia) -> None:
+    gpu = vendor.gpu()
+    examined = examine(gpu, anchors=Anchors(frozenset()), collateral={"root": vendor.root.der})
+    assert codes(examined) == {"untrusted_root"}
+
+
+def test_a_chain_rebuilt_under_a_root_of_the_same_names_is_refused(vendor: Nvidia) -> None:
+    forged = Nvidia().gpu()
+    examined = examine(forged, anchors=vendor.anchors, collateral={"root": forged.vendor.root.der})
+    assert codes(examined) == {"untrusted_root"}
+
+
+@pytest.mark.parametrize(
+    ("leaf", "code"),
+    [
+        pytest.param({"end": -1}, "certificate_not_valid_at_time", id="expired"),
+        pytest.param({"start": 60}, "certificate_not_valid_at_time", id="not yet valid"),
+        pytest.param({"ca": True}, "chain_invalid", id="a CA as the leaf"),
+        pytest.param({"algorithm": hashes.SHA224()}, "chain_invalid", id="signed with SHA-224"),
+    ],
+)
+def test_a_leaf_certificate_that_does_not_hold_is_refused(
+    vendor: Nvidia, leaf: dict[str, Any], code: str
+) -> None:
+    assert codes(examine(vendor.gpu(leaf=leaf))) == {code}
+
+
+@pytest.mark.parametrize("facts", [{"ca": False}, {"cert_sign": False}])
+def test_a_boot_rom_certificate_that_may_not_sign_is_refused(
+    vendor: Nvidia, facts: dict[str, Any]
+) -> None:
+    gpu = vendor.gpu()
+    gpu.brom = vendor.issue("GH100 A01 GSP BROM", vendor.icas["GH100"], serial="41AA", **facts)
+    assert codes(examine(gpu)) == {"chain_invalid"}
+
+
+def test_a_certificate_signed_by_another_than_it_names_is_refused(vendor: Nvidia) -> None:
+    gpu = vendor.gpu()
+    other = vendor.issue("GH100 A01 GSP BROM", vendor.icas["GH100"], serial=f"{gpu.serial}AA"[-20:])
+    honest = gpu.brom.certificate
+    gpu.brom.key = other.key  # the leaf is then signed by a key that the certificate does not hold
+    assert gpu.brom.certificate is honest
+    assert codes(examine(gpu)) == {"chain_invalid"}
+
+
+@pytest.mark.parametrize(
+    "common",
+    [
+        "GA100 A01 GSP FMC LF",
+        "GR100 A01 GSP FMC LF",
+        "GH100",
+        "GH1000 A01",
+        "XGH100 A01",
+        "GPU",
+    ],
+)
+def test_a_device_of_an_unknown_family_is_refused(vendor: Nvidia, common: str) -> None:
+    assert codes(examine(vendor.gpu(common=common))) == {"product_not_accepted"}
+
+
+@pytest.mark.parametrize(("architecture", "oid"), [("HOPPER", TCB_INFO), ("BLACKWELL", COMPOSITE)])
+def test_a_leaf_with_another_familys_extension_is_refused(
+    vendor: Nvidia, architecture: str, oid: str
+) -> None:
+    assert codes(examine(vendor.gpu(architecture, oid=oid))) == {"gpu_architecture_mismatch"}
+
+
+@pytest.mark.parametrize("arch", ["BLACKWELL", "LS10", "AMPERE", ""])
+def test_another_architecture_than_expected_is_refused(vendor: Nvidia, arch: str) -> None:
+    expected = Expected(nonce=NONCE, arch=arch)
+    assert codes(examine(vendor.gpu(), expected=expected)) == {"gpu_architecture_mismatch"}
+
+
+def test_a_report_without_a_driver_is_no_gpus(vendor: Nvidia) -> None:
+    assert codes(examine(vendor.gpu(driver=""))) == {"gpu_architecture_mismatch"}
+
+
+def test_a_report_with_a_driver_is_no_switchs(vendor: Nvidia) -> None:
+    assert codes(examine(vendor.switch(driver="580.1"))) == {"gpu_architecture_mismatch"}
+
+
+@pytest.mark.parametrize("architecture", ["HOPPER", "BLACKWELL"])
+def test_firmware_that_the_leaf_was_not_made_for_is_refused(
+    vendor: Nvidia, architecture: str
+) -> None:
+    gpu = vendor.gpu(architecture, leaf_fwids=[bytes(47) + b"\1"])
+    assert codes(examine(gpu)) == {"fwid_mismatch"}
+
+
+def test_firmware_of_zeros_is_in_no_leaf(vendor: Nvidia) -> None:
+    gpu = vendor.gpu("BLACKWELL", fwid=bytes(48), leaf_fwids=[b"\7" * 48, bytes(48)])
+    assert codes(examine(gpu)) == {"fwid_mismatch"}
+
+
+def test_firmware_stated_with_none_in_the_leaf_is_refused(vendor: Nvidia) -> None:
+    assert codes(examine(vendor.gpu(leaf_fwids=[]))) == {"fwid_mismatch"}
+
+
+def test_firmware_may_be_the_second_in_the_leaf(vendor: Nvidia) -> None:
+    gpu = vendor.gpu("BLACKWELL")
+    gpu.leaf_fwids = [b"\7" * 48, gpu.fwid]
+    assert examine(gpu).authentic is True
+
+
+def test_a_report_without_firmware_digest_says_so(vendor: Nvidia) -> None:
+    examined = examine(vendor.gpu(states_fwid=False))
+    assert examined.authentic is True
+    assert examined.claims["fwid_matches_leaf"] is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\x30\x84\xff\xff\xff\xff", id="4 GiB announced"),
+        pytest.param(b"\x30\x80\0\0", id="indefinite length"),
+        pytest.param(b"\x3f\x01\0", id="tag of several octets"),
+        pytest.param(b"\x30\0", id="no firmware in it"),
+        pytest.param(b"\x30\2\x30\0", id="an empty digest"),
+        pytest.param(b"\x30\0\x30\0", id="two structures"),
+    ],
+)
+def test_a_firmware_extension_of_another_form_is_malformed(vendor: Nvidia, body: bytes) -> None:
+    extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(COMPOSITE), body)
+    gpu = vendor.gpu(leaf={"extensions": [extension]})
+    assert codes(examine(gpu)) == {"evidence_malformed"}
+
+
+def test_every_order_of_the_certificates_gives_the_same_chain(vendor: Nvidia) -> None:
+    pems = [one.pem for one in vendor.gpu().certificates()]
+    found = {parse_chain(b"".join(order)).ders for order in itertools.permutations(pems)}
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda pems: [], id="no certificate"),
+        pytest.param(lambda pems: pems[:1], id="the leaf alone"),
+        pytest.param(lambda pems: [*pems, pems[0]], id="the leaf twice"),
+        pytest.param(lambda pems: [*pems, b"trailing text"], id="text behind"),
+        pytest.param(lambda pems: [b"leading text", *pems], id="text before"),
+        pytest.param(lambda pems: [pems[0], *pems[2:]], id="a gap"),
+        pytest.param(lambda pems: pems * 10_000, id="fifty thousand"),
+        pytest.param(lambda pems: [pems[0][:-40]], id="cut"),
+    ],
+)
+def test_a_chain_of_another_form_is_malformed(
+    vendor: Nvidia, change: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    pems = [one.pem for one in vendor.gpu().certificates()]
+    with pytest.raises(MalformedError):
+        parse_chain(b"".join(change(pems)))
+
+
+def test_leaf_and_boot_rom_alone_are_a_chain(vendor: Nvidia) -> None:
+    leaf, brom, *_ = vendor.gpu().certificates()
+    assert parse_chain(leaf.pem + brom.pem).ders == (leaf.der, brom.der)
+
+
+def tcb_info(flags: bytes) -> x509.UnrecognizedExtension:
+    """A DiceTcbInfo with this BIT STRING content."""
+    fwid = tlv(0x30, tlv(0x06, bytes.fromhex("608648016503040202")) + tlv(0x04, b"\7" * 48))
+    body = tlv(0x30, tlv(0xA6, fwid) + tlv(0x87, flags))
+    return x509.UnrecognizedExtension(x509.ObjectIdentifier(TCB_INFO), body)
+
+
+@pytest.mark.parametrize(
+    ("body", "flags"),
+    [
+        (b"\0\x80", 0b1),
+        (b"\4\x50", 0b1010),
+        (b"\7\x80", 0b1),
+        (b"\0" + bytes(7) + b"\x01", 1 << 63),
+        (b"", None),
+        (b"\0", None),
+        (b"\x08\x80", None),
+        (b"\0" + bytes(9), None),
+    ],
+)
+def test_operational_flags_count_from_the_first_bit(
+    vendor: Nvidia, body: bytes, flags: int | None
+) -> None:
+    gpu = vendor.gpu("BLACKWELL", leaf={"extensions": [tcb_info(body)]})
+    if flags is None:
+        with pytest.raises(MalformedError):
+            parse_chain(gpu.chain())
+    else:
+        assert parse_chain(gpu.chain()).flags == flags
+
+
+@pytest.mark.parametrize("count", [1, 8, 9])
+def test_a_leaf_has_at_most_eight_firmware_digests(vendor: Nvidia, count: int) -> None:
+    gpu = vendor.gpu("BLACKWELL", leaf_fwids=[bytes((number,)) * 48 for number in range(count)])
+    if count > 8:
+        with pytest.raises(MalformedError):
+            parse_chain(gpu.chain())
+    else:
+        assert len(parse_chain(gpu.chain()).fwids) == count
+
+
+@pytest.mark.parametrize("serial", ["", "GG", "41" * 33])
+def test_a_serial_number_that_is_no_hex_is_malformed(vendor: Nvidia, serial: str) -> None:
+    gpu = vendor.gpu()
+    subject = name("GH100 A01 GSP BROM", serial or " ")
+    gpu.brom = vendor.issue("", vendor.icas["GH100"], subject=subject)
+    with pytest.raises(MalformedError):
+        parse_chain(gpu.chain())
+
+
+def test_a_subject_without_a_serial_number_has_the_certificates(vendor: Nvidia) -> None:
+    gpu = vendor.gpu()
+    gpu.brom = vendor.issue("GH100 A01 GSP BROM", vendor.icas["GH100"])
+    number = gpu.brom.certificate.serial_number
+    assert parse_chain(gpu.chain()).chip == f"{number:X}"
+    assert all(len(one.partition(":")[2]) % 2 == 0 for one in examine(gpu).identities)
+
+
+def test_two_leaves_are_malformed(vendor: Nvidia) -> None:
+    gpu = vendor.gpu()
+    other = vendor.issue("GH100 A01 GSP FMC LF 2", gpu.brom, ca=False)
+    with pytest.raises(MalformedError):
+        parse_chain(gpu.chain() + other.pem)
+
+
+def test_the_verdict_ends_with_the_first_certificate(vendor: Nvidia) -> None:
+    assert examine(vendor.gpu(leaf={"end": DAY})).not_after == vendor.now + DAY

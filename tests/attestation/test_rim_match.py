@@ -1,0 +1,192 @@
+"""Devices against NVIDIA's reference manifests: each names the one fact that does not match."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("signxml", reason="reference manifests need the extra `rim`")
+
+from cryptography import x509
+from cryptography.x509 import ocsp
+from simulators.nvidia import Nvidia
+
+from attestation.anchors import NVIDIA, NVIDIA_RIM, Anchors
+from attestation.examined import Expected, Question
+from attestation.ledger import Ledger
+from attestation.members import Members
+from attestation.schemes import nvidia_gpu, nvidia_switch
+from attestation.verify.rim import NVDEC0_BLOCK
+from wire.errors import PolicyError
+
+if TYPE_CHECKING:
+    from simulators.nvidia_device import Device
+
+NONCE = bytes(range(32))
+WRONG = "ab" * 48
+
+
+@pytest.fixture(scope="module")
+def vendor() -> Nvidia:
+    return Nvidia()
+
+
+@pytest.fixture(scope="module")
+def gpu(vendor: Nvidia) -> Device:
+    return vendor.gpu()
+
+
+def judged(device: Device, manifests: list[bytes], **changes: Any) -> list[str]:
+    """Reason codes of a rule that demands manifests."""
+    vendor = device.vendor
+    scheme = nvidia_switch.SCHEME if device.architecture == "LS10" else nvidia_gpu.SCHEME
+    roles = ["rim", *(f"rim_{number}" for number in range(1, len(manifests)))]
+    collateral = dict(zip(roles, manifests, strict=False)) | changes.pop("collateral", {})
+    examined = scheme.examine(
+        Question(
+            evidence={"evidence": device.report(NONCE), "cert_chain": device.chain()},
+            anchors=changes.pop("anchors", vendor.anchors),
+            now=vendor.now,
+            expected=Expected(nonce=NONCE),
+            collateral=collateral,
+        )
+    )
+    assert examined.authentic is True
+    required, optional = scheme.rule_keys
+    values: dict[str, Any] = dict.fromkeys(required, "any")
+    values |= {
+        "architectures": [device.architecture],
+        "ocsp": "not_checked",
+        "rim": "required",
+        "rim_ocsp": "not_checked",
+        **changes,
+    }
+    members = Members(values, "rule", required=required, optional=optional, error=PolicyError)
+    ledger = Ledger()
+    scheme.judge(ledger, examined.facts, scheme.rule(members), vendor.now)
+    assert ledger.accepted is not bool(ledger.reasons)
+    return [reason.code for reason in ledger.reasons]
+
+
+def both(gpu: Device, what: str = "driver", **facts: Any) -> list[bytes]:
+    """Both manifests of a GPU, one of them with other facts."""
+    other = "vbios" if what == "driver" else "driver"
+    return [gpu.vendor.manifest(gpu, what, **facts), gpu.vendor.manifest(gpu, other)]
+
+
+@pytest.mark.parametrize("architecture", ["HOPPER", "BLACKWELL"])
+def test_a_gpu_with_the_golden_measurements_is_accepted(vendor: Nvidia, architecture: str) -> None:
+    gpu = vendor.gpu(architecture)
+    assert judged(gpu, both(gpu)) == []
+    assert judged(gpu, both(gpu)[::-1]) == []
+
+
+def test_a_switch_needs_only_its_firmwares_manifest(vendor: Nvidia) -> None:
+    switch = vendor.switch()
+    assert judged(switch, [vendor.manifest(switch, "vbios")]) == []
+    assert judged(switch, []) == ["rim_missing"]
+
+
+def test_another_measurement_is_refused(gpu: Device) -> None:
+    for what, index in (("driver", 40), ("vbios", 3)):
+        manifests = both(gpu, what, values={index: [WRONG]})
+        assert judged(gpu, manifests) == ["rim_measurement_mismatch"]
+
+
+def test_one_of_several_alternatives_is_enough(gpu: Device) -> None:
+    right = gpu.measurements[41].hex()
+    assert judged(gpu, both(gpu, values={40: [WRONG, right, WRONG]})) == []
+    assert judged(gpu, both(gpu, values={40: [WRONG, WRONG]})) == ["rim_measurement_mismatch"]
+
+
+def test_an_inactive_measurement_demands_nothing(gpu: Device) -> None:
+    assert judged(gpu, both(gpu, values={40: [WRONG]}, inactive=(40,))) == []
+
+
+def test_a_measurement_that_the_report_does_not_have_is_refused(gpu: Device) -> None:
+    zeros = "00" * 48
+    assert judged(gpu, both(gpu, values={64: [zeros]})) == ["rim_measurement_mismatch"]
+
+
+def test_a_manifest_with_nothing_active_is_refused(gpu: Device) -> None:
+    assert judged(gpu, both(gpu, inactive=tuple(range(64)))) == ["rim_malformed"]
+
+
+def test_a_block_named_by_both_manifests_is_refused(gpu: Device) -> None:
+    right = gpu.measurements[4].hex()
+    assert judged(gpu, both(gpu, values={3: [right]})) == ["rim_conflict"]
+
+
+@pytest.mark.parametrize(
+    ("status", "codes"),
+    [
+        (b"\x55", []),
+        (b"\xaa", ["rim_measurement_mismatch"]),
+        (b"\x00", ["rim_measurement_mismatch"]),
+        (None, ["rim_measurement_mismatch"]),
+    ],
+)
+def test_the_decoders_block_is_passed_over_only_where_it_is_off(
+    vendor: Nvidia, status: bytes | None, codes: list[str]
+) -> None:
+    gpu = vendor.gpu()
+    if status is None:
+        del gpu.opaque[11]
+    else:
+        gpu.opaque[11] = status
+    assert judged(gpu, both(gpu, values={NVDEC0_BLOCK - 1: [WRONG]})) == codes
+
+
+@pytest.mark.parametrize("what", ["driver", "vbios"])
+def test_a_missing_manifest_is_refused(gpu: Device, what: str) -> None:
+    assert judged(gpu, [gpu.vendor.manifest(gpu, what)]) == ["rim_missing"]
+
+
+@pytest.mark.parametrize("facts", [{"version": "1.2"}, {"product": "GB100"}])
+def test_a_manifest_of_another_build_or_chip_is_refused(gpu: Device, facts: dict[str, str]) -> None:
+    for what in ("driver", "vbios"):
+        assert judged(gpu, both(gpu, what, **facts)) == ["rim_missing"]
+
+
+def test_two_manifests_of_one_build_are_refused(gpu: Device) -> None:
+    manifests = [*both(gpu), gpu.vendor.manifest(gpu, "driver", values={40: [WRONG]})]
+    assert judged(gpu, manifests) == ["rim_conflict"]
+
+
+def test_a_manifest_is_verified_even_if_no_device_needs_it(gpu: Device) -> None:
+    forged = Nvidia().manifest(gpu, "driver", version="9.9")
+    assert judged(gpu, [*both(gpu), forged]) == ["untrusted_root"]
+
+
+def test_the_device_root_vouches_for_no_manifest(gpu: Device) -> None:
+    assert not NVIDIA.pins & NVIDIA_RIM.pins
+    # Under a vendor's own pins only the one manifest root counts for manifests.
+    pins = Anchors(gpu.vendor.anchors.pins, simulated=False)
+    assert judged(gpu, both(gpu), anchors=pins) == ["untrusted_root"]
+
+
+def test_the_manifests_signers_may_need_responses_too(vendor: Nvidia, gpu: Device) -> None:
+    responses = vendor.rim_revocation()
+    collateral = {"ocsp": responses[0], "ocsp_1": responses[1]}
+    assert judged(gpu, both(gpu), rim_ocsp="required") == ["revocation_not_checked"]
+    assert judged(gpu, both(gpu), rim_ocsp="required", collateral=collateral) == []
+    one = {"ocsp": responses[0]}
+    assert judged(gpu, both(gpu), rim_ocsp="required", collateral=one) == ["revocation_not_checked"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "hold", "code"),
+    [
+        (None, "refuse", ["revoked"]),
+        (None, "accept", ["revoked"]),
+        (x509.ReasonFlags.certificate_hold, "refuse", ["certificate_on_hold"]),
+        (x509.ReasonFlags.certificate_hold, "accept", []),
+    ],
+)
+def test_a_revoked_signer_is_refused_even_if_responses_are_not_demanded(
+    vendor: Nvidia, gpu: Device, reason: Any, hold: str, code: list[str]
+) -> None:
+    status = ocsp.OCSPCertStatus.REVOKED
+    revoked = vendor.ocsp(vendor.rim_signer, vendor.rim_ca, status=status, reason=reason)
+    assert judged(gpu, both(gpu), ocsp_hold=hold, collateral={"ocsp": revoked}) == code

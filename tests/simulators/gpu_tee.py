@@ -1,0 +1,110 @@
+"""Workers on simulated hardware with simulated GPUs behind the same binding.
+
+    tee = SnpGpuTee()                     # or TdxGpuTee()
+    tee.appraise()                        # accepted with both GPUs
+    tee.shown = [tee.gpus[0]]             # one of them keeps silent
+    tee.quoted = bytes(32)                # they answer another nonce
+
+The binding names `gpus` by key, the CPU's evidence signs the binding, each GPU answers its hash.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from attestation.binding import report32
+from attestation.evidence import Evidence
+from attestation.formats.container import encode_container
+
+from .hardware_tee import HardwareTee, SnpTee, TdxTee, pem
+from .nvidia import Nvidia
+from .nvidia_device import Device, listing
+from .tee import AUD, NOW
+
+if TYPE_CHECKING:
+    from attestation.examined import CollateralSet
+    from attestation.result import AppraisedEvidence, Refused
+
+GPUS = "nvidia-gpu-spdm-list"
+
+
+class GpuTee(HardwareTee):
+    """The GPUs' half, for a class that also inherits a CPU's.
+
+    Attributes:
+        nvidia: the vendor.
+        gpus: those in the machine; the binding names them unless a fact says otherwise.
+        shown: those that answer, None for all.
+        quoted: the nonce they answer, None for the binding's.
+        gpu_rule: the demands on them, the rule's member `gpu`.
+        revoked_gpus: devices whose certificates NVIDIA has revoked.
+        gpu_statements: collateral roles that differ; None leaves one out.
+    """
+
+    def __init__(self, seed: str = "tee", now: int = NOW, aud: str = AUD) -> None:
+        super().__init__(seed, now, aud)
+        self.nvidia = nvidia_of(now)
+        self.gpus: list[Device] = [self.nvidia.gpu(), self.nvidia.gpu()]
+        self.shown: list[Device] | None = None
+        self.quoted: bytes | None = None
+        self.gpu_statements: dict[str, bytes | None] = {}
+        self.facts["gpus"] = names_of(self.gpus)
+        self.gpu_rule: dict[str, Any] = {
+            "roots": [pem(self.nvidia.root.der), pem(self.nvidia.rim_root.der)],
+            "architectures": ["HOPPER"],
+            "models": ["GH100"],
+            "driver_in": ["580.159.03"],
+            "vbios_in": "any",
+            "modes": ["spt"],
+            "rim": "not_checked",
+            "ocsp": "required",
+            "count": len(self.gpus),
+        }
+        self.rule["gpu"] = self.gpu_rule
+
+    def gpu_evidence(self, binding_raw: bytes) -> Evidence:
+        """What the GPUs sign."""
+        nonce = report32(binding_raw) if self.quoted is None else self.quoted
+        shown = self.gpus if self.shown is None else self.shown
+        return Evidence(
+            GPUS, encode_container({"evidence_list": listing(shown, nonce)}, self.parts)
+        )
+
+    def presented(self, binding_raw: bytes) -> list[Evidence]:
+        """All evidence of this worker."""
+        return [self.evidence(binding_raw), self.gpu_evidence(binding_raw)]
+
+    def collateral(self) -> CollateralSet:
+        shown = self.gpus if self.shown is None else self.shown
+        answers = [der for device in shown for der in self.nvidia.revocation(device)]
+        roles: dict[str, bytes | None] = {
+            "ocsp" if number == 0 else f"ocsp_{number}": der for number, der in enumerate(answers)
+        }
+        roles |= self.gpu_statements
+        found = {role: data for role, data in roles.items() if data is not None}
+        return {**super().collateral(), GPUS: found}
+
+    def appraise(self, **changes: Any) -> AppraisedEvidence | Refused:
+        binding = changes.pop("binding_raw", None) or self.binding()
+        evidence = changes.pop("evidence", None) or self.presented(binding)
+        return super().appraise(binding_raw=binding, evidence=evidence, **changes)
+
+
+class SnpGpuTee(GpuTee, SnpTee):
+    """An SEV-SNP guest with two GPUs."""
+
+
+class TdxGpuTee(GpuTee, TdxTee):
+    """A trust domain with two GPUs."""
+
+
+def names_of(devices: list[Device]) -> list[str]:
+    """GPUs as a binding names them."""
+    return [device.fingerprint for device in devices]
+
+
+@cache
+def nvidia_of(now: int) -> Nvidia:
+    """The NVIDIA of all workers at this time."""
+    return Nvidia(now)

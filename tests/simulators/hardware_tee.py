@@ -1,0 +1,297 @@
+"""Workers on simulated hardware: a whole showing each, with the vendor's real cryptography.
+
+    tee = SnpTee()
+    tee.appraise()                        # accepted, trust "simulated": the rule names its root
+    tee.lies["vmpl"] = 3                  # one fact of the report, signed after the lie
+    tee.carried = tee.measurement_of({})  # what stands in the register instead
+    tee.statements["crl"] = …             # one piece of collateral
+
+`SnpTee`, `TdxTee`, `NitroTee` and `AzureSnpTee`; with GPUs, see `simulators.gpu_tee`. Everything of
+one vendor and one time shares that vendor's root, so that one policy accepts many workers; each has
+a platform of its own. Evidence is made once for a binding, as a worker makes it: a signature by
+ECDSA is another one each time. Change facts before.
+
+`serve` puts the vendor's statements where a `simulators.vendor_services.VendorServices` hands them
+out. A rule without "roots" trusts the real vendor, and refuses all of this.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from attestation.binding import report32, report_data
+from attestation.evidence import Evidence
+from attestation.formats.container import encode_container
+from attestation.measurement import combine, digest_bytes
+from attestation.registers import NITRO_PCR, host_data_value, nitro_pcr_event, rtmr_value
+
+from .amd import Amd, Chip
+from .hcl import Paravisor
+from .intel import Intel
+from .nitro import NitroEnclave, NitroVendor
+from .tee import AUD, NOW, Tee
+from .vendor_services import Answer
+from .vtpm import rsa_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from attestation.examined import CollateralSet
+    from attestation.result import AppraisedEvidence, Refused
+
+    from .vendor_services import VendorServices
+
+SNP, TDX, NITRO, AZURE_SNP = (
+    "amd-sev-snp-report", "intel-tdx-quote", "aws-nitro-document", "azure-vtpm-snp",
+)  # fmt: skip
+
+
+class HardwareTee(Tee):
+    """What all of them have; a subclass says what its hardware signs.
+
+    Attributes:
+        carried: the measurement in the register, a "sha256:" tag; the honest one by default.
+        shown_parts: parts in the container, None for the honest ones.
+        roles: evidence roles that differ; None leaves one out.
+        statements: collateral roles that differ; None leaves one out.
+    """
+
+    def __init__(self, seed: str = "tee", now: int = NOW, aud: str = AUD) -> None:
+        super().__init__(seed, now, aud)
+        self.seed = seed
+        self.carried = self.measurement()
+        self.shown_parts: dict[str, str] | None = None
+        self.roles: dict[str, bytes | None] = {}
+        self.statements: dict[str, bytes | None] = {}
+        self._made: dict[bytes, Evidence] = {}
+        self.demands["allow_simulated"] = True
+
+    def signed(self, binding_raw: bytes) -> Mapping[str, bytes]:
+        """Role to bytes: what the hardware signs for a binding."""
+        raise RuntimeError("a kind of hardware says what it signs")
+
+    def vouched(self) -> Mapping[str, bytes]:
+        """Role to bytes: what the vendor states about this platform."""
+        return {}
+
+    def serve(self, served: VendorServices) -> None:
+        """Hand out the same statements over HTTP."""
+
+    def evidence(self, binding_raw: bytes) -> Evidence:
+        if binding_raw not in self._made:
+            roles = _without_none({**self.signed(binding_raw), **self.roles})
+            parts = self.parts if self.shown_parts is None else self.shown_parts
+            self._made[binding_raw] = Evidence(self.kind, encode_container(roles, parts))
+        return self._made[binding_raw]
+
+    def collateral(self) -> CollateralSet:
+        """What `appraise` takes."""
+        return {self.kind: _without_none({**self.vouched(), **self.statements})}
+
+    def appraise(self, **changes: Any) -> AppraisedEvidence | Refused:
+        return super().appraise(**{"collateral": self.collateral(), **changes})
+
+    @staticmethod
+    def measurement_of(**parts: str) -> str:
+        """The measurement of other parts."""
+        return combine(parts)
+
+
+class SnpTee(HardwareTee):
+    """A worker in an SEV-SNP guest on a Genoa.
+
+    Attributes:
+        amd: the vendor.
+        chip: the platform; its `facts` are the report's.
+        lies: fields of the report that differ.
+        revoked: serial numbers on AMD's list.
+        crl: arguments of `Amd.crl`.
+    """
+
+    kind = SNP
+
+    def __init__(self, seed: str = "tee", now: int = NOW, aud: str = AUD) -> None:
+        super().__init__(seed, now, aud)
+        self.amd = amd_of(now)
+        self.chip = chip_of(seed, now)
+        self.lies: dict[str, Any] = {}
+        self.crl: dict[str, Any] = {}
+        self.revoked: list[int] = []
+        self.rule |= snp_rule(self.amd)
+
+    def signed(self, binding_raw: bytes) -> Mapping[str, bytes]:
+        facts = {
+            "report_data": report_data(binding_raw),
+            "host_data": host_data_value(digest_bytes(self.carried)),
+        }
+        return {"report": self.chip.report(**{**facts, **self.lies})}
+
+    def vouched(self) -> Mapping[str, bytes]:
+        listed = self.amd.crl(self.revoked, **self.crl)
+        return self.amd.collateral(endorsement_cert=self.chip.cert, crl=listed)
+
+    def serve(self, served: VendorServices) -> None:
+        base = f"/vcek/v1/{self.amd.product}"
+        chain = "".join(map(pem, (self.amd.ask, self.amd.root)))
+        hwid = self.chip.facts.chip_id.hex()
+        names = ("blSPL", "teeSPL", "snpSPL", "ucodeSPL")
+        raw = self.chip.facts.reported_tcb
+        levels = (raw[0], raw[1], raw[6], raw[7])
+        query = "&".join(f"{n}={v:02}" for n, v in zip(names, levels, strict=True))
+        served.answers |= {
+            f"{base}/cert_chain": Answer(chain.encode()),
+            f"{base}/crl": Answer(self.amd.crl(self.revoked, **self.crl)),
+            f"{base}/{hwid}?{query}": Answer(self.chip.cert),
+        }
+
+
+class AzureSnpTee(SnpTee):
+    """A worker in an Azure confidential VM on SEV-SNP.
+
+    Attributes:
+        vm: its paravisor and virtual TPM; register 11 holds the measurement.
+        quoted: bytes quoted as nonce, None for the binding's.
+    """
+
+    kind = AZURE_SNP
+
+    def __init__(self, seed: str = "tee", now: int = NOW, aud: str = AUD) -> None:
+        super().__init__(seed, now, aud)
+        self.vm = Paravisor(self._report, rsa_key(f"attestation of {seed}"))
+        self.vm.tpm.measure(11, digest_bytes(self.carried))
+        self.quoted: bytes | None = None
+        self.rule |= {"pcrs": {}}
+
+    def signed(self, binding_raw: bytes) -> Mapping[str, bytes]:
+        return self.vm.evidence(report32(binding_raw) if self.quoted is None else self.quoted)
+
+    def vouched(self) -> Mapping[str, bytes]:
+        roles = dict(super().vouched())
+        return {"vcek": roles.pop("endorsement_cert"), **roles}
+
+    def _report(self, **facts: Any) -> bytes:
+        return self.chip.report(**{**facts, **self.lies})
+
+
+class TdxTee(HardwareTee):
+    """A worker in a trust domain.
+
+    Attributes:
+        intel: the vendor and this worker's platform, whose facts may be changed.
+        body: fields of the TD report that differ.
+    """
+
+    kind = TDX
+
+    def __init__(self, seed: str = "tee", now: int = NOW, aud: str = AUD) -> None:
+        super().__init__(seed, now, aud)
+        self.intel = platform_of(intel_of(now), seed)
+        self.body: dict[str, bytes] = {}
+        honest = self.intel.body
+        image = {name: honest[name].hex() for name in ("mr_td", "rt_mr0", "rt_mr1", "rt_mr2")}
+        self.rule |= {"roots": [pem(self.intel.root_der())], "image": {"any_of": [image]}}
+
+    def signed(self, binding_raw: bytes) -> Mapping[str, bytes]:
+        self.intel.body |= {
+            "report_data": report_data(binding_raw),
+            "rt_mr3": rtmr_value(digest_bytes(self.carried)),
+            **self.body,
+        }
+        return {"quote": self.intel.quote()}
+
+    def vouched(self) -> Mapping[str, bytes]:
+        return {"collateral": self.intel.collateral()}
+
+
+class NitroTee(HardwareTee):
+    """A worker in a Nitro enclave.
+
+    Attributes:
+        enclave: it; register 16 holds the measurement, locked. Its nonce and user data are the
+            binding's, unless `asked` names others.
+    """
+
+    kind = NITRO
+
+    def __init__(self, seed: str = "tee", now: int = NOW, aud: str = AUD) -> None:
+        super().__init__(seed, now, aud)
+        self.asked: dict[str, bytes | None] = {}
+        self.on(aws_of(now))
+
+    def on(self, vendor: NitroVendor) -> None:
+        """Start the enclave at this vendor's, and trust its root."""
+        self.enclave = NitroEnclave(vendor)
+        self.enclave.extend(NITRO_PCR, nitro_pcr_event(digest_bytes(self.carried)))
+        self.enclave.lock(NITRO_PCR)
+        image = {f"pcr{number}": self.enclave.pcrs[number].hex() for number in range(3)}
+        self.rule |= {"roots": [pem(vendor.root)], "image": {"any_of": [image]}}
+
+    def signed(self, binding_raw: bytes) -> Mapping[str, bytes]:
+        honest = {"nonce": report32(binding_raw), "user_data": report_data(binding_raw)}
+        for name, value in {**honest, **self.asked}.items():
+            setattr(self.enclave, name, value)
+        return {"document": self.enclave.document()}
+
+
+def snp_rule(amd: Amd) -> dict[str, Any]:
+    """Demands that `Amd.chip` meets."""
+    return {
+        "roots": [pem(amd.root)],
+        "min_tcb": {"Genoa": {"bl": 10, "snp": 23, "ucode": 84}, "Turin": {}},
+        "image": {"measurement_in": [hashlib.sha384(b"image").hexdigest()]},
+    }
+
+
+@cache
+def amd_of(now: int) -> Amd:
+    """The AMD of all workers at this time."""
+    return Amd("Genoa", now)
+
+
+@cache
+def chip_of(seed: str, now: int) -> Chip:
+    """The chip under the worker of this name."""
+    own = hashlib.sha512(f"chip of {seed}".encode()).digest()
+    chip = amd_of(now).chip(hwid=own)
+    return replace(chip, facts=replace(chip.facts, chip_id=own))
+
+
+@cache
+def intel_of(now: int) -> Intel:
+    """The Intel of all workers at this time."""
+    intel = Intel(now=now)
+    intel.members()  # signs the certificates that all platforms then share
+    return intel
+
+
+def platform_of(intel: Intel, seed: str) -> Intel:
+    """Another platform of the same Intel: changing its facts changes no other's."""
+    made = copy.copy(intel)
+    for name, value in vars(intel).items():
+        if isinstance(value, dict | list) and not name.startswith("_"):
+            setattr(made, name, copy.deepcopy(value))
+    made.pck = replace(intel.pck, sgx=None)
+    made.ppid = hashlib.sha256(f"platform of {seed}".encode()).digest()[:16]
+    return made
+
+
+@cache
+def aws_of(now: int) -> NitroVendor:
+    """The AWS of all workers at this time."""
+    return NitroVendor(now)
+
+
+def pem(der: bytes) -> str:
+    """A certificate as policies and chains have it."""
+    return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM).decode("ascii")
+
+
+def _without_none(roles: Mapping[str, bytes | None]) -> dict[str, bytes]:
+    return {role: data for role, data in roles.items() if data is not None}
