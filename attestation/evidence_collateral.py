@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def resolve_evidence(
-    item: Evidence, store: Store, vendors: Vendors, fetcher: Fetcher | None, now: int
+    item: Evidence,
+    store: Store,
+    vendors: Vendors,
+    fetcher: Fetcher | None,
+    now: int,
+    *,
+    max_age_s: int | None = None,
 ) -> Resolved:
     """What an examination of this evidence will ask for; nothing for kinds that ask nothing.
 
@@ -29,6 +35,7 @@ def resolve_evidence(
         vendors: how to ask and what to check.
         fetcher: the network, or None to work offline.
         now: Unix seconds.
+        max_age_s: greatest age of an entry since it was fetched, as for `resolve`.
 
     Raises:
         ConfigError: the cache cannot be used.
@@ -40,7 +47,7 @@ def resolve_evidence(
         roles = parse_container(item.body, *scheme.evidence).roles
     except MalformedError:
         return _NOTHING
-    return resolve(scheme.needs(roles), store, vendors, fetcher, now)
+    return resolve(scheme.needs(roles), store, vendors, fetcher, now, max_age_s=max_age_s)
 
 
 _NOTHING = Resolved(MappingProxyType({}), (), complete=True, expires=None)

@@ -58,6 +58,9 @@ anchorhold collateral import bundle.json
 anchorhold collateral import bundle.json --cache-dir /var/lib/anchorhold"""
 ROOT_MAX: Final = 64 * 1024
 PROGRESS_AFTER_S: Final = 2.0
+# A policy may trust an entry for less time than the entry itself names (`collateral_max_age_s`), so
+# whoever asks for a fetch gets a newer one; within minutes, one answer does for several commands.
+FETCH_AGAIN_S: Final = 300
 # Genuine but no longer in force, or overtaken: not an attack by itself.
 _OUTDATED: Final = frozenset({"collateral_expired", "collateral_rollback", "crl_expired"})
 _ABSENT: Final = frozenset({"collateral_missing", "collateral_unavailable"})
@@ -113,7 +116,7 @@ def fetch(args: argparse.Namespace) -> int:
     with HttpFetcher(services) as fetcher:
         for number, key in enumerate(stored, 1):
             try:
-                kept.append(obtain(key, store, vendors, fetcher, now))
+                kept.append(obtain(key, store, vendors, fetcher, now, max_age_s=FETCH_AGAIN_S))
             except AttestationError as error:
                 code = (error.reasons or (error.code,))[0]
                 refused.append(Rejected(key, code, error.diagnostics()))

@@ -1,4 +1,4 @@
-"""The parsers of our own documents: policies, bindings, posture, collateral, indexes, recordings."""
+"""The parsers of our own documents: policies, bindings, collateral, indexes, recordings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from simulators.tee import SoftwareTee
 from simulators.tpm import TpmTee
 from simulators.vendor_collateral import AmdVendor, IntelVendor, OcspVendor, key_set, rim_answer
 
+from attestation import collateral_key as keys
 from attestation.anchors import Anchors
 from attestation.binding import parse_binding
 from attestation.carried import collateral_json, parse_collateral
-from attestation.collateral import key as keys
 from attestation.collateral.bundle import parse_bundle, write_bundle
 from attestation.collateral.entry import Checked, Piece, decode_entry, encode_entry, make_entry
 from attestation.collateral.services import Services, parse_services
@@ -211,7 +211,7 @@ def _pieces() -> list[Seed]:
     """Vendors' answers as they are stored, each with its key and what vouches for it."""
     intel, amd, ocsp = IntelVendor(_NOW), AmdVendor(_NOW), OcspVendor(_NOW)
     anchors = Anchors(intel.anchors.pins | amd.anchors.pins, simulated=True)
-    vendors = Vendors(Services(), lambda count: bytes(count), anchors)
+    vendors = Vendors(Services(), bytes, anchors)
     signer = "".join(map(_pem, (intel.signer, intel.root)))
     ca = "".join(map(_pem, (intel.cas["platform"], intel.root)))
     chip, levels = bytes(range(64)), (10, 0, 23, 84)
@@ -237,7 +237,7 @@ def _pieces() -> list[Seed]:
 
 def _piece(roles: Mapping[str, bytes], context: Any) -> bool:
     vendors, key, above = context
-    piece = Piece(roles["body"], roles["chain"].decode("utf-8", "replace"))
+    piece = Piece(roles.get("body", b""), roles.get("chain", b"").decode("utf-8", "replace"))
     vendors.admit(key, piece, fetched_at=_NOW, now=_NOW, chain=above, offline=True)
     return True
 

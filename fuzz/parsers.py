@@ -65,7 +65,6 @@ if TYPE_CHECKING:
 
 _TWO = (MalformedError, AttestationError)
 _ONE = (MalformedError,)
-_NOW: Final = 1_780_000_000
 _CBOR = Dialect("fuzz", 64 * 1024, 8, 1024, frozenset({1, 18, 32}), indefinite_maps=True)
 _CERTIFICATES: Final = (
     "endorsement_cert", "ca", "root", "vcek", "intermediate", "ak_cert", "pck_cert",
@@ -126,18 +125,21 @@ def _certificates() -> list[Seed]:
 
 
 def _chains() -> list[Seed]:
+    amd = amd_vendor()
     return [
-        Seed({"leaf": ders[0], "issuer": ders[1], "root": ders[-1]})
+        Seed({"leaf": ders[0], "issuer": ders[1], "root": ders[2]}, nvidia_vendor().now)
         for seed in _from("cert_chain")()
         if len(ders := pem.certificates(seed.roles[""].rstrip(b"\0"), "seed")) > 2
     ] + [
-        Seed({"leaf": amd_chip().cert, "issuer": amd_vendor().ask, "root": amd_vendor().root}),
+        Seed(
+            {"leaf": amd_chip().cert, "issuer": amd_vendor().ask, "root": amd_vendor().root}, _NOW
+        ),
     ]
 
 
 def _verify_chain(roles: Mapping[str, bytes], context: Any) -> bool:
-    del context
-    verify_chain(roles["leaf"], [roles["issuer"]], [roles["root"]], _NOW, "2.23.133.8.1")
+    parts = [roles.get(role, b"") for role in ("leaf", "issuer", "root")]
+    verify_chain(parts[0], [parts[1]], [parts[2]], context)
     return True
 
 
@@ -206,7 +208,7 @@ def _endorsement(der: bytes) -> None:
 def _report(raw: bytes) -> None:
     report = snp.parse_report(raw)
     for product in snp.PRODUCTS:
-        report.claims()
+        report.claims(product)
         snp.decode_tcb(raw[384:392], product)
 
 
@@ -277,12 +279,17 @@ def _messages() -> list[Seed]:
     """Serialised attestations exist among samples only; else a hand-made one."""
     found = list(pieces("attestation_pb", "tpm2-quote"))
     quote, sig = (pieces(role, "tpm2-quote")[0].roles[""] for role in ("quote_msg", "quote_sig"))
-    fields = b"".join(
-        bytes([number << 3 | 2]) + _varint(len(data)) + data
-        for number, data in ((1, quote), (2, sig))
+    registers = b"\x08\x0b" + _member(2, _member(2, bytes(32)))
+    made = _member(1, bytes(64)) + _member(
+        2, _member(1, quote) + _member(2, sig) + _member(3, registers)
     )
-    made = bytes([2 << 3 | 2]) + _varint(len(fields)) + fields
+    made += _member(3, boot_log().encode())
     return [*found, Seed({"": made})]
+
+
+def _member(number: int, data: bytes) -> bytes:
+    """A protocol buffer's field of bytes."""
+    return bytes([number << 3 | 2]) + _varint(len(data)) + data
 
 
 def _varint(value: int) -> bytes:
@@ -305,8 +312,8 @@ def _trust_domains() -> list[Seed]:
 
 def _table() -> bytes:
     amd = amd_vendor()
-    entries = {snp_report.GUIDS[name]: der for name, der in
-               zip(snp_report.GUIDS, (amd_chip().cert, amd.ask, amd.root), strict=False)}  # fmt: skip
+    ders = (amd_chip().cert, amd.ask, amd.root)
+    entries = dict(zip(("vcek", "ask", "ark"), ders, strict=True))
     return snp_report.table(entries)
 
 
@@ -333,7 +340,7 @@ PARSERS: Final = (
     _one("amd certificate table", _made(_table), certificate_table.parse_table),
     _one("snp report", _from("report"), _report),
     _one("dcap quote", lambda: pieces("quote", "intel-tdx-quote", "intel-sgx-quote"),
-         lambda raw: dcap_quote.parse_quote(raw)),
+         dcap_quote.parse_quote),
     _one("sgx enclave report", _enclaves, lambda raw: dcap_bodies.parse_enclave_report(raw, "f")),
     _one("tdx td report", _trust_domains, dcap_bodies.parse_td_report),
     _one("pck chain", _made(lambda: intel.Intel().pck_chain()),
@@ -345,19 +352,19 @@ PARSERS: Final = (
          intel_collateral.parse_tcb_info),
     _one("intel qe identity", _intel_parts("collateral", "qe_identity"),
          intel_collateral.parse_qe_identity),
-    _one("nitro document", _from("document"), lambda raw: nitro.parse_document(raw)),
+    _one("nitro document", _from("document"), nitro.parse_document),
     _one("cbor", lambda: [*pieces("document"), *pieces("corim")], _cbor),
     _one("corim", _from("corim", "comid"), _corim),
     _one("spdm report", lambda: pieces("evidence", "nvidia-gpu-spdm", "nvidia-nvswitch-spdm"),
-         lambda raw: spdm.parse_report(raw)),
+         spdm.parse_report),
     _one("nvidia chain", _from("cert_chain"), nvidia_chain.parse_chain),
     _one("nvidia list",
          lambda: [*pieces("evidence_list"),
                   Seed({"": nvidia_device.listing([nvidia_vendor().gpu()], bytes(32))})],
          gpu_list.parse_list),
     _one("hcl report", _from("hcl_report"), lambda raw: hcl_report.parse_hcl_report(raw).claims()),
-    _roles("azure snp", "azure-vtpm-snp", lambda roles: azure.parse_azure(roles, "snp")),
-    _roles("azure tdx", "azure-vtpm-tdx", lambda roles: azure.parse_azure(roles, "tdx")),
+    _roles("azure snp", "azure-vtpm-snp", lambda roles: azure.parse_azure(roles, "SEV-SNP")),
+    _roles("azure tdx", "azure-vtpm-tdx", lambda roles: azure.parse_azure(roles, "TDX")),
     _roles("tpm quotes", "tpm2-quote", tpm_quote.parse_tpm_quotes),
     _one("tpm quote", _quotes, tpm_structures.parse_quote),
     _one("tpm signature", _from("quote_sig", "sig_sha256"), tpm_structures.parse_any_signature),

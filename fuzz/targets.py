@@ -6,6 +6,7 @@ anything else is a finding. Examinations raise nothing at all: data never makes 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ from attestation.ledger import Ledger
 from attestation.schemes import SCHEMES
 from fuzz.documents import DOCUMENTS
 from fuzz.parsers import PARSERS
+from fuzz.resigned import SIGNED
 from fuzz.seeds import Seed, questions, simulated
 from fuzz.target import Target
 from wire.errors import AttestationError, MalformedError
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from attestation.examined import Question
     from attestation.scheme import Scheme
+    from fuzz.resigned import Signed
 
 EVIDENCE, COLLATERAL = "evidence:", "collateral:"
 # A node's list holds up to sixteen devices, each with a chain of five certificates and a report.
@@ -33,7 +36,7 @@ LIST_LIMIT_MS: Final = 400
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """A kind's whole way: what it needs, whether it is genuine, and its state under the strict rule.
+    """A kind's whole way: what it needs, whether it is genuine, its state under the strict rule.
 
     Attributes:
         scheme: the kind.
@@ -44,14 +47,16 @@ class Examination:
     rule: Any
 
     def __call__(self, roles: Mapping[str, bytes], context: Question) -> bool:
-        """Examine and judge; returns whether the input is still authentic.
+        """The question with these roles instead of its own."""
+        evidence, collateral = _side(roles, EVIDENCE), _side(roles, COLLATERAL)
+        return self.of(replace(context, evidence=evidence, collateral=collateral))
+
+    def of(self, question: Question) -> bool:
+        """Examine and judge; returns whether the evidence is authentic.
 
         Raises:
             TypeError: a claim that is no JSON.
         """
-        question = replace(
-            context, evidence=_side(roles, EVIDENCE), collateral=_side(roles, COLLATERAL)
-        )
         self.scheme.needs(question.evidence)
         examined = self.scheme.examine(question)
         json.dumps(examined.claims, default=_plain)
@@ -59,10 +64,8 @@ class Examination:
             ledger = Ledger()
             self.scheme.judge(ledger, examined.facts, self.rule, question.now)
             if self.scheme.carries is not None:
-                try:
+                with contextlib.suppress(AttestationError, MalformedError):
                     self.scheme.carries(examined.facts, bytes(32))
-                except (AttestationError, MalformedError):
-                    pass
         return examined.authentic is True
 
 
@@ -105,6 +108,22 @@ def _examinations() -> list[Target]:
     ]
 
 
+def _resigned() -> list[Target]:
+    def target(kind: str, what: str, make: Callable[[], Signed]) -> Target:
+        examination = Examination(SCHEMES[kind], strict_rule(SCHEMES[kind]))
+
+        def seeds() -> list[Seed]:
+            signed = make()
+            return [replace(signed.seed, context=signed.question)]
+
+        def run(roles: Mapping[str, bytes], context: Any) -> bool:
+            return examination.of(context(roles))
+
+        return Target(f"resigned {kind} {what}", seeds, run, ())
+
+    return [target(kind, what, make) for (kind, what), make in SIGNED.items()]
+
+
 TARGETS: Final[Mapping[str, Target]] = {
-    target.name: target for target in (*PARSERS, *DOCUMENTS, *_examinations())
+    target.name: target for target in (*PARSERS, *DOCUMENTS, *_examinations(), *_resigned())
 }

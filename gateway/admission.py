@@ -161,6 +161,14 @@ class Admission:
         await log_verdict(self._ledger, shown, self._appraiser.policy.digest, reasons)  # 10
         return NotAdmitted(codes, bh)
 
+    def stands(self, epoch: Epoch) -> bool:
+        """Whether what was judged a moment ago would still be judged so: no newer policy, no deny.
+
+        Admission waits for the worker, vendors and the log. A policy that came meanwhile has been
+        swept already, and must not meet this worker only at the next sweep.
+        """
+        return epoch.policy == self._appraiser.policy.digest and not self._denied(epoch.bh)
+
     async def _judge(
         self, hello: Hello, nonce: bytes, ask: Ask, session: Session | None
     ) -> Epoch | Refused | str:
@@ -207,7 +215,7 @@ class Admission:
         if not isinstance(verdict, AppraisedEvidence):
             return verdict
         logged = await log_verdict(self._ledger, shown, policy, verdict)  # 10
-        return Epoch(verdict, shown, collateral, logged)
+        return Epoch(verdict, shown, collateral, policy, logged)
 
     async def _activate(self, evidence: tuple[Evidence, ...], ask: Ask) -> Activation | None:
         """Ask the TPM behind evidence that claims one; other kinds need nothing."""

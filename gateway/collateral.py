@@ -1,13 +1,19 @@
 """The vendors' statements about what workers present: found in the cache, or fetched.
 
-Reading and fetching block, so they happen on threads. What was found for one piece of evidence is
+Reading and fetching block, so they happen on threads, of their own: a vendor that does not answer
+must not take those that write the log. What was found for one piece of evidence is
 remembered for a moment: a fleet judged again every minute reads no file a thousand times, and a
 revocation still arrives within `MEMORY_S`.
+
+No entry counts longer after it was fetched than the policy in force says
+(`collateral_max_age_s`). That binds this gateway: whoever reads the collateral that it carries to
+them sees the vendors' dates alone.
 """
 
 import asyncio
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +37,8 @@ from .config import GatewayConfig
 
 #: Longest use of what was read, in seconds.
 MEMORY_S = 30
+#: Vendors' services asked at once.
+THREADS = 4
 #: Pieces of evidence remembered.
 MEMORY_MAX = 4096
 
@@ -43,35 +51,52 @@ class CollateralSource:
         store: the cache on disk.
         vendors: how to ask and what to check.
         fetcher: the network; None works from the cache and imported bundles alone.
+        max_age_s: greatest age of an entry, of the policy in force when it is asked for.
     """
 
     store: Store
     vendors: Vendors
     fetcher: Fetcher | None
     clock: Clock
+    max_age_s: Callable[[], int]
+    _threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="collateral")
+    )
     _memory: dict[bytes, tuple[int, Mapping[str, bytes]]] = field(default_factory=dict)
 
     @classmethod
     def open(
-        cls, config: GatewayConfig, policy: Policy, rng: Callable[[int], bytes], clock: Clock
+        cls,
+        config: GatewayConfig,
+        policy: Callable[[], Policy],
+        rng: Callable[[int], bytes],
+        clock: Clock,
     ) -> "CollateralSource":
         """The source that the configuration describes.
+
+        Args:
+            config: where the cache and the services are.
+            policy: the policy in force; its roots are taken once, now.
+            rng: random bytes.
+            clock: tells the time.
 
         Raises:
             ConfigError: the services file cannot be read or names what is no service.
         """
         services = _services(config.collateral_services_file)
-        own = [rule for rule in policy.accept if isinstance(rule, HardwareRule)]
+        own = [rule for rule in policy().accept if isinstance(rule, HardwareRule)]
         pins = VENDOR_ROOTS.pins.union(*(rule.anchors.pins for rule in own))
         return cls(
             Store(config.path("collateral_dir", "collateral")),
             Vendors(services, rng, Anchors(pins)),
             HttpFetcher(services) if config.collateral_fetch else None,
             clock,
+            lambda: policy().collateral_max_age_s,
         )
 
     def close(self) -> None:
-        """Close the connections to the vendors."""
+        """Close the connections to the vendors; what is being fetched is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         if isinstance(self.fetcher, HttpFetcher):
             self.fetcher.close()
 
@@ -80,20 +105,24 @@ class CollateralSource:
         return {item.kind: await self._of(item) for item in evidence if item.kind in SCHEMES}
 
     async def _of(self, item: Evidence) -> Mapping[str, bytes]:
-        now = self.clock.wall()
-        digest = sha256(item.kind.encode() + b"\0" + item.body).digest()
+        now, age = self.clock.wall(), self.max_age_s()
+        # The age is part of the name: a policy that shortens it is not answered from memory.
+        digest = sha256(f"{age} {item.kind}\0".encode() + item.body).digest()
         until, roles = self._memory.get(digest, (0, {}))
         if now < until:
             return roles
-        until, roles = await asyncio.to_thread(self._find, item, now)
+        loop = asyncio.get_running_loop()
+        until, roles = await loop.run_in_executor(self._threads, self._find, item, now, age)
         if len(self._memory) >= MEMORY_MAX:
             self._memory.clear()
         self._memory[digest] = (until, roles)
         return roles
 
-    def _find(self, item: Evidence, now: int) -> tuple[int, Mapping[str, bytes]]:
+    def _find(self, item: Evidence, now: int, max_age_s: int) -> tuple[int, Mapping[str, bytes]]:
         try:
-            found = resolve_evidence(item, self.store, self.vendors, self.fetcher, now)
+            found = resolve_evidence(
+                item, self.store, self.vendors, self.fetcher, now, max_age_s=max_age_s
+            )
         except ConfigError:
             return now, {}  # appraisal then says what is missing
         end = now + MEMORY_S

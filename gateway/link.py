@@ -201,6 +201,7 @@ class Link:
 
         Steps: 1 `Admission` accepts it. 2 no other process has the name. 3 the session is in the
         log. 4 still no other process has the name: another may have come while that was written.
+        5 the policy is still the one it was judged under.
         """
         roster = self.roster
         # 1
@@ -222,10 +223,18 @@ class Link:
                 await self._record(session, "close", "wid_in_use")
                 await self._refuse(NotAdmitted(("wid_in_use",), verdict.bh))
                 return
+            # 5
+            if not roster.admission.stands(verdict):
+                await self._record(session, "close", "policy_changed")
+                await self._refuse(NotAdmitted(("policy_changed",), verdict.bh))
+                return
             self.session = session
             roster.joined(session, self.end)
-        else:
+        elif roster.admission.stands(verdict):  # 5
             roster.new_keys(self.session, verdict)
+        else:
+            await self._refuse(NotAdmitted(("policy_changed",), verdict.bh))
+            return
         self.send(
             json_message(
                 ADMITTED,

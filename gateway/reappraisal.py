@@ -12,6 +12,7 @@ Steps of one sweep:
  4. the refusal is logged; an acceptance was, when the worker was admitted.
 """
 
+import asyncio
 import logging
 from dataclasses import dataclass, replace
 
@@ -52,22 +53,23 @@ class Reappraisal:
 
     async def sweep(self) -> int:
         """Judge every known binding once; the number of those fenced."""
-        policy = self.appraiser.policy.digest
-        fenced = 0
-        for bh in self.registry.admitted():
-            epoch = self.registry.epoch(bh)
-            if epoch is not None and await self._again(epoch, policy):
-                fenced += 1
-        return fenced
+        known = [self.registry.epoch(bh) for bh in self.registry.admitted()]
+        epochs = [epoch for epoch in known if epoch is not None]
+        # Together: a vendor that is slow to answer for one must not keep another in service.
+        return sum(await asyncio.gather(*(self._again(epoch) for epoch in epochs)))
 
-    async def _again(self, epoch: Epoch, policy: str) -> bool:
+    async def _again(self, epoch: Epoch) -> bool:
         collateral = await self.collect(epoch.presented.evidence)  # 1
+        await asyncio.sleep(0)  # requests come between two appraisals
+        policy = self.appraiser.policy.digest
         # Keys past their end still open what waited for them; their end is no reason to fence.
         now = min(self.clock.wall(), epoch.appraised.binding.exp - 1)
         verdict = self.appraiser.judge(epoch.presented, now, collateral)  # 2
         if isinstance(verdict, AppraisedEvidence):
             if verdict is not epoch.appraised:
-                self.registry.renew(replace(epoch, appraised=verdict, collateral=collateral))
+                self.registry.renew(
+                    replace(epoch, appraised=verdict, collateral=collateral, policy=policy)
+                )
             return False
         self.telemetry.count(Metric.ATTEST_FAILURES, 1, {Attr.REASON: verdict.codes[0]})
         # 3, before 4: a log that takes no entry must not keep a refused worker in service.

@@ -126,7 +126,7 @@ class Gateway:
         )
         directory = Directory(config, directory_key, registry, ledger, telemetry, journal, clock)
         directory.deny = deny.value | policy.deny.bh
-        collateral = CollateralSource.open(config, policy, rng, clock)
+        collateral = CollateralSource.open(config, lambda: appraiser.policy, rng, clock)
         admission = Admission(
             appraiser,
             collateral.collect,

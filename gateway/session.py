@@ -27,12 +27,14 @@ class Epoch:
         appraised: the verdict, with the binding.
         presented: what was judged, for whoever wants to check for themselves.
         collateral: the vendors' statements it was judged with.
+        policy: digest of the policy it was judged under.
         verdict: the verdict's entry in the evidence log.
     """
 
     appraised: AppraisedEvidence
     presented: Presented
     collateral: CollateralSet
+    policy: str
     verdict: Logged
 
     @property

@@ -91,11 +91,9 @@ def _walk(
                 continue
             inside = (*within, node) if field == "body" and isinstance(node, _Function) else within
             here = child if isinstance(child, ast.stmt) else stmt
-            if here is not None and hasattr(child, "lineno"):
+            if here is not None and isinstance(child, ast.expr | ast.stmt):
+                last = max(here.lineno, child.end_lineno or 0)
                 for operator, new in _faults(node, field, child, inside):
-                    last = max(here.lineno, child.end_lineno or 0)
-                    if child is here and not isinstance(child, ast.Raise | ast.Expr | ast.Return):
-                        last = here.lineno
                     change = f"{_short(child)} → {_short(new)}"
                     place = (node, field, index if many else None, new)
                     yield Mutant(here.lineno, last, bool(inside), operator, change, tree, *place)
@@ -120,17 +118,18 @@ def _faults(
 ) -> Iterator[tuple[str, ast.AST]]:
     if isinstance(node, ast.expr) and _is_condition(parent, field) and not _swaps(node):
         yield "negated condition", ast.UnaryOp(ast.Not(), node)
-    if isinstance(node, ast.expr) and isinstance(parent, ast.Slice) and field != "step":
-        if not isinstance(node, ast.Constant):  # a constant is counted up and down as such
-            yield "slice bound", ast.BinOp(node, ast.Add(), ast.Constant(1))
-            yield "slice bound", ast.BinOp(node, ast.Sub(), ast.Constant(1))
+    if isinstance(parent, ast.Slice) and isinstance(node, ast.expr) and field != "step":
+        for step in () if isinstance(node, ast.Constant) else (ast.Add(), ast.Sub()):
+            yield "slice bound", ast.BinOp(node, step, ast.Constant(1))
     match node:
         case ast.Compare(left, ops, comparators):
-            for i, op in enumerate(ops):
-                swapped = [*ops[:i], _COMPARISONS[type(op)](), *ops[i + 1 :]]
+            for i, compared in enumerate(ops):
+                swapped = [*ops[:i], _COMPARISONS[type(compared)](), *ops[i + 1 :]]
                 yield "comparison", ast.Compare(left, swapped, comparators)
-        case ast.BoolOp(op, values):
-            yield "and/or", ast.BoolOp(ast.Or() if isinstance(op, ast.And) else ast.And(), values)
+        case ast.BoolOp(ast.And(), values):
+            yield "and/or", ast.BoolOp(ast.Or(), values)
+        case ast.BoolOp(_, values):
+            yield "and/or", ast.BoolOp(ast.And(), values)
         case ast.UnaryOp(ast.Not(), operand):
             yield "not removed", operand
         case ast.BinOp(left, op, right) if type(op) in _ARITHMETIC:

@@ -5,6 +5,10 @@ For each need, in order:
  2. every stored entry it rests on is in the cache and in force; otherwise
  3. it is fetched, by one caller at a time, checked, and kept; offline, nothing is fetched.
 
+An entry is in force until its own end, and, where the caller names a greatest age, no longer than
+that after it was fetched: a tenant's policy may trust vendors' statements for less time than their
+vendors do. What was carried here in a bundle has the age it had there.
+
 An entry past its end never counts, whatever the reason why there is no newer one: revocation that
 cannot be checked is not passed over. What is missing is said with a reason.
 
@@ -44,7 +48,8 @@ class Resolved:
         roles: role to bytes: `Question.collateral`.
         missing: why a role is not there, required or not; `step` is "collateral <role>".
         complete: whether every required role is there.
-        expires: first second at which one of the entries ends; None if there are none.
+        expires: first second at which one of the entries is no longer in force; None if there are
+            none.
     """
 
     roles: Mapping[str, bytes]
@@ -54,7 +59,13 @@ class Resolved:
 
 
 def resolve(
-    needs: Iterable[Need], store: Store, vendors: Vendors, fetcher: Fetcher | None, now: int
+    needs: Iterable[Need],
+    store: Store,
+    vendors: Vendors,
+    fetcher: Fetcher | None,
+    now: int,
+    *,
+    max_age_s: int | None = None,
 ) -> Resolved:
     """Bytes for every need that can be had.
 
@@ -64,6 +75,8 @@ def resolve(
         vendors: how to ask and what to check.
         fetcher: the network, or None to work offline.
         now: Unix seconds.
+        max_age_s: an entry fetched this long ago or longer is not in force, whatever its own end:
+            `Policy.collateral_max_age_s`. None for the entries' own ends alone.
 
     Raises:
         ConfigError: the cache cannot be used. What vendors do is never an error here.
@@ -75,12 +88,13 @@ def resolve(
     for need in needs:
         try:
             key = CollateralKey(need.source, need.key)  # step 1
-            entries = [
-                obtain(stored, store, vendors, fetcher, now) for stored in rests_on(key)
-            ]  # steps 2 and 3
+            entries = [  # steps 2 and 3
+                obtain(stored, store, vendors, fetcher, now, max_age_s=max_age_s)
+                for stored in rests_on(key)
+            ]
             pieces: dict[CollateralKey, Piece] = {entry.key: entry.piece for entry in entries}
             roles[need.role] = compose(key, pieces)
-            ends += [entry.expires for entry in entries]
+            ends += [_end(entry, max_age_s) for entry in entries]
         except (AttestationError, MalformedError, UnavailableError) as refusal:
             complete = complete and not need.required
             missing.append(Reason(_code(refusal), refusal.message, f"collateral {need.role}"))
@@ -88,9 +102,15 @@ def resolve(
 
 
 def obtain(
-    key: CollateralKey, store: Store, vendors: Vendors, fetcher: Fetcher | None, now: int
+    key: CollateralKey,
+    store: Store,
+    vendors: Vendors,
+    fetcher: Fetcher | None,
+    now: int,
+    *,
+    max_age_s: int | None = None,
 ) -> Entry:
-    """The entry of one stored key, in force (steps 2 and 3).
+    """The entry of one stored key, in force (steps 2 and 3); arguments as for `resolve`.
 
     Raises:
         AttestationError: there is none, or it is refused.
@@ -100,17 +120,19 @@ def obtain(
     """
     if fetcher is None:
         found = store.get(key, now)
-        if found is not None and found.expires > now:
+        if found is not None and _end(found, max_age_s) > now:
             return found
-        raise _absent(key, found, now)
-    found = _in_force(key, store, now)
+        raise _absent(key, found, now, max_age_s)
+    found = _in_force(key, store, now, max_age_s)
     if found is not None:
         return found
     above = witness(key)
-    chain = None if above is None else obtain(above, store, vendors, fetcher, now).piece
+    chain = None
+    if above is not None:
+        chain = obtain(above, store, vendors, fetcher, now, max_age_s=max_age_s).piece
     with store.exclusive(key):
         # Whoever held the lock before may have fetched it.
-        found = _in_force(key, store, now)
+        found = _in_force(key, store, now, max_age_s)
         if found is not None:
             return found
         try:
@@ -124,23 +146,37 @@ def obtain(
         return entry
 
 
-def _in_force(key: CollateralKey, store: Store, now: int) -> Entry | None:
+def _end(entry: Entry, max_age_s: int | None) -> int:
+    """The first second at which an entry is no longer in force."""
+    return entry.expires if max_age_s is None else min(entry.expires, entry.fetched_at + max_age_s)
+
+
+def _in_force(key: CollateralKey, store: Store, now: int, max_age_s: int | None) -> Entry | None:
     try:
         found = store.get(key, now)
     except AttestationError:
         return None  # an older one than was seen: a newer may be had
-    return found if found is not None and found.expires > now else None
+    return found if found is not None and _end(found, max_age_s) > now else None
 
 
-def _absent(key: CollateralKey, found: Entry | None, now: int) -> AttestationError:
+def _absent(
+    key: CollateralKey, found: Entry | None, now: int, max_age_s: int | None
+) -> AttestationError:
     if found is None:
         return AttestationError(
             f"collateral {key.kind}: found none in the cache, and this works offline",
             reasons=("collateral_missing",),
             hint="fetch it, or import a bundle that has it",
         )
+    if max_age_s is not None and found.expires > now:
+        detail = (
+            f"fetched {now - found.fetched_at} s ago, expected less than {max_age_s} s, and "
+            "this works offline"
+        )
+    else:
+        detail = f"it ended {now - found.expires} s ago, and this works offline"
     return AttestationError(
-        f"collateral {key.kind}: it ended {now - found.expires} s ago, and this works offline",
+        f"collateral {key.kind}: {detail}",
         reasons=("collateral_expired",),
         hint="fetch it again, or import a newer bundle",
     )

@@ -1,15 +1,18 @@
 """What a sample's relying party brings: nonces, architectures, and the rule that binds a key.
 
-The binding rule is a text. Two forms are understood, and anything else is refused, because a rule
+The binding rule is a text. This grammar is understood, and anything else is refused, because a rule
 that is not applied is a check that did not run:
 
-    FIELD == HASH(NAME || NAME …)      FIELD a claim such as report_data, or report_data[0:32];
-    FIELD == NAME                      HASH SHA-256, SHA-384 or SHA-512; NAME an input, given as
-                                       NAME_hex or NAME, in hex
-    FIELD == DER SubjectPublicKeyInfo of the TLS certificate
-                                       the input tls_certificate_der_hex
+    RULE   = CLAUSE {"; " CLAUSE}                     every clause must hold
+    CLAUSE = ["TEE "] FIELD ["[" LOW ":" HIGH "]"] " == " TERMS
+    TERMS  = TERM {" || " TERM}                       concatenation
+    TERM   = HASH "(" TERMS ")"                       SHA-256, SHA-384 or SHA-512
+           | "zeros(" COUNT ")" | "'" ASCII "'"       zero bytes; literal text
+           | "DER SubjectPublicKeyInfo of the TLS certificate"   of tls_certificate_der_hex
+           | NAME                                     an input, given as NAME_hex or NAME, in hex
 
-The rule of Azure samples, in its one spelling, is what their kind always checks.
+FIELD is a claim in hex, such as report_data. The rule of Azure samples, in its one spelling, is
+what their kind always checks.
 """
 
 from __future__ import annotations
@@ -40,17 +43,21 @@ _BUILT_IN: Final = frozenset(
     }
 )
 _BUILT_IN_KINDS: Final = ("azure-vtpm-snp", "azure-vtpm-tdx")
-_RULE = re.compile(
-    r"(?P<field>[a-z_]+)(?:\[(?P<low>\d{1,4}):(?P<high>\d{1,4})\])? == (?P<value>.+)"
+_CLAUSE = re.compile(
+    r"(?:TEE )?(?P<field>[a-z_]+)(?:\[(?P<low>\d{1,4}):(?P<high>\d{1,4})\])? == (?P<terms>.+)"
 )
-_HASHED = re.compile(r"SHA-?(?P<bits>256|384|512)\((?P<names>[a-z0-9_]+(?: \|\| [a-z0-9_]+)*)\)")
-_NAME = re.compile(r"[a-z0-9_]+")
-_TLS: Final = "DER SubjectPublicKeyInfo of the TLS certificate"
+_TOKEN = re.compile(
+    r"(?P<hash>SHA-?(?:256|384|512)\()|(?P<close>\))|(?P<join> \|\| )|zeros\((?P<zeros>\d{1,3})\)|"
+    r"'(?P<text>[\x20-\x26\x28-\x7e]*)'|"
+    r"(?P<tls>DER SubjectPublicKeyInfo of the TLS certificate)|(?P<name>[A-Za-z0-9_]+)"
+)
+RULE_MAX: Final = 1024
+DEPTH_MAX: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class BindingRule:
-    """A claim that must have a value.
+    """One clause: a claim that must have a value.
 
     Attributes:
         field: claim name.
@@ -65,7 +72,7 @@ class BindingRule:
     gpu: bool
 
     def holds(self, claims: Mapping[str, Any]) -> bool:
-        """Whether the claims satisfy the rule."""
+        """Whether the claims satisfy the clause."""
         found = claims.get(self.field)
         try:
             data = bytes.fromhex(found) if isinstance(found, str) else b""
@@ -87,8 +94,8 @@ def expected_of(sample: Sample) -> Expected:
     return Expected(nonce=nonce, arch=arch)
 
 
-def binding_rule(sample: Sample, named: Mapping[str, bytes]) -> BindingRule | None:
-    """The rule a sample states, or None where it states none beyond what its kind checks.
+def binding_rules(sample: Sample, named: Mapping[str, bytes]) -> tuple[BindingRule, ...]:
+    """The clauses a sample states; () where it states none beyond what its kind checks.
 
     Args:
         sample: the sample.
@@ -99,25 +106,54 @@ def binding_rule(sample: Sample, named: Mapping[str, bytes]) -> BindingRule | No
     """
     text = sample.inputs.get("binding")
     if text is None or (text in _BUILT_IN and sample.kind in _BUILT_IN_KINDS):
-        return None
-    match = _RULE.fullmatch(text) if isinstance(text, str) else None
+        return ()
+    if not isinstance(text, str) or len(text) > RULE_MAX:
+        raise MalformedError(f"sample {sample.id}: expected a binding rule of ≤ {RULE_MAX} bytes")
+    return tuple(_clause(sample, clause, named) for clause in text.split("; "))
+
+
+def _clause(sample: Sample, text: str, named: Mapping[str, bytes]) -> BindingRule:
+    match = _CLAUSE.fullmatch(text)
     if match is None:
-        raise MalformedError(f"sample {sample.id}: binding rule {_shown(text)} is not understood")
+        raise _not_understood(sample, text)
     part = None
     if match["low"] is not None:
         part = slice(int(match["low"]), int(match["high"]))
-    value = match["value"]
-    if value == _TLS:
-        return BindingRule(match["field"], part, _spki(sample), gpu=False)
-    hashed = _HASHED.fullmatch(value)
-    if hashed is not None:
-        names = hashed["names"].split(" || ")
-        joined = b"".join(_named(sample, name, named) for name in names)
-        digest = hashlib.new(f"sha{hashed['bits']}", joined).digest()
-        return BindingRule(match["field"], part, digest, gpu=any("gpu" in n for n in names))
-    if _NAME.fullmatch(value):
-        return BindingRule(match["field"], part, _named(sample, value, named), gpu="gpu" in value)
-    raise MalformedError(f"sample {sample.id}: binding rule {_shown(text)} is not understood")
+    value, rest = _terms(sample, match["terms"], named, 0)
+    if rest:
+        raise _not_understood(sample, text)
+    return BindingRule(match["field"], part, value, gpu="gpu" in match["terms"])
+
+
+def _terms(sample: Sample, text: str, named: Mapping[str, bytes], depth: int) -> tuple[bytes, str]:
+    """The bytes of the terms at the head of `text`, and what follows them."""
+    joined = b""
+    while True:
+        match = _TOKEN.match(text)
+        if match is None or match["close"] or match["join"] or depth > DEPTH_MAX:
+            raise _not_understood(sample, text)
+        text = text[match.end() :]
+        if match["hash"]:
+            inner, text = _terms(sample, text, named, depth + 1)
+            if not text.startswith(")"):
+                raise _not_understood(sample, text)
+            bits = re.sub(r"\D", "", match["hash"])
+            joined, text = joined + hashlib.new(f"sha{bits}", inner).digest(), text[1:]
+        elif match["zeros"]:
+            joined += bytes(int(match["zeros"]))
+        elif match["text"] is not None:
+            joined += match["text"].encode()
+        elif match["tls"]:
+            joined += _spki(sample)
+        else:
+            joined += _named(sample, match["name"], named)
+        if not text.startswith(" || "):
+            return joined, text
+        text = text[4:]
+
+
+def _not_understood(sample: Sample, text: str) -> MalformedError:
+    return MalformedError(f"sample {sample.id}: binding rule {shown(text)} is not understood")
 
 
 def _named(sample: Sample, name: str, named: Mapping[str, bytes]) -> bytes:
@@ -146,7 +182,3 @@ def _data(sample: Sample, key: str) -> bytes:
     except ValueError:
         pass
     raise MalformedError(f"sample {sample.id}: expected hex as {key}")
-
-
-def _shown(value: object) -> str:
-    return shown(value) if isinstance(value, str) else "of another type"

@@ -22,7 +22,7 @@ from attestation.result import Reason
 from attestation.schemes import SCHEMES
 from wire.errors import MalformedError
 
-from .inputs import binding_rule, expected_of
+from .inputs import binding_rules, expected_of
 from .strict import strict_rule
 
 if TYPE_CHECKING:
@@ -114,10 +114,11 @@ def _verdict(
     examined = scheme.examine(question)  # 2
     gpu = next((files[role] for role in _GPU_ROLES if role in files), None)
     named = {} if gpu is None else dict.fromkeys(_GPU_DIGEST, hashlib.sha256(gpu).digest())
-    rule = binding_rule(sample, named)
-    if rule is not None and not rule.holds(examined.claims):  # 3
-        # Whatever the rule hashes, what is missing is the relying party's word in the evidence.
-        examined = _refuted(examined, "nonce_mismatch", f"{rule.field}: the binding rule fails")
+    rules = binding_rules(sample, named)
+    for rule in rules:
+        if not rule.holds(examined.claims):  # 3
+            # Whatever it hashes, what is missing is the relying party's word in the evidence.
+            examined = _refuted(examined, "nonce_mismatch", f"{rule.field}: the rule fails")
     ledger = Ledger()
     if examined.facts is not None:
         scheme.judge(ledger, examined.facts, strict_rule(scheme), question.now)  # 4
@@ -125,7 +126,7 @@ def _verdict(
     if any(check.ok is None for check in ledger.checks) and not state:
         state = (Reason("check_not_run", "a step did not run, expected every step to pass"),)
     both = gpu is not None and any(role in files for role in _CPU_ROLES)
-    if both and not (rule is not None and rule.gpu):
+    if both and not any(rule.gpu for rule in rules):
         detail = "the CPU's evidence names no GPU evidence, expected it in what it signs"
         state = (*state, Reason("gpu_not_bound_to_cpu", detail))
     return examined, state

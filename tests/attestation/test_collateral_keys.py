@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attestation.collateral import key as keys
+from attestation import collateral_key as keys
 from attestation.collateral.services import (
     PCCS_ROOT_CRL,
     Services,

@@ -11,8 +11,8 @@ import pytest
 from simulators.vendor_collateral import DAY_S, AmdVendor, IntelVendor, OcspVendor, key_set
 from simulators.vendor_services import ISSUER, JWKS, OCSP, Answer, Fault, VendorServices
 
+from attestation import collateral_key as keys
 from attestation.anchors import Anchors
-from attestation.collateral import key as keys
 from attestation.collateral.bundle import (
     SCHEMA,
     Carried,
@@ -72,11 +72,13 @@ class World:
         pins = self.intel.anchors.pins | self.amd.anchors.pins
         return Vendors(services or self.served.services(), secrets.token_bytes, Anchors(pins))
 
-    def resolve(self, *needs: Need, now: int = NOW, offline: bool = False) -> Resolved:
+    def resolve(
+        self, *needs: Need, now: int = NOW, offline: bool = False, max_age_s: int | None = None
+    ) -> Resolved:
         if offline:
-            return resolve(needs, self.store, self.vendors(), None, now)
+            return resolve(needs, self.store, self.vendors(), None, now, max_age_s=max_age_s)
         with HttpFetcher(self.served.services(), pause=lambda _: None, whole_s=0.4) as fetcher:
-            return resolve(needs, self.store, self.vendors(), fetcher, now)
+            return resolve(needs, self.store, self.vendors(), fetcher, now, max_age_s=max_age_s)
 
 
 @pytest.fixture
@@ -261,7 +263,70 @@ def test_a_cache_that_cannot_be_used_is_an_error_not_a_reason(tmp_path: Path, wo
         world.resolve(DCAP)
 
 
+# ------------------------------------------------------------------ a policy's greatest age
+
+
+def test_an_entry_as_old_as_the_policy_allows_is_fetched_again(world: World) -> None:
+    world.resolve(*world.needs)
+    asked = len(world.served.asked)
+    assert not world.resolve(*world.needs, now=NOW + 59, max_age_s=60).missing
+    assert len(world.served.asked) == asked
+    renewed = world.resolve(*world.needs, now=NOW + 60, max_age_s=60)
+    assert not renewed.missing
+    assert len(world.served.asked) == 2 * asked
+    assert renewed.expires == NOW + 120
+
+
+def test_offline_an_entry_as_old_as_the_policy_allows_has_ended(world: World) -> None:
+    world.resolve(DCAP)
+    assert not world.resolve(DCAP, now=NOW + 59, offline=True, max_age_s=60).missing
+    found = world.resolve(DCAP, now=NOW + 60, offline=True, max_age_s=60)
+    assert codes(found) == ["collateral_expired"]
+    assert not found.roles
+    assert not found.complete
+    assert "fetched 60 s ago, expected less than 60 s" in found.missing[0].detail
+
+
+def test_a_service_that_is_down_is_no_reason_to_use_an_entry_past_the_policys_age(
+    world: World,
+) -> None:
+    world.resolve(DCAP)
+    world.served.faults[""] = Fault("status")
+    found = world.resolve(DCAP, now=NOW + 60, max_age_s=60)
+    assert codes(found) == ["collateral_unavailable"]
+    assert not found.roles
+
+
+def test_a_greatest_age_never_lengthens_an_entrys_own_life(world: World) -> None:
+    world.resolve(DCAP)
+    long = 30 * DAY_S
+    assert world.resolve(DCAP, offline=True, max_age_s=long).expires == NOW + DAY_S
+    ended = world.resolve(DCAP, now=NOW + DAY_S, offline=True, max_age_s=long)
+    assert codes(ended) == ["collateral_expired"]
+    assert "ended 0 s ago" in ended.missing[0].detail
+
+
+def test_a_chain_above_a_certificate_is_as_old_as_the_policy_allows_too(world: World) -> None:
+    need = world.needs[1]  # a chip's certificate, which is checked under the product's chain
+    world.resolve(need)
+    asked = len(world.served.asked)
+    world.resolve(need, now=NOW + 60, max_age_s=60)
+    assert len(world.served.asked) == asked + 2
+
+
 # ------------------------------------------------------------------ bundles
+
+
+def test_a_carried_entry_has_the_age_it_had_where_it_was_fetched(
+    world: World, tmp_path: Path
+) -> None:
+    world.resolve(DCAP)
+    store, _ = carry(world, entries(world), tmp_path, now=NOW + DAY_S)
+    at = NOW + 2 * DAY_S
+    young = resolve([DCAP], store, world.vendors(), None, at - 1, max_age_s=2 * DAY_S)
+    assert not young.missing
+    old = resolve([DCAP], store, world.vendors(), None, at, max_age_s=2 * DAY_S)
+    assert codes(old) == ["collateral_expired"]
 
 
 def entries(world: World, now: int = NOW) -> bytes:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attestation.collateral import key as keys
+from attestation import collateral_key as keys
 from attestation.collateral.entry import (
     BOUNDS,
     DAY_S,
@@ -317,7 +317,7 @@ def test_one_caller_at_a_time_holds_a_key(store: Store) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from attestation.collateral import key as keys
+from attestation import collateral_key as keys
 from attestation.collateral.entry import Checked, Piece, make_entry
 from attestation.collateral.store import Store
 store, now = Store(Path(sys.argv[1])), int(sys.argv[2])

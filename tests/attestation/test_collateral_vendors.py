@@ -29,8 +29,8 @@ from simulators.vendor_collateral import (
     stamp,
 )
 
+from attestation import collateral_key as keys
 from attestation.anchors import NONE, Anchors
-from attestation.collateral import key as keys
 from attestation.collateral.entry import BOUNDS, CHAIN_MAX, Entry, Piece
 from attestation.collateral.fetcher import Request, Response
 from attestation.collateral.services import Services

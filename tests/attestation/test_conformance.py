@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attestation.conformance.index import INDEX_MAX, parse_index
+from attestation.conformance.index import INDEX_MAX, Sample, parse_index
+from attestation.conformance.inputs import binding_rules
 from attestation.conformance.run import run_sample
 from attestation.conformance.strict import strict_rule, unknown_sentences
 from attestation.schemes import SCHEMES
@@ -93,7 +94,7 @@ def test_a_sentence_that_is_not_known_is_reported() -> None:
         ({"expected__claims__pcrs__0": "00" * 48}, "claims: 1 differ: pcrs.0"),
         ({"expected__claims__unheard_of": None}, "claims: 1 differ: unheard_of"),
         ({"expected__claims__debug": 0}, "claims: 1 differ: debug"),  # false is not 0
-        ({"inputs__binding": "user_data == the moon"}, "is not understood"),
+        ({"inputs__binding": "user_data == the moon"}, "names no input 'the'"),
         ({"inputs__binding": "user_data == SHA-256(absent)"}, "names no input 'absent'"),
         ({"inputs__expected_nonce_hex": "zz"}, "expected hex as expected_nonce_hex"),
         ({"inputs__expected_nonce_hex": "9009"}, "authentic: found False, expected True"),
@@ -144,7 +145,7 @@ def test_gpu_evidence_that_the_cpu_does_not_name_is_not_bound() -> None:
         (b"", "index|JSON"),
         (b"[]", "an object"),
         (b"{}", "schema"),
-        (b'{"schema":"attestation-vectors/2"}', "expected \"attestation-vectors/1\""),
+        (b'{"schema":"attestation-vectors/2"}', 'expected "attestation-vectors/1"'),
         (b'{"schema":"attestation-vectors/1","vectors":[]}', "non-empty array"),
         (b'{"schema":"attestation-vectors/1","vectors":[1]}', r"vectors\[0\]"),
         (b'{"schema":"attestation-vectors/1","vectors":[{"id":"a","kind":"k"}]}', "expected"),
@@ -159,3 +160,67 @@ def test_what_is_no_index_is_refused_with_a_sentence(raw: bytes, sentence: str) 
 def test_an_index_has_a_largest_size() -> None:
     with pytest.raises(MalformedError):
         parse_index(b" " * (INDEX_MAX + 1))
+
+
+def sample_with(text: str, **inputs: str) -> Sample:
+    return Sample("s", "k", {}, {}, None, {"binding": text, **inputs}, None, None, (), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs", "value"),
+    [
+        ("report_data == key", {"key_hex": "aabb"}, "aabb"),
+        ("TEE report_data == key", {"key": "aabb"}, "aabb"),
+        ("report_data == a || zeros(2) || 'x'", {"a": "01"}, "01000078"),
+        ("report_data == SHA-256(a)", {"a": "00"}, hashlib.sha256(b"\0").hexdigest()),
+        (
+            "report_data == SHA512(a || b)",
+            {"a": "00", "b": "01"},
+            hashlib.sha512(b"\0\1").hexdigest(),
+        ),
+        (
+            "report_data == SHA-384(SHA-256(a) || 'tag') || zeros(1)",
+            {"a": "00"},
+            hashlib.sha384(hashlib.sha256(b"\0").digest() + b"tag").hexdigest() + "00",
+        ),
+    ],
+)
+def test_a_binding_rule_gives_the_bytes_it_says(
+    text: str, inputs: dict[str, str], value: str
+) -> None:
+    (rule,) = binding_rules(sample_with(text, **inputs), {})
+    assert rule.value.hex() == value
+    assert rule.holds({"report_data": value})
+    assert not rule.holds({"report_data": value + "00"})
+    assert not rule.holds({})
+    assert not rule.holds({"report_data": "zz"})
+
+
+def test_every_clause_of_a_rule_counts() -> None:
+    first, second = binding_rules(
+        sample_with("report_data[0:1] == a; report_data[1:3] == b", a="01", b="0203"), {}
+    )
+    assert first.holds({"report_data": "010203"})
+    assert second.holds({"report_data": "010203"})
+    assert not second.holds({"report_data": "010204"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "report_data", "report_data ==", "report_data == ", "report_data == SHA-256(a",
+        "report_data == a)", "report_data == a ||", "report_data == a | b", "report_data = a",
+        "report_data == MD5(a)", "report_data == SHA-256()", "report_data == a; ", "a == a b",
+        "report_data == " + "SHA-256(" * 6 + "a" + ")" * 6, "x" * 2000,
+    ],
+)  # fmt: skip
+def test_a_rule_outside_the_grammar_is_refused(text: str) -> None:
+    with pytest.raises(MalformedError):
+        binding_rules(sample_with(text, a="00"), {})
+
+
+def test_a_rule_may_name_a_value_of_the_run() -> None:
+    (rule,) = binding_rules(
+        sample_with("report_data == gpu_evidence_hash"), {"gpu_evidence_hash": b"\1"}
+    )
+    assert (rule.value, rule.gpu) == (b"\1", True)

@@ -157,3 +157,24 @@ def test_a_verdict_is_remembered_for_exactly_what_was_judged() -> None:
         assert appraiser.judge(shown, tee.now) is not first
     finally:
         deployment.remove()
+
+
+async def test_a_verdict_under_a_policy_replaced_meanwhile_no_longer_stands(
+    up: Up, fleet: Fleet
+) -> None:
+    (worker,) = await fleet.admit("a")
+    epoch = up.gateway.registry.epoch(worker.bh)
+    assert epoch is not None
+    admission, appraiser = up.gateway.roster.admission, up.gateway.reappraisal.appraiser
+    assert admission.stands(epoch)
+    up.deployment.tee.demands["seq"] = 2
+    appraiser.policy = up.deployment.tee.policy()
+    assert not admission.stands(epoch)
+
+
+async def test_a_worker_denied_while_it_was_judged_does_not_stand(up: Up, fleet: Fleet) -> None:
+    (worker,) = await fleet.admit("a")
+    epoch = up.gateway.registry.epoch(worker.bh)
+    assert epoch is not None
+    up.gateway.deny.value = frozenset({worker.bh})
+    assert not up.gateway.roster.admission.stands(epoch)

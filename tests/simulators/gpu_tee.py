@@ -10,8 +10,12 @@ The binding names `gpus` by key, the CPU's evidence signs the binding, each GPU 
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from cryptography.x509 import OCSPNonce
+from cryptography.x509.ocsp import load_der_ocsp_request
 
 from attestation.binding import report32
 from attestation.evidence import Evidence
@@ -21,10 +25,13 @@ from .hardware_tee import HardwareTee, SnpTee, TdxTee, pem
 from .nvidia import Nvidia
 from .nvidia_device import Device, listing
 from .tee import AUD, NOW
+from .vendor_services import OCSP, Answer
 
 if TYPE_CHECKING:
     from attestation.examined import CollateralSet
     from attestation.result import AppraisedEvidence, Refused
+
+    from .vendor_services import VendorServices
 
 GPUS = "nvidia-gpu-spdm-list"
 
@@ -75,6 +82,10 @@ class GpuTee(HardwareTee):
         """All evidence of this worker."""
         return [self.evidence(binding_raw), self.gpu_evidence(binding_raw)]
 
+    def serve(self, served: VendorServices) -> None:
+        super().serve(served)
+        served.answers[OCSP] = Answer(self._answer)
+
     def collateral(self) -> CollateralSet:
         shown = self.gpus if self.shown is None else self.shown
         answers = [der for device in shown for der in self.nvidia.revocation(device)]
@@ -89,6 +100,23 @@ class GpuTee(HardwareTee):
         binding = changes.pop("binding_raw", None) or self.binding()
         evidence = changes.pop("evidence", None) or self.presented(binding)
         return super().appraise(binding_raw=binding, evidence=evidence, **changes)
+
+    def _answer(self, request: bytes) -> bytes:
+        """NVIDIA's responder on the certificates above these GPUs."""
+        asked = load_der_ocsp_request(request)
+        nonce = asked.extensions.get_extension_for_class(OCSPNonce).value.nonce
+        vendor = self.nvidia
+        lines = [
+            (device.brom, vendor.icas[device.chip], vendor.identity[device.chip], vendor.root)
+            for device in self.gpus
+        ]
+        subject, issuer = next(
+            pair
+            for line in lines
+            for pair in itertools.pairwise(line)
+            if pair[0].certificate.serial_number == asked.serial_number
+        )
+        return vendor.ocsp(subject, issuer, nonce=nonce)
 
 
 class SnpGpuTee(GpuTee, SnpTee):

@@ -22,6 +22,7 @@ import hashlib
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -37,7 +38,7 @@ from .hcl import Paravisor
 from .intel import Intel
 from .nitro import NitroEnclave, NitroVendor
 from .tee import AUD, NOW, Tee
-from .vendor_services import Answer
+from .vendor_services import PCS, ROOT_CRL, Answer
 from .vtpm import rsa_key
 
 if TYPE_CHECKING:
@@ -208,6 +209,20 @@ class TdxTee(HardwareTee):
 
     def vouched(self) -> Mapping[str, bytes]:
         return {"collateral": self.intel.collateral()}
+
+    def serve(self, served: VendorServices) -> None:
+        roles = self.intel.roles()
+        issuers, above = quote(roles["tcb_sign_chain"]), quote(roles["pck_sign_chain"])
+        tcb = f"/tdx/{PCS}/tcb?fmspc={self.intel.fmspc.hex()}&update=standard"
+        pck_crl = f"/sgx/{PCS}/pckcrl?ca=platform&encoding=der"
+        served.answers |= {
+            tcb: Answer(roles["tcb_info"], {"TCB-Info-Issuer-Chain": issuers}),
+            f"/tdx/{PCS}/qe/identity?update=standard": Answer(
+                roles["qe_identity"], {"SGX-Enclave-Identity-Issuer-Chain": issuers}
+            ),
+            pck_crl: Answer(roles["pck_crl"], {"SGX-PCK-CRL-Issuer-Chain": above}),
+            ROOT_CRL: Answer(roles["root_crl"]),
+        }
 
 
 class NitroTee(HardwareTee):
