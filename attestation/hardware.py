@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .formats.container import Container
     from .ledger import Ledger
     from .rules.hardware import HardwareRule
+    from .scheme import Scheme
 
 
 def prove_hardware(
@@ -51,7 +52,8 @@ def prove_hardware(
         now: Unix seconds.
     """
     scheme = SCHEMES[rule.kind]
-    opened = _open(ledger, "11 format", item, binding, rule.anchors, collateral, now)
+    given = _with_own(scheme, rule, collateral.get(item.kind, NO_BYTES))
+    opened = _open(ledger, "11 format", item, binding, rule.anchors, given, now)
     if opened is None:
         ledger.skip("12-19", "the evidence does not parse")
         return None
@@ -104,7 +106,8 @@ def prove_gpus(
     if item is None:
         ledger.missing("23 GPUs", "gpu_missing", "GPU evidence: found none, expected it")
         return proof
-    opened = _open(ledger, "23 GPU format", item, binding, rule.gpu_anchors, collateral, now)
+    given = collateral.get(item.kind, NO_BYTES)
+    opened = _open(ledger, "23 GPU format", item, binding, rule.gpu_anchors, given, now)
     if opened is None or opened[1].facts is None:
         ledger.skip("23 GPUs", "the GPU evidence does not parse")
         return proof
@@ -140,7 +143,7 @@ def _open(
     item: Evidence,
     binding: Binding,
     anchors: Anchors,
-    collateral: CollateralSet,
+    collateral: Mapping[str, bytes],
     now: int,
 ) -> tuple[Container, Examined] | None:
     scheme = SCHEMES[item.kind]
@@ -157,12 +160,23 @@ def _open(
             evidence=found[0].roles,
             anchors=anchors,
             now=now,
-            collateral=collateral.get(item.kind, NO_BYTES),
+            collateral=collateral,
             expected=Expected(report_data=report_data(binding.raw), nonce=report32(binding.raw)),
         )
     )
     ledger.include(examined.checks, examined.reasons)
     return found[0], examined
+
+
+def _with_own(
+    scheme: Scheme, rule: HardwareRule, carried: Mapping[str, bytes]
+) -> Mapping[str, bytes]:
+    """The collateral with the relying party's own roles as the policy says, and only so."""
+    if scheme.own is None:
+        return carried
+    own = scheme.own(rule.demands, rule.roots)
+    kept = {role: data for role, data in carried.items() if role not in own}
+    return kept | {role: data for role, data in own.items() if data}
 
 
 def _age_time(binding: Binding, now: int) -> int:

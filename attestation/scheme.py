@@ -57,6 +57,10 @@ class Scheme:
             raises `AttestationError` otherwise. None: the kind has no place for one, so it can
             only accompany another kind.
         rule_keys: the (required, optional) keys of the rule besides those all rules share.
+        own: (a rule's demands, its own roots in DER) to the collateral roles that are the relying
+            party's own word, empty where the rule says nothing. In an appraisal the policy alone
+            fills these roles: collateral is carried by whoever sends the evidence, and would
+            choose its own judge. None: the vendor's statements speak for themselves.
     """
 
     kind: str
@@ -70,3 +74,4 @@ class Scheme:
     judge: Callable[[Ledger, Any, Any, int], None]
     carries: Callable[[Any, bytes], str] | None
     rule_keys: tuple[tuple[str, ...], tuple[str, ...]]
+    own: Callable[[Any, tuple[bytes, ...]], Mapping[str, bytes]] | None = None

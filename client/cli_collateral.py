@@ -48,8 +48,8 @@ anchorhold collateral fetch evidence.json
 anchorhold collateral fetch --key amd-kds:chain/vcek/Genoa
 anchorhold collateral fetch evidence.json --services services.toml --json"""
 LIST: Final = """\
-anchorhold collateral list
-anchorhold collateral list --json"""
+anchorhold collateral list --json
+anchorhold collateral list --cache-dir /var/lib/anchorhold/collateral"""
 EXPORT: Final = """\
 anchorhold collateral export bundle.json
 anchorhold collateral export bundle.json --key intel-pcs:qe/tdx"""

@@ -11,7 +11,7 @@ from attestation.rules.snp import SnpRule
 from attestation.signed_policy import DOCUMENT_MAX, load_policy
 from wire.errors import PolicyError
 
-from . import cli_policy_explain, cli_policy_sign, cli_policy_simulate
+from . import cli_policy_explain, cli_policy_sign, cli_policy_simulate, cli_policy_values
 from .cli_options import add_command, add_json, add_policy_key, note, policy_keys, printable
 from .clock import utc_text, wall_clock
 from .files import read_file
@@ -39,7 +39,7 @@ def register(commands: Any) -> None:
     add_policy_key(parser)
     add_json(parser)
     parser.set_defaults(run=run)
-    for module in (cli_policy_explain, cli_policy_simulate, cli_policy_sign):
+    for module in (cli_policy_explain, cli_policy_simulate, cli_policy_sign, cli_policy_values):
         module.register(actions)
 
 

@@ -64,7 +64,7 @@ def _of(rule: Rule) -> Lines:
 
 
 def _roots(simulated: bool, pinned: bool) -> str:
-    return _ROOTS[simulated] if pinned else "those of the makers the policy names"
+    return _ROOTS[simulated] if pinned or simulated else "those of the makers the policy names"
 
 
 def _flat(name: str, value: Any) -> Lines:

@@ -130,11 +130,7 @@ def _chains() -> list[Seed]:
         Seed({"leaf": ders[0], "issuer": ders[1], "root": ders[2]}, nvidia_vendor().now)
         for seed in _from("cert_chain")()
         if len(ders := pem.certificates(seed.roles[""].rstrip(b"\0"), "seed")) > 2
-    ] + [
-        Seed(
-            {"leaf": amd_chip().cert, "issuer": amd_vendor().ask, "root": amd_vendor().root}, _NOW
-        ),
-    ]
+    ] + [Seed({"leaf": amd_chip().cert, "issuer": amd.ask, "root": amd.root}, amd.now)]
 
 
 def _verify_chain(roles: Mapping[str, bytes], context: Any) -> bool:

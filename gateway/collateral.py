@@ -125,7 +125,8 @@ class CollateralSource:
             )
         except ConfigError:
             return now, {}  # appraisal then says what is missing
-        end = now + MEMORY_S
+        # What is missing may have come when the worker tries again.
+        end = now if found.missing else now + MEMORY_S
         return (end if found.expires is None else min(end, found.expires)), found.roles
 
 

@@ -86,7 +86,7 @@ class Warm:
         functions = _functions({task.path for task in self.tasks})
         for number, task in enumerate(self.tasks):
             self.report(number, self._verdict(task, functions, session))
-        # Whoever killed a mutant must still pass where there is none: a flaw of the test is no kill.
+        # Whoever killed a mutant must still pass where there is none: a flaw is no kill.
         self.killers.pop("", None)
         clean = Task("", None, list(self.killers), sum(task.seconds for task in self.tasks))
         if (found := self._verdict(clean, functions, session)) != "survived":

@@ -86,9 +86,12 @@ def select(package: str, files: list[str]) -> Selection:
         CACHE.write_text(json.dumps({"source": source, "files": kept}))
     selection = Selection({}, {})
     for file in files:
+        tests = list(kept[file]["seconds"])
         selection.seconds.update(kept[file]["seconds"])
-        for module, line, test in kept[file]["lines"]:
-            selection.lines.setdefault(module, {}).setdefault(line, []).append(test)
+        for module, lines in kept[file]["lines"].items():
+            known_lines = selection.lines.setdefault(module, {})
+            for line, numbers in lines.items():
+                known_lines.setdefault(int(line), []).extend(tests[n] for n in numbers)
     return selection
 
 
@@ -96,17 +99,20 @@ def _measure(package: str, files: list[str]) -> dict[str, dict[str, Any]]:
     plugin = Measure(package if Path(package).is_dir() else str(Path(package).parent))
     with plugin.coverage.collect():
         pytest.main([*OPTIONS, *files], plugins=[plugin])
-    found: dict[str, dict[str, Any]] = {file: {"seconds": {}, "lines": []} for file in files}
-    for test, seconds in plugin.seconds.items():
-        if test not in plugin.unfit:
-            found[test.partition("::")[0]]["seconds"][test] = round(seconds, 4)
+    fit = {test: round(s, 4) for test, s in plugin.seconds.items() if test not in plugin.unfit}
+    found: dict[str, dict[str, Any]] = {file: {"seconds": {}, "lines": {}} for file in files}
+    place: dict[str, tuple[dict[str, Any], int]] = {}
+    for test, seconds in fit.items():
+        entry = found[test.partition("::")[0]]
+        place[test] = (entry["lines"], len(entry["seconds"]))
+        entry["seconds"][test] = seconds
     data = plugin.coverage.get_data()
     for measured in data.measured_files():
         module = str(Path(measured).relative_to(Path.cwd()))
         for line, tests in data.contexts_by_lineno(measured).items():
-            for test in tests:
-                if test in plugin.seconds and test not in plugin.unfit:
-                    found[test.partition("::")[0]]["lines"].append((module, line, test))
+            for test in fit.keys() & tests:
+                lines, number = place[test]
+                lines.setdefault(module, {}).setdefault(str(line), []).append(number)
     return found
 
 

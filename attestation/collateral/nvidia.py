@@ -4,6 +4,12 @@ A manifest is kept under its id if the service says it is that one; its signatur
 COSE) is for its verifier. An OCSP answer is kept if it speaks of exactly the certificate asked for,
 now, and, fresh from the responder, echoes the nonce of the question: where the standard puts it, in
 the response's own extensions. Its signature is for the GPU's verifier.
+
+An answer is kept for several examinations, so each question has a nonce of its own, which is
+compared once, here, on arrival, and no role `ocsp_nonce` is resolved. Whoever alters an answer to
+match it breaks the signature over it, which every examination verifies. From then on an answer
+counts until its next update, for at most an hour (`entry.BOUNDS`) and no longer than the policy
+says; one out of a bundle, whose nonce was another machine's, by its dates and the bundle's age.
 """
 
 from __future__ import annotations

@@ -9,15 +9,19 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from wire.errors import MalformedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 CERTIFICATE_MAX: Final = 16 * 1024  # vendors' are 1 to 3 KiB
 CERTIFICATES_MAX: Final = 8  # the longest vendor chain has five
 TEXT_MAX: Final = CERTIFICATES_MAX * CERTIFICATE_MAX * 3 // 2
 
 _SEQUENCE: Final = 0x30
+_LINE: Final = 64
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
 _SPACE = re.compile(rb"[ \t\r\n]+")
@@ -60,6 +64,17 @@ def certificate(raw: bytes, where: str) -> bytes:
         MalformedError: as `certificates`, or more than one.
     """
     return certificates(raw, where, 1)[0]
+
+
+def encode(certificates: Iterable[bytes]) -> bytes:
+    """PEM text of certificates in DER, in their order; `certificates` reads it."""
+    return b"".join(
+        b"\n".join((_BEGIN, *_lines(base64.b64encode(der)), _END, b"")) for der in certificates
+    )
+
+
+def _lines(text: bytes) -> list[bytes]:
+    return [text[at : at + _LINE] for at in range(0, len(text), _LINE)]
 
 
 def _decode(body: bytes, where: str) -> bytes:

@@ -7,6 +7,7 @@ Roles, all bytes as tools write them:
     pcrs                             register values, see `tpm_registers`
     ak_public                        TPMT_PUBLIC or TPM2B_PUBLIC of the attestation key
     ak_cert                          its certificate, DER
+    ak_chain                         certificates above it, its issuer's first, DER or PEM
     event_log                        TCG event log
     attestation_pb                   go-tpm-tools' message of all of these
     evidence                         {"ak_public", "tpm_quote": {"message", "signature", "pcrs"}}
@@ -27,7 +28,7 @@ from attestation.members import Members
 from wire.canonical import parse_strict
 from wire.errors import MalformedError
 
-from .pem import certificate
+from .pem import certificate, certificates
 from .tcg_event_log import EventLog, parse_event_log
 from .tpm_attestation import Attestation, parse_attestation
 from .tpm_registers import checked_registers, listed_registers, parse_registers
@@ -49,8 +50,8 @@ BANKS: Final = tuple(HASHES.values())
 EVIDENCE_JSON_MAX: Final = 32 * 1024
 ROLES: Final = (
     "quote_msg", "quote_sig", *(f"quote_{bank}" for bank in BANKS),
-    *(f"sig_{bank}" for bank in BANKS), "pcrs", "ak_public", "ak_cert", "event_log",
-    "attestation_pb", "evidence",
+    *(f"sig_{bank}" for bank in BANKS), "pcrs", "ak_public", "ak_cert", "ak_chain",
+    "event_log", "attestation_pb", "evidence",
 )  # fmt: skip
 
 
@@ -141,9 +142,17 @@ def parse_tpm_quotes(roles: Mapping[str, bytes]) -> TpmQuotes:
         ak=ak,
         stated_key=stated,
         ak_cert=pieces.get("ak_cert"),
-        intermediates=() if message is None else message.intermediates,
+        intermediates=_intermediates(roles.get("ak_chain", b""), message),
         event_log=parse_event_log(log) if log else None,
     )
+
+
+def _intermediates(chain: bytes, message: Attestation | None) -> tuple[bytes, ...]:
+    sent = () if message is None else message.intermediates
+    found = certificates(chain, "ak_chain") if chain else sent
+    if sent and found != sent:
+        raise MalformedError("tpm2-quote: two roles give different chains")
+    return found
 
 
 def _from_message(

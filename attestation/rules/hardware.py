@@ -1,4 +1,12 @@
-"""The rule for evidence of a vendor's hardware: what every kind shares, and the kind's demands."""
+"""The rule for evidence of a vendor's hardware: what every kind shares, and the kind's demands.
+
+    {"kind": …, "measurements": […], "posture": {…}, "roots": [PEM], "simulated": bool, "gpu": {…}}
+
+`roots` replaces the vendor's pinned roots by the policy's own, which is how simulators are judged:
+the verdict then says "simulated". A kind without a vendor's root needs roots, or keys, of the
+policy's own; whether a simulator stands behind them only the policy knows, and says with
+`"simulated": true`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +26,7 @@ if TYPE_CHECKING:
 
 GPU_KIND: Final = "nvidia-gpu-spdm-list"
 _SHARED_REQUIRED = ("kind", "measurements")
-_SHARED_OPTIONAL = ("posture", "roots", "gpu")
+_SHARED_OPTIONAL = ("posture", "roots", "simulated", "gpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,7 @@ class HardwareRule:
         posture: control name to the weakest state accepted.
         anchors: the vendor's pinned roots, or the policy's own (then its verdict says so).
         demands: what the kind's `judge` demands of the state.
+        roots: the policy's own roots, DER; () for the vendor's.
         gpu: demands on the GPUs behind the same binding; None demands none.
         gpu_anchors: roots for their evidence.
     """
@@ -40,6 +49,7 @@ class HardwareRule:
     posture: Mapping[str, str]
     anchors: Anchors
     demands: Any
+    roots: tuple[bytes, ...] = ()
     gpu: Any = None
     gpu_anchors: Anchors = NONE
 
@@ -69,27 +79,38 @@ def parse(item: object, scheme: Scheme, gpu: Scheme) -> HardwareRule:
         optional=(*_SHARED_OPTIONAL, *optional),
         error=PolicyError,
     )
-    anchors = _anchors(members, scheme)
+    demands = scheme.rule(members)
+    own = _roots(members)
     gpu_rule, gpu_anchors = _gpu(members, gpu)
     return HardwareRule(
         kind=scheme.kind,
         measurements=measurements(members),
         posture=posture(members),
-        anchors=anchors,
-        demands=scheme.rule(members),
+        anchors=_anchors(members, scheme, demands, own),
+        demands=demands,
+        roots=own,
         gpu=gpu_rule,
         gpu_anchors=gpu_anchors,
     )
 
 
-def _anchors(members: Members, scheme: Scheme) -> Anchors:
-    if "roots" in members:
-        # Roots of a vendor's own are pinned in the code; any other judges a simulator, unless the
-        # kind has no vendor root at all (a TPM's maker is the policy's choice).
-        return Anchors(fingerprints(roots(members)), simulated=bool(scheme.anchors.pins))
-    if not scheme.anchors.pins:
+def _roots(members: Members) -> tuple[bytes, ...]:
+    return roots(members) if "roots" in members else ()
+
+
+def _anchors(members: Members, scheme: Scheme, demands: Any, own: tuple[bytes, ...]) -> Anchors:
+    vendor = bool(scheme.anchors.pins)
+    named = scheme.own is not None and any(scheme.own(demands, own).values())
+    if not vendor and not named:
         raise members.fail("roots", "PEM texts of the roots trusted: this kind has no vendor's own")
-    return scheme.anchors
+    # Roots of a vendor's own are pinned in the code; any other judges a simulator, unless the
+    # kind has no vendor root at all (a TPM's maker is the policy's choice) and the policy does not
+    # say of its own that they are simulators'.
+    simulated = members.flag("simulated", default=vendor and bool(own))
+    if vendor and simulated is not bool(own):
+        where = "true: roots of the policy's own are" if own else "false: the vendor's own are not"
+        raise members.fail("simulated", f"{where} a simulator's")
+    return Anchors(fingerprints(own), simulated) if own or not vendor else scheme.anchors
 
 
 def _gpu(members: Members, scheme: Scheme) -> tuple[Any, Anchors]:
@@ -103,4 +124,5 @@ def _gpu(members: Members, scheme: Scheme) -> tuple[Any, Anchors]:
         optional=("roots", *optional),
         error=PolicyError,
     )
-    return scheme.rule(inner), _anchors(inner, scheme)
+    demands = scheme.rule(inner)
+    return demands, _anchors(inner, scheme, demands, _roots(inner))

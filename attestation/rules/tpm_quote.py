@@ -3,7 +3,9 @@
     {"pcrs": {…}, "bank": "sha256", "aks": [hex SHA-256 of SubjectPublicKeyInfo] | "as_supplied",
      "revocation": "required" | "as_supplied", "event_log": "required" | "optional"}
 
-`pcrs` must be stated, {} to demand no register beyond the one that carries the measurement.
+`pcrs` must be stated, {} to demand no register beyond the one that carries the measurement. A
+fingerprint in `aks` makes its key trusted, whoever shows the key; in a policy, "as_supplied" names
+none, because nobody but the policy supplies keys there.
 
 Steps and codes of the judgement, after those of the examination:
   8 bank             `rules.registers`                                  bank_not_accepted

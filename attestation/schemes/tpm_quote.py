@@ -3,10 +3,10 @@
 Examination, in numbered steps with their reason codes:
  1 format         every role parses, no two contradict      evidence_malformed
  2 key            a certificate under a pinned root names   collateral_missing, untrusted_root,
-                  the key, or the relying party brought it  chain_invalid, crl_invalid, crl_expired,
-                                                            crl_not_yet_valid, revoked,
+                  the key, or the relying party brought     chain_invalid, crl_invalid, crl_expired,
+                  or lists it                               crl_not_yet_valid, revoked,
                                                             certificate_not_valid_at_time,
-                                                            unknown_signing_key
+                                                            unknown_signing_key, ak_not_accepted
  3 key attributes the public area is that key's, and it is  ak_mismatch, ak_attributes
                   restricted, fixed to and made by its TPM
  4 signatures     the key signed every quote, with SHA-2    signature_invalid
@@ -18,10 +18,13 @@ Examination, in numbered steps with their reason codes:
                   quoted register that it extends
 
 Step 2 knows two ways. `ak_cert` in the evidence counts under a `root` in the collateral that the
-policy pins (this kind has no vendor's own), through `intermediate`. Without a certificate, the key
-must be `ak_spki` in the collateral: the relying party's own knowledge, which evidence cannot bring,
-because `ak_spki` is no role of the evidence. What is given of both must agree. A key known only by
-its SubjectPublicKeyInfo has no attributes to check in step 3: whoever lists it vouches for them.
+policy pins (this kind has no vendor's own), through `intermediate`, or `ak_chain` in the evidence:
+links, never anchors. Without a certificate, the key must be `ak_spki` in the collateral: the relying
+party's own knowledge, which evidence cannot bring, because `ak_spki` is no role of the evidence. Or
+its fingerprint must be in `aks` of the collateral; then the evidence may show the key itself, and a
+certificate that no `root` could vouch for is passed over. What is given of both must agree. A key
+known only by its SubjectPublicKeyInfo has no attributes to check in step 3: whoever lists it
+vouches for them. In an appraisal, `root`, `ak_spki` and `aks` are what the policy says (`own`).
 
 Nobody signs the public area of step 3. A root that certifies only attestation keys makes it true,
 and that is what a policy says of a root when it pins it.
@@ -37,10 +40,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attestation.anchors import NONE
 from attestation.examined import Examined, Question
-from attestation.formats.pem import certificates
+from attestation.formats.pem import certificates, encode
 from attestation.formats.tpm_quote import ROLES, TpmQuotes, parse_tpm_quotes
 from attestation.ledger import Ledger
 from attestation.rules import tpm_quote as rules
+from attestation.rules.demands import ROOTS_MAX
 from attestation.rules.tpm_quote import TpmQuoteFacts
 from attestation.scheme import Need, Scheme
 from attestation.verify.event_log import check_quoted_registers
@@ -49,6 +53,7 @@ from attestation.verify.tpm_key import (
     TrustedKey,
     check_public_area,
     check_stated,
+    listed_key,
     load_spki,
     verify_key_certificate,
 )
@@ -58,9 +63,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from attestation.examined import Expected
+    from attestation.rules.tpm_quote import TpmQuoteRule
 
 KIND: Final = "tpm2-quote"
-ROOT, INTERMEDIATE, AK_SPKI = "root", "intermediate", "ak_spki"
+ROOT, INTERMEDIATE, AK_SPKI, AKS = "root", "intermediate", "ak_spki", "aks"
 CRLS: Final = ("crl_intermediate", "crl_root")  # by the issuer of the key's certificate, by its
 
 
@@ -130,11 +136,13 @@ def claims(found: TpmQuotes) -> dict[str, Any]:
 def _trusted_key(found: TpmQuotes, question: Question) -> TrustedKey:  # 2
     collateral = question.collateral
     brought = load_spki(collateral[AK_SPKI]) if AK_SPKI in collateral else None
-    if not found.ak_cert:
+    if not found.ak_cert or (AKS in collateral and ROOT not in collateral):
+        if brought is None and AKS in collateral:
+            brought = listed_key(collateral[AKS], found.ak, found.stated_key)
         if brought is None:
             raise _refused("collateral_missing", "found neither a certificate nor a trusted key")
         return brought
-    given = certificates(collateral[ROOT], ROOT) if ROOT in collateral else ()
+    given = certificates(collateral[ROOT], ROOT, ROOTS_MAX) if ROOT in collateral else ()
     roots = question.anchors.among(given)
     if not given:
         raise _refused("collateral_missing", "found no root, expected one that is pinned")
@@ -204,6 +212,11 @@ def needs(evidence: Mapping[str, bytes]) -> tuple[Need, ...]:
     return ()
 
 
+def own(demands: TpmQuoteRule, roots: tuple[bytes, ...]) -> Mapping[str, bytes]:
+    """The relying party's own word, out of a policy: roots, and fingerprints of keys."""
+    return {ROOT: encode(roots), AKS: b"".join(sorted(demands.aks or ())), AK_SPKI: b""}
+
+
 def _refused(code: str, detail: str) -> AttestationError:
     return AttestationError(f"attestation key: {detail}", reasons=(code,))
 
@@ -212,7 +225,7 @@ SCHEME: Final = Scheme(
     kind=KIND,
     trust="vtpm",
     evidence=((), ROLES),
-    collateral=(ROOT, INTERMEDIATE, AK_SPKI, *CRLS),
+    collateral=(ROOT, INTERMEDIATE, AK_SPKI, AKS, *CRLS),
     anchors=NONE,
     examine=examine,
     needs=needs,
@@ -220,4 +233,5 @@ SCHEME: Final = Scheme(
     judge=rules.judge,
     carries=rules.carries,
     rule_keys=rules.KEYS,
+    own=own,
 )

@@ -15,7 +15,9 @@ Steps, in order:
 
 A response that a device or worker staples is as good as a fetched one: only steps 3 and 4 give it
 weight. What the CALLER must still do: verify the path (`verify.x509`), decide what the absence of
-a response means, and send a fresh nonce where it fetches. Not checked: revocation of a delegated
+a response means, and send a fresh nonce where it fetches. A fetcher that keeps responses
+(`attestation.collateral.nvidia`) compares its nonce when one arrives, and gives none here: what it
+kept counts by step 6, within its own greatest age. Not checked: revocation of a delegated
 signer, which RFC 6960 §4.2.2.2.1 leaves to the life of its certificate.
 """
 

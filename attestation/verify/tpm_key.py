@@ -25,7 +25,7 @@ from wire.errors import AttestationError
 
 from .crl import check_crl
 from .tpm import check_attestation_key
-from .x509 import TCG_EK_CERTIFICATE, load_certificate, verify_chain
+from .x509 import TCG_EK_CERTIFICATE, issued_by, load_certificate, verify_chain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +80,31 @@ def load_spki(der: bytes) -> TrustedKey:
     except (ValueError, UnsupportedAlgorithm):
         raise _refused("unknown_signing_key", "the trusted key does not parse") from None
     return TrustedKey(_usable(key), _spki(key), certified=False, revocation_checked=False)
+
+
+def listed_key(fingerprints: bytes, ak: Public | None, stated: bytes) -> TrustedKey:
+    """The key the evidence shows, if the relying party lists its fingerprint.
+
+    The list is the relying party's word; a key that hashes to an entry is the one it means, however
+    it came.
+
+    Args:
+        fingerprints: SHA-256 of SubjectPublicKeyInfos, 32 bytes each, one after another.
+        ak: the public area in the evidence, or None.
+        stated: SubjectPublicKeyInfo that the evidence states where it has no public area; or b"".
+
+    Raises:
+        AttestationError: `ak_not_accepted`: not listed; `unknown_signing_key`: no key is shown, or
+            none that a TPM signs quotes with.
+    """
+    if ak is None and not stated:
+        raise _refused("unknown_signing_key", "the evidence shows no key, expected a listed one")
+    found = load_spki(stated if ak is None else _spki(ak.key))
+    size = hashlib.sha256().digest_size
+    listed = {fingerprints[at : at + size] for at in range(0, len(fingerprints), size)}
+    if found.fingerprint not in listed:
+        raise _refused("ak_not_accepted", f"found one that is none of the {len(listed)} listed")
+    return found
 
 
 def verify_key_certificate(
@@ -145,7 +170,8 @@ def _check_lists(
         return False, FOREVER
     path = [leaf, *(load_certificate(der) for der in intermediates if der not in roots)]
     anchors = [load_certificate(root) for root in roots]
-    top = next(root for root in anchors if root.subject == path[-1].issuer)
+    # By signature: a maker's old and new root have one name.
+    top = next(root for root in anchors if issued_by(path[-1], root))
     looked_up, expires = 0, FOREVER
     for below, issuer, crl in zip(path, (*path[1:], top), lists, strict=False):
         if crl is not None:

@@ -45,7 +45,6 @@ class GpuTee(HardwareTee):
         shown: those that answer, None for all.
         quoted: the nonce they answer, None for the binding's.
         gpu_rule: the demands on them, the rule's member `gpu`.
-        revoked_gpus: devices whose certificates NVIDIA has revoked.
         gpu_statements: collateral roles that differ; None leaves one out.
     """
 

@@ -1,0 +1,118 @@
+"""`anchorhold policy values FILE`: reference values of a CoRIM, to be copied into a policy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from attestation.anchors import NONE
+from attestation.examined import Examined, Question
+from attestation.ledger import Ledger
+from attestation.members import Members
+from attestation.reference_values import ReferenceValues, reference_values
+from attestation.schemes import SCHEMES
+from wire.errors import AttestationError, PolicyError
+
+from .cli_options import add_command, add_json, note, printable
+from .clock import wall_clock
+from .files import read_file
+from .report import EXIT_BELOW_POLICY, EXIT_INVALID, EXIT_OK
+
+if TYPE_CHECKING:
+    import argparse
+
+    from attestation.result import Reason
+
+EXAMPLES = """\
+anchorhold policy values release.corim --key publisher.jwk
+anchorhold policy values module.comid --unsigned --json"""
+CORIM_MAX: Final = 1024 * 1024
+KEY_MAX: Final = 192 * 1024
+_KIND: Final = "corim"
+
+
+def register(actions: Any) -> None:
+    """Add the command under `policy`."""
+    text = "print the reference values of a CoRIM, for use in a policy"
+    parser = add_command(actions, "values", text, EXAMPLES)
+    parser.add_argument("file", type=Path, metavar="FILE", help="CoRIM or CoMID, CBOR")
+    parser.add_argument(
+        "--key", type=Path, metavar="FILE", help="publisher's public key, JWK or JWK set"
+    )
+    parser.add_argument(
+        "--unsigned", action="store_true", help="take a manifest nobody signed: you vouch for it"
+    )
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 imported, 2 not what it claims, 3 genuine but not to be imported, 4 unreadable."""
+    raw = read_file(args.file, CORIM_MAX, "CoRIM")
+    collateral = {}
+    if args.key is not None:
+        collateral["public_key"] = read_file(args.key, KEY_MAX, "key")
+    now = wall_clock()
+    examined = _examine(raw, collateral, now)
+    reasons = list(examined.reasons)
+    if not reasons:
+        reasons = _judge(examined, now, signed=not args.unsigned)
+    values = None
+    if not reasons:
+        try:
+            values = reference_values(examined.facts)
+        except AttestationError as error:
+            note(f"REFUSED ({error.reasons[0]}): {error.message}")
+            return EXIT_BELOW_POLICY
+    if values is None:
+        for reason in reasons:
+            note(f"REFUSED ({reason.code}): {reason.detail}")
+        return EXIT_INVALID if examined.authentic is False else EXIT_BELOW_POLICY
+    _print(values, as_json=args.json)
+    return EXIT_OK
+
+
+def _examine(raw: bytes, collateral: dict[str, bytes], now: int) -> Examined:
+    """A manifest or a lone module: the two have different outer forms, so both are tried."""
+    examined = [
+        SCHEMES[_KIND].examine(Question({role: raw}, NONE, now, collateral))
+        for role in ("corim", "comid")
+    ]
+    return next((found for found in examined if found.facts is not None), examined[0])
+
+
+def _judge(examined: Examined, now: int, *, signed: bool) -> list[Reason]:
+    scheme = SCHEMES[_KIND]
+    words = {} if signed else {"signed": "any"}
+    rule = scheme.rule(Members(words, "import", optional=scheme.rule_keys[1], error=PolicyError))
+    ledger = Ledger()
+    scheme.judge(ledger, examined.facts, rule, now)
+    return ledger.reasons
+
+
+def _print(values: ReferenceValues, *, as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {
+                "environment": value.environment,
+                "key": value.key,
+                "digests": {
+                    name: [d.hex() for d in found] for name, found in value.digests.items()
+                },
+                "svn": value.svn,
+                "svn_minimum": value.svn_minimum,
+            }
+            for value in values.values
+        ]
+        print(json.dumps({"values": rows, "left_out": list(values.left_out)}, indent=2))
+        return
+    for value in values.values:
+        print(printable(f"{value.environment}  {value.key or '-'}"))
+        for name, found in value.digests.items():
+            for digest in found:
+                print(f"  {name}  {digest.hex()}")
+        if value.svn is not None:
+            print(f"  svn {'≥' if value.svn_minimum else '='} {value.svn}")
+    for part in values.left_out:
+        note(f"left out: {part}")
