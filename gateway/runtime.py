@@ -18,7 +18,7 @@ from attestation.signed_policy import load_policy
 from evidence.sequencer import Log
 from tenancy.key_table import KeyTable, load_table
 from tenancy.queue import Caps, Queue
-from wire.errors import AnchorholdError, ConfigError, PolicyError
+from wire.errors import AnchorholdError, ConfigError
 
 from .admission import Admission
 from .appraiser import Appraiser
@@ -34,6 +34,7 @@ from .dispatch import Dispatcher
 from .journal import Event, Journal
 from .ledger import Ledger
 from .metrics import Metric
+from .policy_memory import PolicyMemory
 from .reappraisal import Reappraisal
 from .registry import Registry
 from .roster import Roster
@@ -247,14 +248,6 @@ class Gateway:
 
     def _new_policy(self, policy: Policy) -> None:
         """Put a changed policy in force: what is admitted must meet it too."""
-        known = self.reappraisal.appraiser.policy
-        if policy.seq < known.seq:
-            # An older file put back would revive what the newer one had withdrawn.
-            error = PolicyError(
-                f"policy: found seq {policy.seq}, expected at least {known.seq}, which was in force"
-            )
-            self.journal.write(Event.POLICY_UNREADABLE, level=logging.ERROR, error=error)
-            return
         self.reappraisal.appraiser.policy = policy
         self.directory.deny = self.deny.value | policy.deny.bh
         self.directory.changed()
@@ -289,6 +282,7 @@ def _load_policy(config: GatewayConfig) -> Policy:
             f" ({policy.beacon_max_age_s} s) expected, found {config.directory_refresh_s}",
             hint="a worker's new keys name the last snapshot, which must not be too old by then",
         )
+    PolicyMemory(config.state_dir / "policy.seen").admit(policy)
     return policy
 
 

@@ -2,7 +2,7 @@
 
 --tests names test files (default: tests/attestation/test_*.py); --sample N --seed S takes a fixed
 part of the mutants; --line N only those of a line; --budget S stops asking after tests that take
-S seconds without a fault. Ends 1 if fewer than --require per cent are killed, 2 if the harness
+S seconds without a fault; --patience S is what a mutant may take beyond three times that. Ends 1 if fewer than --require per cent are killed, 2 if the harness
 does not pass its own test.
 """
 
@@ -40,6 +40,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--line", type=int, nargs="+")
     parser.add_argument("--budget", type=float, default=20.0, metavar="S")
+    parser.add_argument("--patience", type=float, default=10.0, metavar="S")
     parser.add_argument("--require", type=float, default=0.0, metavar="PER_CENT")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
@@ -58,7 +59,9 @@ def main() -> int:
     if asked.sample:
         keyed = sorted(chosen, key=lambda pair: _draw(asked.seed, *pair))[: asked.sample]
         chosen = [pair for pair in chosen if pair in keyed]
-    tasks = [_task(file, mutant, selection, asked.budget) for file, mutant in chosen]
+    tasks = [
+        _task(file, mutant, selection, asked.budget, asked.patience) for file, mutant in chosen
+    ]
     try:
         verdicts = _verdicts(tasks, asked.jobs)
     except HarnessError as refusal:
@@ -77,7 +80,7 @@ def _draw(seed: int, file: str, mutant: Mutant) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _task(file: str, mutant: Mutant, selection: Selection, budget: float) -> Task:
+def _task(file: str, mutant: Mutant, selection: Selection, budget: float, patience: float) -> Task:
     """A fault in a function: whoever runs its lines. On import: whoever runs the module."""
     tests = selection.of(file, mutant.line, mutant.last)
     if not mutant.function:
@@ -89,7 +92,7 @@ def _task(file: str, mutant: Mutant, selection: Selection, budget: float) -> Tas
         if spent > budget and asked:
             break
         asked.append(test)
-    return Task(file, mutant, asked, min(spent, budget))
+    return Task(file, mutant, asked, 3 * min(spent, budget) + patience)
 
 
 def _verdicts(tasks: list[Task], jobs: int) -> list[str]:

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
     from .operators import Mutant
 
-PATIENCE_S: Final = 10.0  # beyond three times the clean time, for a busy machine
+COLLECTION_S: Final = 30.0  # to import and collect in a fresh process, on a busy machine
+WARM_S: Final = 3600.0  # for all tests that ever killed a mutant
 MEMORY: Final = 8 << 30  # a mutant may build endless lists
 _PASSED, _FAILED, _BROKEN, _UNFOUND = 0, 1, 2, 3
 
@@ -49,12 +50,12 @@ class HarnessError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A mutant (None: no fault), its module, and the tests to ask, in order."""
+    """A mutant (None: no fault), its module, the tests to ask, in order, and how long they may take."""
 
     module: str
     mutant: Mutant | None
     tests: list[str]
-    seconds: float
+    limit_s: float
 
     @property
     def path(self) -> Path:
@@ -88,7 +89,7 @@ class Warm:
             self.report(number, self._verdict(task, functions, session))
         # Whoever killed a mutant must still pass where there is none: a flaw is no kill.
         self.killers.pop("", None)
-        clean = Task("", None, list(self.killers), sum(task.seconds for task in self.tasks))
+        clean = Task("", None, list(self.killers), WARM_S)
         if (found := self._verdict(clean, functions, session)) != "survived":
             raise HarnessError(f"without a fault, those who killed mutants: {found}")
         return True
@@ -104,7 +105,7 @@ class Warm:
             failed = _run([self.items[test] for test in order], session)
             return (_FAILED, failed) if failed else (_PASSED, "")
 
-        verdict, by = _forked(child, task.seconds)
+        verdict, by = _forked(child, task.limit_s)
         self.killers[by] += 1
         return verdict
 
@@ -142,7 +143,7 @@ def run_cold(task: Task) -> str:
             return _FAILED, plugin.failed
         return (_PASSED if status == pytest.ExitCode.OK else _BROKEN), ""
 
-    return _forked(child, task.seconds + PATIENCE_S)[0]
+    return _forked(child, task.limit_s + COLLECTION_S)[0]
 
 
 class _Finder(importlib.machinery.SourceFileLoader):
@@ -205,7 +206,7 @@ def _exchange(mutated: CodeType, functions: list[FunctionType]) -> int:
     return changed
 
 
-def _forked(child: Callable[[], tuple[int, str]], seconds: float) -> tuple[str, str]:
+def _forked(child: Callable[[], tuple[int, str]], limit_s: float) -> tuple[str, str]:
     """Run in a fork of this process, in a session of its own, and say what became of it."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -219,7 +220,7 @@ def _forked(child: Callable[[], tuple[int, str]], seconds: float) -> tuple[str, 
         finally:
             os._exit(code)
     os.close(writer)
-    deadline = time.monotonic() + 3 * seconds + PATIENCE_S
+    deadline = time.monotonic() + limit_s
     while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
         time.sleep(0.005)
     if ended[0] == 0:
@@ -260,7 +261,7 @@ def work(tasks: list[tuple[int, Task]], report: Callable[[tuple[int, str]], None
     passed: set[str] = set()
     for number, task in cold:
         if task.module not in passed:
-            clean = Task(task.module, None, task.tests, task.seconds)
+            clean = Task(task.module, None, task.tests, task.limit_s)
             if (found := run_cold(clean)) != "survived":
                 raise HarnessError(f"{task.module}: without a fault, {found} in a fresh process")
             passed.add(task.module)

@@ -19,12 +19,13 @@ Examination, in numbered steps with their reason codes:
 
 Step 2 knows two ways. `ak_cert` in the evidence counts under a `root` in the collateral that the
 policy pins (this kind has no vendor's own), through `intermediate`, or `ak_chain` in the evidence:
-links, never anchors. Without a certificate, the key must be `ak_spki` in the collateral: the relying
-party's own knowledge, which evidence cannot bring, because `ak_spki` is no role of the evidence. Or
-its fingerprint must be in `aks` of the collateral; then the evidence may show the key itself, and a
-certificate that no `root` could vouch for is passed over. What is given of both must agree. A key
-known only by its SubjectPublicKeyInfo has no attributes to check in step 3: whoever lists it
-vouches for them. In an appraisal, `root`, `ak_spki` and `aks` are what the policy says (`own`).
+links, never anchors. Without a certificate, the key must be `ak_spki` in the collateral: the
+relying party's own knowledge, which evidence cannot bring, because `ak_spki` is no role of the
+evidence. Or its fingerprint must be in `aks` of the collateral; then the evidence may show the key
+itself, and a certificate that no `root` could vouch for is passed over. What is given of both must
+agree. A key known only by its SubjectPublicKeyInfo has no attributes to check in step 3: whoever
+lists it vouches for them. In an appraisal `root`, `ak_spki` and `aks` are what the policy says
+(`own`), whatever came with the evidence.
 
 Nobody signs the public area of step 3. A root that certifies only attestation keys makes it true,
 and that is what a policy says of a root when it pins it.

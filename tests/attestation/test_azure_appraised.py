@@ -137,12 +137,12 @@ def test_a_worker_cannot_send_the_key_it_is_to_be_trusted_by() -> None:
     refused(tee.appraise(), "evidence_malformed")
 
 
-def test_without_the_relying_partys_root_nothing_is_accepted() -> None:
+def test_without_the_links_to_the_policys_root_nothing_is_accepted() -> None:
     tee = VtpmTee()
     tee.collateral = {}
     verdict = tee.appraise()
     assert isinstance(verdict, Refused)
-    assert verdict.codes[0] == "collateral_missing"
+    assert verdict.codes[0] == "untrusted_root"
 
 
 def test_a_policy_must_name_the_roots_of_virtual_tpms() -> None:
@@ -179,4 +179,4 @@ def test_another_kinds_collateral_is_not_looked_at() -> None:
         collateral={AZURE_KIND: tee.collateral},
     )
     assert isinstance(verdict, Refused)
-    assert verdict.codes[0] == "collateral_missing"
+    assert verdict.codes[0] == "untrusted_root"

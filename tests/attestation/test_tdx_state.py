@@ -246,6 +246,15 @@ def test_td_launched_before_an_update_must_be_relaunched() -> None:
     assert judged(intel, tcb={"statuses": ["TDRelaunchAdvised"]})[1] == []
 
 
+def test_a_relaunch_on_a_platform_that_needs_configuration_is_named_so() -> None:
+    intel = Intel("tdx", 5)
+    intel.body["tee_tcb_svn"] = bytes([3, 1, 4]) + bytes(13)
+    intel.tcb_info["tcbLevels"][0] |= {"tcbStatus": "ConfigurationNeeded"}
+    examined, codes = judged(intel)
+    assert codes == ["tcb_td_relaunch_advised_configuration_needed"]
+    assert examined.claims["tcb_status"] == "TDRelaunchAdvisedConfigurationNeeded"
+
+
 @pytest.mark.parametrize("svn", ["tee_tcb_svn", "tee_tcb_svn2"])
 @pytest.mark.parametrize(
     ("numbers", "code"),

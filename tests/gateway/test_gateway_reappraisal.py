@@ -14,7 +14,7 @@ from attestation.signed_policy import sign_policy
 from evidence.events import ATTEST_VERDICT
 from gateway.appraiser import Appraiser, Presented
 from gateway.runtime import Gateway
-from wire.errors import PolicyError
+from wire.errors import ConfigError, PolicyError
 from wire.ids import b64u
 
 if TYPE_CHECKING:
@@ -88,10 +88,38 @@ async def test_an_older_policy_put_back_is_not_taken(up: Up, fleet: Fleet) -> No
     await until(lambda: up.gateway.reappraisal.appraiser.policy.seq == 5)
     rule = {**up.deployment.tee.rule, "measurements": [OTHER]}
     await rewrite(up, seq=4, accept=[rule])
-    await until(lambda: up.gateway.policies.value.seq == 4)
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(2.5)
     assert up.gateway.reappraisal.appraiser.policy.seq == 5
     assert up.gateway.registry.knows(worker.kid)
+
+
+def test_an_older_policy_is_not_taken_after_a_restart_either() -> None:
+    deployment = Deployment()
+    try:
+        path = deployment.config.admission_policy_file
+        path.write_text(json.dumps({**deployment.tee.demands, "seq": 7}))
+        Gateway.open(deployment.config).ledger.log.close()
+        path.write_text(json.dumps({**deployment.tee.demands, "seq": 6}))
+        with pytest.raises(PolicyError, match="found seq 6, expected at least 7"):
+            Gateway.open(deployment.config)
+        path.write_text(json.dumps({**deployment.tee.demands, "seq": 7, "k": 1}))
+        with pytest.raises(PolicyError, match="found other demands under seq 7"):
+            Gateway.open(deployment.config)
+        path.write_text(json.dumps({**deployment.tee.demands, "seq": 8, "k": 1}))
+        Gateway.open(deployment.config).ledger.log.close()
+    finally:
+        deployment.remove()
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"id":"tests","seq":"7","digest":""}'])
+def test_a_damaged_memory_is_not_taken_for_none(damage: bytes) -> None:
+    deployment = Deployment()
+    try:
+        (deployment.config.state_dir / "policy.seen").write_bytes(damage)
+        with pytest.raises(ConfigError, match="policy memory"):
+            Gateway.open(deployment.config)
+    finally:
+        deployment.remove()
 
 
 async def test_a_policy_file_that_is_none_leaves_the_one_in_force(up: Up, fleet: Fleet) -> None:
@@ -128,7 +156,9 @@ def test_a_gateway_with_a_policy_key_takes_no_unsigned_policy() -> None:
             Gateway.open(deployment.config)
         path = deployment.config.admission_policy_file
         path.write_bytes(sign_policy(path.read_bytes(), "ops", key))
-        assert Gateway.open(deployment.config).policies.value.seq == 1
+        gateway = Gateway.open(deployment.config)
+        assert gateway.policies.value.seq == 1
+        gateway.ledger.log.close()
         other = Ed25519PrivateKey.generate()
         plain = json.dumps(deployment.tee.demands).encode()
         path.write_bytes(sign_policy(plain, "ops", other))

@@ -41,18 +41,18 @@ def live_answer(service: Service, listed: Listed, asked: dict[str, Any]) -> dict
     facts = {"nonce": unb64u(asked["nonce"], 32), **_changed(lies, tee)}
     posture = tee.posture()
     binding = _binding(tee, facts)
-    evidence = tee.evidence(binding)
+    evidence = tee.presented(binding)
     if "live_evidence_of_another_worker" in lies:
         stranger = SoftwareTee("stranger", service.now)
-        evidence = stranger.evidence(stranger.binding())
+        evidence = stranger.presented(stranger.binding())
     if "live_listed_evidence" in lies:
-        (evidence,) = listed.evidence
+        evidence = list(listed.evidence)
     activate = getattr(tee, "activate", None)
     credential = asked["credential"]
     answered = activate and credential is not None
     reply = {
         "binding": b64u(binding),
-        "evidence": [evidence.to_json()],
+        "evidence": [item.to_json() for item in evidence],
         "posture": b64u(posture),
         "answer": activate(Credential.from_json(credential)) if answered else None,
     }

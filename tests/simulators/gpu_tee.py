@@ -29,7 +29,6 @@ from .vendor_services import OCSP, Answer
 
 if TYPE_CHECKING:
     from attestation.examined import CollateralSet
-    from attestation.result import AppraisedEvidence, Refused
 
     from .vendor_services import VendorServices
 
@@ -78,7 +77,6 @@ class GpuTee(HardwareTee):
         )
 
     def presented(self, binding_raw: bytes) -> list[Evidence]:
-        """All evidence of this worker."""
         return [self.evidence(binding_raw), self.gpu_evidence(binding_raw)]
 
     def serve(self, served: VendorServices) -> None:
@@ -94,11 +92,6 @@ class GpuTee(HardwareTee):
         roles |= self.gpu_statements
         found = {role: data for role, data in roles.items() if data is not None}
         return {**super().collateral(), GPUS: found}
-
-    def appraise(self, **changes: Any) -> AppraisedEvidence | Refused:
-        binding = changes.pop("binding_raw", None) or self.binding()
-        evidence = changes.pop("evidence", None) or self.presented(binding)
-        return super().appraise(binding_raw=binding, evidence=evidence, **changes)
 
     def _answer(self, request: bytes) -> bytes:
         """NVIDIA's responder on the certificates above these GPUs."""

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from attestation.examined import CollateralSet
-    from attestation.result import AppraisedEvidence, Refused
 
     from .vendor_services import VendorServices
 
@@ -93,11 +92,7 @@ class HardwareTee(Tee):
         return self._made[binding_raw]
 
     def collateral(self) -> CollateralSet:
-        """What `appraise` takes."""
         return {self.kind: _without_none({**self.vouched(), **self.statements})}
-
-    def appraise(self, **changes: Any) -> AppraisedEvidence | Refused:
-        return super().appraise(**{"collateral": self.collateral(), **changes})
 
     @staticmethod
     def measurement_of(**parts: str) -> str:

@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from attestation.binding import Beacon
+from attestation.carried import collateral_json
 from client.clock import wall_clock
 from evidence.directory import (
     WorkerEntry,
@@ -86,6 +87,7 @@ class Service:
         lies: what the gateway does wrong.
         fail_next: problems to answer the next requests with, before anything else.
         pause_s: seconds between response chunks.
+        kind: of the workers; `carried`: collateral as served, None for what their vendors state.
         seen: every request, in order.
     """
 
@@ -102,6 +104,8 @@ class Service:
     policy_changes: dict[str, Any] = field(default_factory=dict)
     life_s: int = 600
     max_body: int = 0
+    kind: type[Tee] = SoftwareTee
+    carried: Any = None
     recorded: list[bytes] = field(default_factory=list)
     recorded_pongs: dict[bytes, list[bytes]] = field(default_factory=dict)
     recorded_live: dict[bytes, dict[str, Any]] = field(default_factory=dict)
@@ -112,7 +116,7 @@ class Service:
         self.log = SimulatedLog(clock_ms=self.now * 1000)
         self.directory_key = Ed25519PrivateKey.from_private_bytes(_digest("directory"))
         self.answer = self.answer or (lambda body: Answer(echo(body)))
-        self._first_tee = SoftwareTee("w0", self.now)
+        self._first_tee = self.kind("w0", self.now)
         # An empty list comes before the first worker: its log entry is in the worker's binding.
         first = build_snapshot(
             aud=AUD, seq=0, issued=self.now, expires=self.now + self.life_s, workers=[]
@@ -127,10 +131,10 @@ class Service:
 
     def add(self, tee: Tee | None = None) -> Listed:
         """Admit one worker and log the verdict on it."""
-        tee = tee or SoftwareTee(f"w{len(self.workers)}", self.now)
+        tee = tee or self.kind(f"w{len(self.workers)}", self.now)
         tee.facts.setdefault("beacon", self.beacon)
         binding = tee.binding()
-        listed = Listed(tee, binding, (tee.evidence(binding),), tee.posture())
+        listed = Listed(tee, binding, tuple(tee.presented(binding)), tee.posture())
         body = attest_verdict_event(
             bh=listed.bh,
             ok=True,
@@ -149,7 +153,7 @@ class Service:
     def rotate(self, listed: Listed, seed: str) -> Listed:
         """The worker restarts: new keys, a new binding, the old keys are gone."""
         self.workers.remove(listed)
-        fresh = self.add(SoftwareTee(seed, self.now))
+        fresh = self.add(self.kind(seed, self.now))
         self.publish()
         return fresh
 
@@ -294,6 +298,11 @@ class Service:
                 "evidence": [item.to_json() for item in evidence],
                 "posture": None if listed.posture is None else b64u(listed.posture),
                 "inclusion": inclusion,
+                "collateral": (
+                    collateral_json(listed.tee.collateral())
+                    if self.carried is None
+                    else self.carried
+                ),
                 "beacon": None if beacon is None else beacon.to_json(),
             }
         )

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from attestation.appraise import appraise
 from attestation.binding import Kem, Model, encode_binding, report_data
 from attestation.evidence import SOFTWARE, Evidence
+from attestation.examined import NO_COLLATERAL
 from attestation.formats.software import LABEL, encode_body, encode_statement
 from attestation.measurement import combine
 from attestation.policy import Policy, parse_policy
@@ -28,6 +29,7 @@ from wire.ids import b64u, sha256_tag
 from wire.suites import HYBRID, SUITES, X25519, PrivateKey
 
 if TYPE_CHECKING:
+    from attestation.examined import CollateralSet
     from attestation.result import AppraisedEvidence
 
 NOW = 1_790_000_000
@@ -115,6 +117,14 @@ class Tee:
         """Evidence for a binding."""
         raise RuntimeError("a kind of worker says how its evidence is made")
 
+    def presented(self, binding_raw: bytes) -> list[Evidence]:
+        """All evidence of this worker."""
+        return [self.evidence(binding_raw)]
+
+    def collateral(self) -> CollateralSet:
+        """What vendors state about it."""
+        return NO_COLLATERAL
+
     def policy(self) -> Policy:
         """The policy that accepts this worker, as a tenant would write it."""
         return parse_policy(json.dumps(self.demands).encode())
@@ -123,10 +133,11 @@ class Tee:
         """The verdict on what this worker presents; `changes` replace arguments of `appraise`."""
         binding = changes.pop("binding_raw", None) or self.binding()
         arguments: dict[str, Any] = {
-            "evidence": [self.evidence(binding)] if "evidence" not in changes else None,
+            "evidence": self.presented(binding) if "evidence" not in changes else None,
             "posture_raw": self.posture(),
             "policy": self.policy(),
             "now": self.now,
+            "collateral": self.collateral() if "collateral" not in changes else None,
         }
         return appraise(binding, **{**arguments, **changes})
 

@@ -162,7 +162,7 @@ class WorkerPeer:
         honest = {
             "wid": self.wid,
             "binding": b64u(self.binding),
-            "evidence": [self.tee.evidence(self.binding).to_json()],
+            "evidence": [item.to_json() for item in self.tee.presented(self.binding)],
             "posture": b64u(self.tee.posture()),
             "sig": b64u(self.tee.sig.sign(hello_bytes(self.nonce, self.bh))),
             "activation": None,
@@ -339,7 +339,7 @@ class WorkerPeer:
         answer = {
             "id": question["id"],
             "binding": b64u(binding),
-            "evidence": [self.tee.evidence(binding).to_json()],
+            "evidence": [item.to_json() for item in self.tee.presented(binding)],
             "posture": b64u(self.tee.posture()),
         }
         self.send(json_message(CHALLENGE_ANSWER, answer))

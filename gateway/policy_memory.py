@@ -1,0 +1,84 @@
+"""The newest admission policy that was ever in force here: what an older file must not undo.
+
+A policy is named by `id` and `seq`, and does not change under a name: its digest stands in logged
+verdicts. An older file put back, or the same number with other demands, is refused, over restarts
+too. The memory is one file in the state folder; who may write that may also replace the gateway.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from attestation.members import Members
+from attestation.policy import Policy
+from wire.canonical import parse_strict
+from wire.errors import ConfigError, MalformedError, PolicyError
+
+#: One short object.
+MEMORY_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyMemory:
+    """A file that remembers one policy's name, number and digest."""
+
+    path: Path
+
+    def admit(self, policy: Policy) -> None:
+        """Take a policy into force, and remember it; blocking.
+
+        Raises:
+            PolicyError: it is older than the one remembered, or differs from it under one number.
+            ConfigError: the memory cannot be read or written.
+        """
+        known = self._read()
+        if known is not None and known[0] == policy.id:
+            _, seq, digest = known
+            if policy.seq < seq:
+                raise PolicyError(
+                    f"policy: found seq {policy.seq}, expected at least {seq}, which was in force",
+                    hint="give the policy to put in force a higher seq",
+                )
+            if policy.seq == seq and policy.digest != digest:
+                raise PolicyError(
+                    f"policy: found other demands under seq {seq}, expected those that were in "
+                    "force under it",
+                    hint="give a changed policy a higher seq",
+                )
+            if policy.seq == seq:
+                return
+        record = {"id": policy.id, "seq": policy.seq, "digest": policy.digest}
+        try:
+            self._write(json.dumps(record).encode())
+        except OSError as error:
+            raise ConfigError(f"policy memory {self.path}: {error.strerror}") from error
+
+    def _write(self, data: bytes) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        beside = self.path.with_suffix(".new")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self.path)
+
+    def _read(self) -> tuple[str, int, str] | None:
+        try:
+            raw = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ConfigError(f"policy memory {self.path}: {error.strerror}") from error
+        try:
+            found = Members(
+                parse_strict(raw, max_bytes=MEMORY_MAX), "memory", required=("id", "seq", "digest")
+            )
+            return found.text("id"), found.integer("seq"), found.digest("digest")
+        except MalformedError as error:
+            # Forgetting silently is what a rollback needs.
+            raise ConfigError(
+                f"policy memory {self.path}: {error.message}",
+                hint="restore the file, or delete it to accept the policy as it is",
+            ) from error
