@@ -1,5 +1,5 @@
 # Two commands matter to a newcomer: `make demo` and `make test`. Each does all its own set-up.
-.PHONY: demo test check fmt lock sdk bench clean
+.PHONY: demo test check fmt lock sdk bench fuzz mutation clean
 SHELL := /bin/bash
 PY := .venv/bin/python
 
@@ -11,4 +11,8 @@ fmt: ; @scripts/bootstrap && .venv/bin/ruff check -q --fix . ; .venv/bin/ruff fo
 lock: ; @scripts/lock
 sdk: ; @scripts/bootstrap && .venv/bin/pip wheel -q --no-deps -w dist ./sdk && ls dist
 bench: ; @scripts/bootstrap && $(PY) bench/overhead.py
+fuzz: ; @scripts/bootstrap && ANCHORHOLD_VECTORS="$${ANCHORHOLD_VECTORS:-$$PWD/../shared/vectors}" nice -n 10 $(PY) -m fuzz --jobs 2 \
+	$(if $(COUNT),--count $(COUNT)) $(if $(TARGET),--target '$(TARGET)')
+mutation: ; @scripts/bootstrap && ANCHORHOLD_VECTORS="$${ANCHORHOLD_VECTORS:-$$PWD/../shared/vectors}" nice -n 10 $(PY) -m mutation --jobs 2 \
+	$(if $(MODULE),--module '$(MODULE)')
 clean: ; rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -3,7 +3,8 @@
     {kind: {role: base64url}}
 
 Vendors sign what is in it and date it; a reader verifies both. Carrying it lets a client judge raw
-evidence offline, without asking any vendor which platforms it talks to.
+evidence offline, without asking any vendor which platforms it talks to. When it was fetched, nobody
+signs, so a greatest age since then (`Policy.collateral_max_age_s`) cannot be held against it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 # A revocation answer for each certificate of sixteen GPUs, and their manifests.
 ROLES_MAX: Final = 96
-PIECE_MAX: Final = 512 * 1024  # a reference manifest of a GPU is the largest
+PIECE_MAX: Final = 1024 * 1024  # what the cache keeps of the largest kind, reference manifests
 COLLATERAL_MAX: Final = 2 * 1024 * 1024  # in base64, all together
 
 

@@ -61,7 +61,7 @@ def prove_hardware(
     if examined.facts is None:
         ledger.skip("17-19", "the evidence does not parse")
         return None
-    ledger.run("17 binding named", lambda: _bound(examined))
+    _binding_named(ledger, "17 binding named", examined, "report_data_mismatch")
     scheme.judge(ledger, examined.facts, rule.demands, _age_time(binding, now))
     tag = combine(container.parts)
     carries = scheme.carries
@@ -112,8 +112,9 @@ def prove_gpus(
         ledger.skip("23 GPUs", "the GPU evidence does not parse")
         return proof
     examined = opened[1]
-    ledger.run("23 GPU binding named", lambda: _bound(examined, "gpu_not_bound_to_cpu"))
-    SCHEMES[GPU_KIND].judge(ledger, examined.facts, rule.gpu, _age_time(binding, now))
+    _binding_named(ledger, "23 GPU binding named", examined, "gpu_not_bound_to_cpu")
+    # Now, not when the binding began: reference manifests and answers about them are renewed.
+    SCHEMES[GPU_KIND].judge(ledger, examined.facts, rule.gpu, now)
     check_composite(ledger, examined.facts, binding.gpus, rule.gpu)
     ledger.run("23 GPU deny list", lambda: check_identities(examined.identities, denied))
     return Proof(
@@ -188,7 +189,19 @@ def _age_time(binding: Binding, now: int) -> int:
     return min(now, binding.nbf + CLOCK_SKEW_S)
 
 
-def _bound(examined: Examined, code: str = "report_data_mismatch") -> str:
-    if examined.authentic is not True or not examined.bound:
-        raise AttestationError(f"{examined.kind}: not made for this binding", reasons=(code,))
-    return "made for this binding"
+def _binding_named(ledger: Ledger, step: str, examined: Examined, code: str) -> None:
+    """Genuine evidence was made for this binding; what is not genuine names nothing."""
+
+    def check() -> str:
+        if examined.authentic is None:
+            raise AttestationError(
+                f"{examined.kind}: signed by nobody", reasons=("signature_missing",)
+            )
+        if not examined.bound:
+            raise AttestationError(f"{examined.kind}: made for another binding", reasons=(code,))
+        return "made for this binding"
+
+    if examined.authentic is False:
+        ledger.skip(step, "the evidence is not genuine")
+    else:
+        ledger.run(step, check)

@@ -122,7 +122,8 @@ class Policy:
         directory_max_age_s: oldest directory snapshot accepted.
         result_ttl_s: longest use of one verdict; after it the evidence is appraised again.
         collateral_max_age_s: longest use of collateral after it was fetched, however long its
-            vendor says that it holds.
+            vendor says that it holds. Whoever holds this policy applies it to a cache of his own
+            (`collateral.resolve`); collateral carried to him has the vendors' dates alone.
         digest: "sha256:" tag of the canonical (evj1) bytes of what this was parsed from; spaces
             and the order of members do not change it.
     """

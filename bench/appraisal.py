@@ -127,13 +127,17 @@ def cached_per_second(seconds: float) -> float:
         binding = tee.binding()
         shown = Presented(binding, (tee.evidence(binding),), tee.posture())
         appraiser = Appraiser(tee.policy())
-        count, until = 0, time.perf_counter() + seconds
-        begin = time.perf_counter()
-        while time.perf_counter() < until:
-            for _ in range(100):
-                appraiser.judge(shown, tee.now)
-            count += 100
-        return count / (time.perf_counter() - begin)
+
+        async def run() -> float:
+            await appraiser.judge(shown, tee.now)
+            count, begin = 0, time.perf_counter()
+            while time.perf_counter() < begin + seconds:
+                for _ in range(100):
+                    await appraiser.judge(shown, tee.now)
+                count += 100
+            return count / (time.perf_counter() - begin)
+
+        return asyncio.run(run())
     finally:
         deployment.remove()
 
@@ -157,7 +161,7 @@ async def latency(rounds: int, requests: int) -> dict[str, float]:
                     await busy.wait()
                     begin = time.perf_counter()
                     for _ in range(RATE // 100):
-                        appraiser.judge(epoch.presented, clock.wall(), epoch.collateral)
+                        await appraiser.judge(epoch.presented, clock.wall(), epoch.collateral)
                         done += 1
                     await asyncio.sleep(max(0, 0.01 - (time.perf_counter() - begin)))
 

@@ -48,6 +48,7 @@ def register(actions: Any) -> None:
     sign.add_argument(
         "--out", type=Path, metavar="FILE", required=True, help="signed policy, written whole"
     )
+    sign.add_argument("--force", action="store_true", help="replace a signed policy that is there")
     add_json(sign)
     sign.set_defaults(run=run_sign)
 
@@ -74,6 +75,12 @@ def run_sign(args: argparse.Namespace) -> int:
     """0 signed, 4 not a policy, not a key, or a file that cannot be read or written."""
     policy = read_file(args.file, POLICY_MAX, "policy")
     key = _load(args.key)
+    same = {args.file.resolve(), args.key.resolve()}
+    if args.out.resolve() in same or (args.out.exists() and not args.force):
+        raise ConfigError(
+            f"--out {args.out}: the file exists, expected a new one",
+            hint="name another file; --force replaces a signed policy, never the policy or the key",
+        )
     _write(args.out, sign_policy(policy, args.keyid, key))
     public = b64u(key.public_key().public_bytes_raw())
     if args.json:

@@ -14,9 +14,9 @@ from typing import Any
 from wire.errors import AnchorholdError, ProtocolFailure
 from wire.ids import unb64u
 
-from .attester import Attester
 from .clock import Clock
 from .control import Message
+from .machine import Machine
 from .measured import Measured
 from .spawn import WorkerProcess
 from .worker_config import WorkerConfig
@@ -43,14 +43,14 @@ class Attendant:
     def __init__(
         self,
         worker: WorkerProcess,
-        attester: Attester,
+        machine: Machine,
         gateway_socket: Path,
         clock: Clock,
         enter: Enter,
     ) -> None:
         """Take charge of a started worker; `enter` is told every state it reports."""
         self._worker = worker
-        self._attester = attester
+        self._machine = machine
         self._gateway = gateway_socket
         self._clock = clock
         self._enter = enter
@@ -161,8 +161,8 @@ class Attendant:
         answer: Message = {"type": "EVIDENCE", "id": _member(message, "id")}
         binding = unb64u(_member(message, "binding"))
         try:
-            evidence = self._attester.attest(binding, self._clock.ms())
-            answer |= evidence.to_json()
+            evidence = self._machine.attest(binding, self._clock.ms())
+            answer["evidence"] = [item.to_json() for item in evidence]
             self.attested, self.failure = True, None
         except (AnchorholdError, OSError) as error:
             self.attested = self.attested or False
@@ -173,7 +173,7 @@ class Attendant:
     def _activate(self, message: Message) -> None:
         answer: Message = {"type": "ACTIVATED", "id": _member(message, "id")}
         try:
-            answer["answer"] = dict(self._attester.activate(message["credential"]))
+            answer["answer"] = dict(self._machine.activate(message["credential"]))
         except (AnchorholdError, OSError, KeyError) as error:
             # Usually the challenger's fault (a blob made for another TPM): the worker goes on.
             answer["error"] = "activate" if isinstance(error, AnchorholdError) else "malformed"

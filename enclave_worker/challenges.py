@@ -35,7 +35,7 @@ class Challenges:
         return {
             "wid": self._bench.config.wid,
             "binding": b64u(epoch.binding),
-            "evidence": [epoch.evidence.to_json()],
+            "evidence": [item.to_json() for item in epoch.evidence],
             "posture": b64u(self._posture),
             "sig": b64u(self._bench.keyring.sig.sign(proof)),
             "activation": None,
@@ -75,7 +75,7 @@ class Challenges:
         evidence = await self._port.attest(binding)
         answer: dict[str, Any] = {
             "binding": b64u(binding),
-            "evidence": [evidence.to_json()],
+            "evidence": [item.to_json() for item in evidence],
             "posture": b64u(self._posture),
         }
         if question.get("credential") is not None:

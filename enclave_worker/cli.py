@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from attestation.collect.probe import probe
 from wire.errors import AnchorholdError, ConfigError
 
 from .launch import Launcher
@@ -82,6 +83,9 @@ def _measure(launcher: Launcher) -> int:
             sys.stdout.write(f"  {name:<12} {digest}\n")
         sys.stdout.write(f"trust        {launcher.config.trust}\n")
         sys.stdout.write(f"root         {launcher.trust_anchor}\n")
+        sys.stdout.write("found here\n")
+        for item in probe().items:
+            sys.stdout.write(f"  {item.place}: {item.found}\n")
     finally:
         launcher.stop()
     return EXIT_OK

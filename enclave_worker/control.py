@@ -4,7 +4,7 @@ Message = `u32 len ‖ JSON object` with a member `type`. L = launcher, W = work
 
     L→W CONFIG {worker, read_paths, measured}      first message
     L→W CONN {}            + one descriptor        a fresh connection to the gateway
-    L→W EVIDENCE {id, kind, body | error}          answers ATTEST
+    L→W EVIDENCE {id, evidence | error}            answers ATTEST: [{kind, body}, …]
     L→W ACTIVATED {id, answer | error}             answers ACTIVATE
     L→W STOP {}                                    drain and end
     W→L STATUS {state, …}                          loading, warming, confined, ready, admitted, …
@@ -25,7 +25,8 @@ from typing import Any
 
 from wire.errors import ConfigError, ProtocolFailure
 
-# A CONFIG carries a service policy and a TPM quote carries certificates: both far below this.
+# A CONFIG carries a service policy, an EVIDENCE the certificates and reports of up to sixteen GPUs,
+# which are half a megabyte in base64: both far below this.
 MESSAGE_MAX = 4 * 1024 * 1024
 # Descriptors are sent one by one; a peer that sends more is broken, so no more are accepted.
 FDS_MAX = 4

@@ -9,7 +9,7 @@ Seeds lie in `SecretBytes`; a key object of the crypto library is built for one 
 What Python cannot do is wipe the copies the library's own calls leave on the heap (LIMITATIONS).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -71,23 +71,28 @@ class Epoch:
     beacon: Beacon | None
     drop_at: int
     replay: ReplaySet = field(default_factory=ReplaySet)
-    _evidence: Evidence | None = None
+    _evidence: tuple[Evidence, ...] = ()
 
     @property
-    def evidence(self) -> Evidence:
+    def evidence(self) -> tuple[Evidence, ...]:
         """Evidence over the binding; an epoch without it was never offered to anybody."""
-        if self._evidence is None:
+        if not self._evidence:
             raise RuntimeError("epoch: asked for evidence before it was attested")
         return self._evidence
 
     @property
-    def evidence_digest(self) -> str:
-        """sha256 tag of the evidence body, as receipts name it."""
-        return sha256_tag(self.evidence.body)
+    def witness(self) -> Evidence:
+        """The evidence that proves the measurement, which receipts name; GPUs' stands beside it."""
+        return self.evidence[0]
 
-    def attested(self, evidence: Evidence) -> None:
-        """Attach the evidence over `binding`."""
-        self._evidence = evidence
+    @property
+    def evidence_digest(self) -> str:
+        """sha256 tag of the witness's body, as receipts name it."""
+        return sha256_tag(self.witness.body)
+
+    def attested(self, evidence: Sequence[Evidence]) -> None:
+        """Attach the evidence over `binding`, at least one item."""
+        self._evidence = tuple(evidence)
 
     def wipe(self) -> None:
         """Overwrite every seed and forget the keys."""
@@ -158,7 +163,7 @@ class Keyring:
             drop_at=opens_until(now, exp),
         )
 
-    def install(self, epoch: Epoch, evidence: Evidence) -> None:
+    def install(self, epoch: Epoch, evidence: Sequence[Evidence]) -> None:
         """Begin to open requests under an attested epoch."""
         epoch.attested(evidence)
         self._epochs.append(epoch)
@@ -250,4 +255,5 @@ class Keyring:
             beacon=beacon,
             nonce=nonce,
             posture=self._posture,
+            gpus=config.gpus,
         )

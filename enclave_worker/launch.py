@@ -1,13 +1,14 @@
 """The launcher: outside the sandbox, it stages, measures, starts and watches one worker.
 
-It is the host's agent: it owns the attester and the connection to the gateway, and never sees a
-request. What it relays is ciphertext it cannot open: it passes the gateway connection to the worker
-as a descriptor and reads nothing from it.
+It is the host's agent: it owns the attester, the GPUs and the connection to the gateway, and never
+sees a request. What it relays is ciphertext it cannot open: it passes the gateway connection to the
+worker as a descriptor and reads nothing from it.
 
 Steps of `start`: 1 check the model folder. 2 stage the root of links. 3 measure root, model,
-arguments and configuration. 4 tell the attester. 5 start the worker under the best wrapper. 6 wait
-until it has loaded, warmed up and confined itself. After that a thread serves the worker's requests
-for evidence and connections, and starts a new worker when one dies unasked.
+arguments and configuration. 4 tell the attester. 5 look at the GPUs, where they are demanded, and
+let them work. 6 start the worker under the best wrapper. 7 wait until it has loaded, warmed up and
+confined itself. After that a thread serves the worker's requests for evidence and connections, and
+starts a new worker when one dies unasked.
 """
 
 import shutil
@@ -22,10 +23,10 @@ from typing import Any, Self
 from wire.errors import AttestationError, ConfigError, UnavailableError
 
 from .attendant import Attendant
-from .attester import Attester, make_attester
 from .clock import Clock
 from .engine.config import EngineConfig
 from .launcher_config import LauncherConfig
+from .machine import Machine, make_machine
 from .measured_root import MeasuredRoot, Progress, measure_root
 from .spawn import Wrapped, spawn, wrap
 from .worker_config import WorkerConfig
@@ -67,6 +68,7 @@ class Launcher:
         *,
         progress: Progress | None = None,
         on_state: OnState | None = None,
+        machine: Callable[[LauncherConfig], Machine] = make_machine,
     ) -> None:
         """Prepare; nothing is started.
 
@@ -75,10 +77,12 @@ class Launcher:
             progress: told (part, bytes done, bytes in all) while measuring.
             on_state: told every state change (the names in `RANK`, and died) with its facts,
                 from the launcher's thread.
+            machine: finds what vouches for the worker.
         """
         self.config = config
         self._progress = progress
         self._on_state = on_state
+        self._make_machine = machine
         self._changed = threading.Condition()
         self._state = "new"
         self._facts: dict[str, Any] = {}
@@ -87,7 +91,7 @@ class Launcher:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._attendant: Attendant | None = None
-        self._attester: Attester | None = None
+        self._machine: Machine | None = None
         self._root: MeasuredRoot | None = None
 
     def start(self, timeout: float = READY_TIMEOUT_S) -> None:
@@ -95,10 +99,12 @@ class Launcher:
 
         Raises:
             ConfigError: a wrong setting or model folder; the message says found and expected.
+            AttestationError: a GPU is not genuine.
             UnavailableError: the worker died or did not get ready in time.
         """
         try:
             self.measure()
+            self._found().open()
             self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
             self._thread.start()
             self.wait_for("ready", timeout)
@@ -116,9 +122,9 @@ class Launcher:
             EngineConfig.from_dict(self.config.engine)
         except (TypeError, ValueError) as error:
             raise ConfigError(str(error)) from None
-        self._attester = make_attester(self.config)
+        self._machine = self._make_machine(self.config)
         self._root = measure_root(self.config, self._progress)
-        self._attester.measure(self._root.parts)
+        self._machine.measure(self._root.parts)
 
     @property
     def measurement(self) -> str:
@@ -133,9 +139,7 @@ class Launcher:
     @property
     def trust_anchor(self) -> str:
         """What a policy lists as the root of this worker's evidence."""
-        if self._attester is None:
-            raise RuntimeError("launcher: asked for the trust anchor before start")
-        return self._attester.trust_anchor()
+        return self._found().trust_anchor()
 
     @property
     def state(self) -> str:
@@ -208,9 +212,9 @@ class Launcher:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
             self._thread = None
-        if self._attester is not None:
-            self._attester.close()
-            self._attester = None
+        if self._machine is not None:
+            self._machine.close()
+            self._machine = None
         if self._root is not None:
             shutil.rmtree(self._root.staged.path, ignore_errors=True)
 
@@ -253,8 +257,7 @@ class Launcher:
 
     def _one_life(self) -> bool:
         """Start one worker and attend to it until it ends; whether another one may do better."""
-        root, attester = self._measured(), self._attester
-        assert attester is not None
+        root, machine = self._measured(), self._found()
         wrapped = wrap(root.staged, self.config.model_dir)
         with self._changed:
             self._starts += 1
@@ -266,12 +269,12 @@ class Launcher:
             return False
         try:
             with closing(
-                Attendant(worker, attester, self.config.gateway_socket, Clock(), self._enter)
+                Attendant(worker, machine, self.config.gateway_socket, Clock(), self._enter)
             ) as attendant:
                 self._attendant = attendant
                 if self._stopping.is_set():
                     attendant.ask_to_stop()
-                settings = self._worker_config(root, wrapped)
+                settings = self._worker_config(root, wrapped, machine)
                 attendant.configure(settings, root.staged.read_paths, root.measured)
                 attendant.attend()
         finally:
@@ -283,8 +286,20 @@ class Launcher:
             self._enter("died", {"status": status})
         return attendant.was_ready and attendant.attested is not False
 
-    def _worker_config(self, root: MeasuredRoot, wrapped: Wrapped) -> WorkerConfig:
-        return replace(root.worker_config, wrapper=wrapped.wrapper, namespaces=wrapped.namespaces)
+    def _worker_config(
+        self, root: MeasuredRoot, wrapped: Wrapped, machine: Machine
+    ) -> WorkerConfig:
+        return replace(
+            root.worker_config,
+            wrapper=wrapped.wrapper,
+            namespaces=wrapped.namespaces,
+            gpus=list(machine.gpu_keys),
+        )
+
+    def _found(self) -> Machine:
+        if self._machine is None:
+            raise RuntimeError("launcher: asked for the machine before start")
+        return self._machine
 
     def _measured(self) -> MeasuredRoot:
         if self._root is None:

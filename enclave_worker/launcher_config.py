@@ -10,7 +10,9 @@ from wire.excerpt import shown
 from wire.limits import NAME_MAX
 
 Trust = Literal["software", "simulated", "hardware"]
+Gpus = Literal["none", "required"]
 TRUSTS: Final[tuple[Trust, ...]] = ("software", "simulated", "hardware")
+GPUS: Final[tuple[Gpus, ...]] = ("none", "required")
 AUTO: Final = "auto"
 # A service policy is a page of JSON, and it travels in every start message.
 POLICY_MAX = 65_536
@@ -36,6 +38,9 @@ class LauncherConfig:
             "hardware" (this machine's processor signs).
         attester: with trust "hardware", the evidence kind this machine must make, or "auto" for
             the one it can make. What is not there is an error, never something weaker.
+        gpus: "required": every GPU here attests behind the same binding, and nothing starts
+            without one; with trust "hardware" only, because nothing weaker can name them. "none":
+            they are not looked at and not used.
         software_root: Ed25519 private key, PEM, made if absent; None: one in state_dir.
         tpm_ca: folder of the CA that certifies software TPMs, made if absent; workers that share
             it share a trust anchor. None: one in state_dir.
@@ -57,6 +62,7 @@ class LauncherConfig:
     service_policy: bytes
     trust: Trust = "software"
     attester: str = AUTO
+    gpus: Gpus = "none"
     software_root: Path | None = None
     tpm_ca: Path | None = None
     wid: str = "worker-1"
@@ -75,6 +81,12 @@ class LauncherConfig:
             raise ConfigError(
                 f"attester: found {shown(self.attester)} with trust {self.trust}, "
                 'expected trust = "hardware"'
+            )
+        if self.gpus not in GPUS:
+            raise ConfigError(f"gpus: found {shown(self.gpus)}, expected {' or '.join(GPUS)}")
+        if self.gpus != "none" and self.trust != "hardware":
+            raise ConfigError(
+                f'gpus: found "{self.gpus}" with trust {self.trust}, expected trust = "hardware"'
             )
         for name, most in (("model_name", MODEL_MAX), ("aud", NAME_MAX), ("wid", WID_MAX)):
             value = getattr(self, name)

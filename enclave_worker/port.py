@@ -6,13 +6,14 @@ import socket
 from itertools import count
 from typing import Any
 
-from attestation.evidence import Evidence
+from attestation.evidence import Evidence, evidence_list
 from wire.errors import UnavailableError
-from wire.ids import b64u, unb64u
+from wire.ids import b64u
 
 from .control import ControlSocket, Message
 
-# A TPM quote through its tools takes about a second; far longer means that the launcher is stuck,
+# A TPM quote through its tools takes about a second, and so do the reports of a few GPUs, one after
+# another; far longer means that the launcher is stuck,
 # and a worker without evidence must not wait for ever with a half-made epoch.
 ANSWER_TIMEOUT_S = 60.0
 
@@ -50,10 +51,10 @@ class LauncherPort:
         self._control.send({"type": "NEED_CONN"})
         return await self._sockets.get()
 
-    async def attest(self, binding: bytes) -> Evidence:
-        """Return evidence over exactly these binding bytes."""
+    async def attest(self, binding: bytes) -> tuple[Evidence, ...]:
+        """Return evidence over exactly these binding bytes, the processor's first."""
         answer = await self._ask({"type": "ATTEST", "binding": b64u(binding)})
-        return Evidence(kind=answer["kind"], body=unb64u(answer["body"]))
+        return evidence_list(answer.get("evidence"))
 
     async def activate(self, credential: dict[str, Any]) -> dict[str, Any]:
         """Return the attester's answer to a credential challenge."""

@@ -76,7 +76,7 @@ async def rehearse(bench: Bench, dtype: str) -> None:
     keyring = Keyring(config, bench.rng)
     now = bench.clock.s()
     epoch = keyring.prepare(now)
-    keyring.install(epoch, Evidence("rehearsal", b""))
+    keyring.install(epoch, (Evidence("rehearsal", b""),))
     notary = Notary(config, keyring, dtype, bench.rng)
     trial = replace(bench, config=config, keyring=keyring, notary=notary)
     try:

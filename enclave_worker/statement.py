@@ -100,7 +100,6 @@ class Notary:
     def sign(self, answered: Answered, epoch: Epoch) -> SignedAnswer:
         """Return the statement for one finished answer; takes the next `wseq`."""
         config, digests = self._config, self._config.model_digests
-        evidence = epoch.evidence
         wseq = next(self._numbers)
         claims = ReceiptClaims(
             rid=answered.rid,
@@ -130,7 +129,7 @@ class Notary:
             tokens_cached=answered.usage.cached_tokens,
             bh=epoch.bh,
             att_evidence=epoch.evidence_digest,
-            att_type=evidence.kind,
+            att_type=epoch.witness.kind,
             measurement=config.image,
             trust=config.trust,
             service_policy=config.policy,

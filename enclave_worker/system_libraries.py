@@ -24,8 +24,17 @@ from .elf import needed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# Loaded by libc itself when a thread ends.
-ALSO: Final = ("libgcc_s.so.1",)
+# Loaded by name while a worker runs, so no staged file asks for them; what is not on this machine
+# is left out. A driver's libraries are thus part of the measurement wherever they are installed:
+# whether a GPU is used must not depend on whether its code was measured.
+ALSO: Final = (
+    "libgcc_s.so.1",  # by libc itself, when a thread ends
+    "libcuda.so.1",  # NVIDIA's driver, by CUDA's runtime, which is staged with torch
+    "libnvidia-ml.so.1",  # NVML, by torch's memory management
+    "libnvidia-ptxjitcompiler.so.1",  # by libcuda, to compile kernels for this GPU
+    "libnvidia-nvvm.so.4",  # by libcuda, likewise
+    "libcudadebugger.so.1",  # by libcuda, where it is installed
+)
 LIBRARIES_MAX: Final = 256  # a worker needs about twenty
 
 # Extension modules of the standard library that no worker imports: what they ask for (an X server's

@@ -35,6 +35,7 @@ class WorkerConfig:
         namespaces: the launcher's own namespace ids, to compare with (sandbox.namespaces.probe).
         image: the measurement of everything staged; set by the launcher last.
         model_digests: sha256 tags by name: tree, weights, tokenizer, template.
+        gpus: sha256 tags of the keys of the machine's GPUs, which every binding names.
     """
 
     wid: str
@@ -51,6 +52,7 @@ class WorkerConfig:
     namespaces: dict[str, str] = field(default_factory=dict)
     image: str = ""
     model_digests: dict[str, str] = field(default_factory=dict)
+    gpus: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Refuse what would only fail later, inside the sandbox, where nobody reads messages."""
@@ -69,7 +71,9 @@ class WorkerConfig:
     def measured(self) -> bytes:
         """Return the bytes of the settings that shape behaviour, for the measurement."""
         document = self.document()
-        for outcome in ("image", "model_dir", "model_digests", "wrapper", "namespaces", "wid"):
+        for outcome in (
+            "image", "model_dir", "model_digests", "wrapper", "namespaces", "wid", "gpus"
+        ):  # fmt: skip
             # Set by measuring or by the place the worker runs in, not choices about behaviour.
             del document[outcome]
         return encode(document)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attestation.appraise import appraise
 from attestation.binding import Binding, parse_binding
+from attestation.reasons import STATE
 from attestation.result import AppraisedEvidence
 from wire.errors import AnchorholdError, MalformedError, ReceiptError
 from wire.ids import b64u, sha256_tag
@@ -61,6 +62,7 @@ POLICY_REASONS: Final = frozenset(
         "simulated_not_allowed",
         "activation_missing",
         "measurement_not_accepted",
+        *STATE,
     }
 )
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 WARNINGS: Final[Mapping[str, str]] = {
     "software": "SOFTWARE TRUST: no hardware vouches for this worker; its operator could have "
     "read everything and signed anything",
-    "simulated": "SIMULATED TRUST: the TPM that vouches for this worker is a program; its operator "
-    "could have read everything and signed anything",
+    "simulated": "SIMULATED TRUST: what vouches for this worker, a TPM or other hardware, may be a "
+    "program; its operator could have read everything and signed anything",
 }
 
 

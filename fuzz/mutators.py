@@ -107,7 +107,7 @@ def _number(data: bytes, others: Sequence[bytes], words: Sequence[bytes], draws:
     # Lengths stand at even places; half of the writes go there.
     at = draws.below(len(data))
     at -= at % width if draws.chance(2) else 0
-    return _put(data, at, value.to_bytes(width, draws.pick(("little", "big"))))  # type: ignore[arg-type]
+    return _put(data, at, value.to_bytes(width, draws.pick(("little", "big"))))
 
 
 def _cut(data: bytes, others: Sequence[bytes], words: Sequence[bytes], draws: Draws) -> bytes:

@@ -10,6 +10,7 @@ otherwise, is a finding.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import os
 import resource
@@ -27,13 +28,16 @@ if TYPE_CHECKING:
 
 COUNT: Final = 100_000
 ADDRESS_SPACE: Final = 2 * 1024**3  # the interpreter, its libraries and their threads take a half
+HANG_S: Final = 900  # some thousand inputs take seconds: an input that never ends is a finding
 _WORKER: Final = "FUZZ_WORKER"
 
 
 def main(argv: Sequence[str]) -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__.split("\n")[0])
-    parser.add_argument("--target", action="append", default=[], help="a name, or a part of it")
+    parser.add_argument(
+        "--target", action="append", default=[], help="a part of its name, or =NAME"
+    )
     parser.add_argument("--count", type=int, default=COUNT, help="inputs a target")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
@@ -57,7 +61,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _chosen(name: str, asked: Sequence[str]) -> bool:
     exact = [one[1:] for one in asked if one.startswith("=")]
-    return not asked or name in exact or any(one in name for one in asked if one[0] != "=")
+    parts = [one for one in asked if not one.startswith("=")]
+    return not asked or name in exact or any(part in name for part in parts)
 
 
 def _worker(name: str, options: Any) -> int:
@@ -66,8 +71,10 @@ def _worker(name: str, options: Any) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     warnings.simplefilter("error")  # a warning is how a library says that input steers it
     began = time.monotonic()
+    faulthandler.dump_traceback_later(HANG_S, exit=True)
 
     def progress(outcome: Outcome) -> None:
+        faulthandler.dump_traceback_later(HANG_S, exit=True)  # counted from here again
         seconds = time.monotonic() - began
         rate = outcome.count / seconds
         sys.stderr.write(
@@ -83,7 +90,8 @@ def _worker(name: str, options: Any) -> int:
 
 
 def _all(wanted: Sequence[str], options: Any) -> int:
-    waiting, running, failed = list(wanted), {}, False
+    waiting, failed = list(wanted), False
+    running: dict[subprocess.Popen[str], str] = {}
     while waiting or running:
         while waiting and len(running) < options.jobs:
             name = waiting.pop(0)

@@ -210,8 +210,7 @@ class Admission:
             await self._beacon_time(binding.beacon),
         )
         # 9
-        policy = self._appraiser.policy.digest
-        verdict = self._appraiser.judge(shown, self._clock.wall(), collateral)
+        verdict, policy = await self._appraiser.judge(shown, self._clock.wall(), collateral)
         if not isinstance(verdict, AppraisedEvidence):
             return verdict
         logged = await log_verdict(self._ledger, shown, policy, verdict)  # 10

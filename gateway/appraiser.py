@@ -6,6 +6,7 @@ every time limit in it bounds, and a refusal is never remembered: what was refus
 collateral may pass when that has come.
 """
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -49,32 +50,46 @@ class Appraiser:
     policy: Policy
     _known: OrderedDict[bytes, AppraisedEvidence] = field(default_factory=OrderedDict)
 
-    def judge(
+    async def judge(
         self, shown: Presented, now: int, collateral: CollateralSet = NO_COLLATERAL
-    ) -> AppraisedEvidence | Refused:
-        """The verdict on what a worker presented, at `now` (Unix seconds)."""
-        key = _key(shown, self.policy.digest, collateral)
+    ) -> tuple[AppraisedEvidence | Refused, str]:
+        """The verdict on what a worker presented, and the digest of the policy it is under.
+
+        Args:
+            shown: what is judged.
+            now: Unix seconds.
+            collateral: the vendors' statements.
+        """
+        policy = self.policy
+        key = _key(shown, policy.digest, collateral)
         known = self._known.get(key)
         if known is not None and now < known.expires:
             self._known.move_to_end(key)
-            return known
-        verdict = appraise(
-            shown.binding,
-            shown.evidence,
-            shown.posture,
-            self.policy,
-            now,
-            activation=shown.activation,
-            beacon_time=shown.beacon_time,
-            collateral=collateral,
-        )
+            return known, policy.digest
+        # Signatures of a node of GPUs take a tenth of a second: requests must not wait for them.
+        verdict = await asyncio.to_thread(_appraise, shown, policy, now, collateral)
         if isinstance(verdict, AppraisedEvidence):
             self._known[key] = verdict
             if len(self._known) > VERDICTS_MAX:
                 self._known.popitem(last=False)
         else:
             self._known.pop(key, None)
-        return verdict
+        return verdict, policy.digest
+
+
+def _appraise(
+    shown: Presented, policy: Policy, now: int, collateral: CollateralSet
+) -> AppraisedEvidence | Refused:
+    return appraise(
+        shown.binding,
+        shown.evidence,
+        shown.posture,
+        policy,
+        now,
+        activation=shown.activation,
+        beacon_time=shown.beacon_time,
+        collateral=collateral,
+    )
 
 
 def _key(shown: Presented, policy: str, collateral: CollateralSet) -> bytes:
@@ -88,12 +103,15 @@ def _key(shown: Presented, policy: str, collateral: CollateralSet) -> bytes:
         str(shown.beacon_time).encode(),
     ]
     if activation is not None:
-        parts += [activation.secret_expected, activation.answer or b""]
+        parts += [b"activation", activation.secret_expected, activation.answer or b""]
+    parts.append(b"evidence %d" % len(shown.evidence))
     for item in shown.evidence:
         parts += [item.kind.encode(), item.body]
+    parts.append(b"collateral %d" % len(collateral))
     for kind in sorted(collateral):
+        parts += [kind.encode(), b"%d" % len(collateral[kind])]
         for role in sorted(collateral[kind]):
-            parts += [kind.encode(), role.encode(), collateral[kind][role]]
+            parts += [role.encode(), collateral[kind][role]]
     for part in parts:
         state.update(len(part).to_bytes(8, "big"))
         state.update(part)

@@ -21,12 +21,13 @@ from pathlib import Path
 from attestation.anchors import Anchors
 from attestation.collateral.fetcher import Fetcher
 from attestation.collateral.http_fetcher import HttpFetcher
+from attestation.collateral.resolve import Resolved
 from attestation.collateral.services import Services, parse_services
 from attestation.collateral.store import Store
 from attestation.collateral.vendors import VENDOR_ROOTS, Vendors
 from attestation.evidence import Evidence
 from attestation.evidence_collateral import resolve_evidence
-from attestation.examined import CollateralSet
+from attestation.examined import NO_BYTES, CollateralSet
 from attestation.policy import Policy
 from attestation.rules.hardware import HardwareRule
 from attestation.schemes import SCHEMES
@@ -52,15 +53,20 @@ class CollateralSource:
         vendors: how to ask and what to check.
         fetcher: the network; None works from the cache and imported bundles alone.
         max_age_s: greatest age of an entry, of the policy in force when it is asked for.
+        missing: told the reason code of what could not be had.
     """
 
     store: Store
-    vendors: Vendors
+    vendors: Callable[[], Vendors]
     fetcher: Fetcher | None
     clock: Clock
     max_age_s: Callable[[], int]
+    missing: Callable[[str], None]
     _threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="collateral")
+    )
+    _own_threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="refresh")
     )
     _memory: dict[bytes, tuple[int, Mapping[str, bytes]]] = field(default_factory=dict)
 
@@ -71,40 +77,54 @@ class CollateralSource:
         policy: Callable[[], Policy],
         rng: Callable[[int], bytes],
         clock: Clock,
+        missing: Callable[[str], None],
     ) -> "CollateralSource":
         """The source that the configuration describes.
 
         Args:
             config: where the cache and the services are.
-            policy: the policy in force; its roots are taken once, now.
+            policy: the policy in force; its roots and its greatest age count.
             rng: random bytes.
             clock: tells the time.
+            missing: told the reason code of what could not be had.
 
         Raises:
             ConfigError: the services file cannot be read or names what is no service.
         """
         services = _services(config.collateral_services_file)
-        own = [rule for rule in policy().accept if isinstance(rule, HardwareRule)]
-        pins = VENDOR_ROOTS.pins.union(*(rule.anchors.pins for rule in own))
+
+        def vendors() -> Vendors:
+            own = [rule for rule in policy().accept if isinstance(rule, HardwareRule)]
+            pins = VENDOR_ROOTS.pins.union(*(rule.anchors.pins for rule in own))
+            return Vendors(services, rng, Anchors(pins))
+
         return cls(
             Store(config.path("collateral_dir", "collateral")),
-            Vendors(services, rng, Anchors(pins)),
+            vendors,
             HttpFetcher(services) if config.collateral_fetch else None,
             clock,
             lambda: policy().collateral_max_age_s,
+            missing,
         )
 
     def close(self) -> None:
         """Close the connections to the vendors; what is being fetched is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._own_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
         if isinstance(self.fetcher, HttpFetcher):
             self.fetcher.close()
 
     async def collect(self, evidence: Sequence[Evidence]) -> CollateralSet:
         """Kind to role to bytes; what cannot be had is not there, and appraisal says so."""
-        return {item.kind: await self._of(item) for item in evidence if item.kind in SCHEMES}
+        kinds = [item for item in evidence if item.kind in SCHEMES]
+        return {item.kind: await self._of(item, self._threads) for item in kinds}
 
-    async def _of(self, item: Evidence) -> Mapping[str, bytes]:
+    async def refresh(self, evidence: Sequence[Evidence]) -> CollateralSet:
+        """The same for workers that are admitted, on threads that no stranger can keep busy."""
+        kinds = [item for item in evidence if item.kind in SCHEMES]
+        return {item.kind: await self._of(item, self._own_threads) for item in kinds}
+
+    async def _of(self, item: Evidence, threads: ThreadPoolExecutor) -> Mapping[str, bytes]:
         now, age = self.clock.wall(), self.max_age_s()
         # The age is part of the name: a policy that shortens it is not answered from memory.
         digest = sha256(f"{age} {item.kind}\0".encode() + item.body).digest()
@@ -112,22 +132,28 @@ class CollateralSource:
         if now < until:
             return roles
         loop = asyncio.get_running_loop()
-        until, roles = await loop.run_in_executor(self._threads, self._find, item, now, age)
+        found = await loop.run_in_executor(threads, self._find, item, now, age)
+        if found is None:
+            self.missing("collateral_unavailable")
+            return NO_BYTES
+        for reason in found.missing:
+            self.missing(reason.code)
+        # What is missing may have come when the worker tries again.
+        until, roles = now if found.missing else now + MEMORY_S, found.roles
+        until = until if found.expires is None else min(until, found.expires)
         if len(self._memory) >= MEMORY_MAX:
             self._memory.clear()
         self._memory[digest] = (until, roles)
         return roles
 
-    def _find(self, item: Evidence, now: int, max_age_s: int) -> tuple[int, Mapping[str, bytes]]:
+    def _find(self, item: Evidence, now: int, max_age_s: int) -> Resolved | None:
+        """What can be had; None when the cache cannot be used."""
         try:
-            found = resolve_evidence(
-                item, self.store, self.vendors, self.fetcher, now, max_age_s=max_age_s
+            return resolve_evidence(
+                item, self.store, self.vendors(), self.fetcher, now, max_age_s=max_age_s
             )
         except ConfigError:
-            return now, {}  # appraisal then says what is missing
-        # What is missing may have come when the worker tries again.
-        end = now if found.missing else now + MEMORY_S
-        return (end if found.expires is None else min(end, found.expires)), found.roles
+            return None
 
 
 def _services(path: Path | None) -> Services:

@@ -36,6 +36,7 @@ class Event(Enum):
     POLICY_RELOADED = "policy.reloaded"
     POLICY_UNREADABLE = "policy.unreadable"
     DENY_UNREADABLE = "deny.unreadable"
+    COLLATERAL_MISSING = "collateral.missing"
     WORKER_ADMITTED = "worker.admitted"
     WORKER_REFUSED = "worker.refused"
     WORKER_FENCED = "worker.fenced"

@@ -1,4 +1,4 @@
-"""The newest admission policy that was ever in force here: what an older file must not undo.
+"""The newest admission policies that were ever in force here: what an older file must not undo.
 
 A policy is named by `id` and `seq`, and does not change under a name: its digest stands in logged
 verdicts. An older file put back, or the same number with other demands, is refused, over restarts
@@ -15,13 +15,14 @@ from attestation.policy import Policy
 from wire.canonical import parse_strict
 from wire.errors import ConfigError, MalformedError, PolicyError
 
-#: One short object.
-MEMORY_MAX = 4096
+#: Policies that were ever in force here, by id; a deployment has one, or one a stage.
+IDS_MAX = 64
+MEMORY_MAX = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyMemory:
-    """A file that remembers one policy's name, number and digest."""
+    """A file that remembers each policy's highest number, and its digest."""
 
     path: Path
 
@@ -33,22 +34,27 @@ class PolicyMemory:
             ConfigError: the memory cannot be read or written.
         """
         known = self._read()
-        if known is not None and known[0] == policy.id:
-            _, seq, digest = known
-            if policy.seq < seq:
-                raise PolicyError(
-                    f"policy: found seq {policy.seq}, expected at least {seq}, which was in force",
-                    hint="give the policy to put in force a higher seq",
-                )
-            if policy.seq == seq and policy.digest != digest:
+        seq, digest = known.get(policy.id, (0, policy.digest))
+        if policy.seq < seq:
+            raise PolicyError(
+                f"policy: found seq {policy.seq}, expected at least {seq}, which was in force",
+                hint="give the policy to put in force a higher seq",
+            )
+        if policy.id in known and policy.seq == seq:
+            if policy.digest != digest:
                 raise PolicyError(
                     f"policy: found other demands under seq {seq}, expected those that were in "
                     "force under it",
                     hint="give a changed policy a higher seq",
                 )
-            if policy.seq == seq:
-                return
-        record = {"id": policy.id, "seq": policy.seq, "digest": policy.digest}
+            return
+        known[policy.id] = (policy.seq, policy.digest)
+        if len(known) > IDS_MAX:
+            raise PolicyError(
+                f"policy: found more than {IDS_MAX} ids in turn, expected few policies",
+                hint="keep one id, and raise its seq",
+            )
+        record = {name: {"seq": seq, "digest": digest} for name, (seq, digest) in known.items()}
         try:
             self._write(json.dumps(record).encode())
         except OSError as error:
@@ -64,18 +70,22 @@ class PolicyMemory:
             os.fsync(file.fileno())
         beside.replace(self.path)
 
-    def _read(self) -> tuple[str, int, str] | None:
+    def _read(self) -> dict[str, tuple[int, str]]:
         try:
             raw = self.path.read_bytes()
         except FileNotFoundError:
-            return None
+            return {}
         except OSError as error:
             raise ConfigError(f"policy memory {self.path}: {error.strerror}") from error
         try:
-            found = Members(
-                parse_strict(raw, max_bytes=MEMORY_MAX), "memory", required=("id", "seq", "digest")
-            )
-            return found.text("id"), found.integer("seq"), found.digest("digest")
+            found = parse_strict(raw, max_bytes=MEMORY_MAX)
+            if not isinstance(found, dict) or not found:
+                raise MalformedError("expected an object of policies")
+            entries = {
+                name: Members(entry, "memory", required=("seq", "digest"))
+                for name, entry in found.items()
+            }
+            return {name: (e.integer("seq"), e.digest("digest")) for name, e in entries.items()}
         except MalformedError as error:
             # Forgetting silently is what a rollback needs.
             raise ConfigError(

@@ -6,16 +6,19 @@ fenced: its keys are forgotten, its connection ends, nothing is released to it, 
 in the evidence log. Requests it had not begun to answer go to others.
 
 Steps of one sweep:
- 1. the collateral of every known binding is brought up to date; what cannot be had is missing;
- 2. each is judged under the policy in force, at the time now;
- 3. a refused one is fenced;
- 4. the refusal is logged; an acceptance was, when the worker was admitted.
+ 1. each known binding is judged with the collateral it was last judged with, under the policy in
+    force, at the time now: no vendor is asked, so none can delay this;
+ 2. a refused one is fenced, unless collateral past its time is all that speaks against it;
+ 3. for those left the collateral is brought up to date, and they are judged with that; a refused
+    one is fenced;
+ 4. a refusal is logged; an acceptance was, when the worker was admitted.
 """
 
 import asyncio
 import logging
 from dataclasses import dataclass, replace
 
+from attestation.examined import CollateralSet
 from attestation.result import AppraisedEvidence, Refused
 from wire.errors import UnavailableError
 
@@ -31,6 +34,16 @@ from .roster import Roster
 from .session import Epoch
 from .telemetry import Telemetry
 from .verdicts import log_verdict
+
+#: Bindings whose collateral is brought up to date at once.
+TOGETHER = 4
+#: What newer collateral may mend.
+_PAST = frozenset(
+    {
+        "certificate_not_valid_at_time", "collateral_expired", "collateral_missing", "crl_expired",
+        "crl_not_yet_valid", "revocation_not_checked", "tcb_not_proved",
+    }
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -52,27 +65,47 @@ class Reappraisal:
     clock: Clock
 
     async def sweep(self) -> int:
-        """Judge every known binding once; the number of those fenced."""
+        """Judge every known binding; the number of those fenced."""
         known = [self.registry.epoch(bh) for bh in self.registry.admitted()]
-        epochs = [epoch for epoch in known if epoch is not None]
+        fenced = 0
+        left = []
+        for epoch in known:
+            if epoch is None:
+                continue
+            verdict, policy = await self._judge(epoch, epoch.collateral)  # 1
+            if isinstance(verdict, Refused) and not set(verdict.codes) <= _PAST:
+                await self._fence(epoch, policy, verdict)  # 2
+                fenced += 1
+            else:
+                left.append(epoch)
+        turn = asyncio.Semaphore(TOGETHER)
         # Together: a vendor that is slow to answer for one must not keep another in service.
-        return sum(await asyncio.gather(*(self._again(epoch) for epoch in epochs)))
+        return fenced + sum(await asyncio.gather(*(self._renewed(item, turn) for item in left)))
 
-    async def _again(self, epoch: Epoch) -> bool:
-        collateral = await self.collect(epoch.presented.evidence)  # 1
-        await asyncio.sleep(0)  # requests come between two appraisals
-        policy = self.appraiser.policy.digest
-        # Keys past their end still open what waited for them; their end is no reason to fence.
-        now = min(self.clock.wall(), epoch.appraised.binding.exp - 1)
-        verdict = self.appraiser.judge(epoch.presented, now, collateral)  # 2
-        if isinstance(verdict, AppraisedEvidence):
+    async def _renewed(self, epoch: Epoch, turn: asyncio.Semaphore) -> bool:
+        """Step 3 for one binding; whether it was fenced."""
+        async with turn:
+            collateral = await self.collect(epoch.presented.evidence)
+            verdict, policy = await self._judge(epoch, collateral)
+            if isinstance(verdict, Refused):
+                await self._fence(epoch, policy, verdict)
+                return True
             if verdict is not epoch.appraised:
                 self.registry.renew(
                     replace(epoch, appraised=verdict, collateral=collateral, policy=policy)
                 )
             return False
+
+    async def _judge(
+        self, epoch: Epoch, collateral: CollateralSet
+    ) -> tuple[AppraisedEvidence | Refused, str]:
+        # Keys past their end still open what waited for them; their end is no reason to fence.
+        now = min(self.clock.wall(), epoch.appraised.binding.exp - 1)
+        return await self.appraiser.judge(epoch.presented, now, collateral)
+
+    async def _fence(self, epoch: Epoch, policy: str, verdict: Refused) -> None:
         self.telemetry.count(Metric.ATTEST_FAILURES, 1, {Attr.REASON: verdict.codes[0]})
-        # 3, before 4: a log that takes no entry must not keep a refused worker in service.
+        # Before step 4: a log that takes no entry must not keep a refused worker in service.
         self.roster.fence(epoch.bh)
         self.journal.write(
             Event.WORKER_FENCED,
@@ -80,7 +113,6 @@ class Reappraisal:
             level=logging.WARNING,
         )
         await self._log(epoch, policy, verdict)  # 4
-        return True
 
     async def _log(self, epoch: Epoch, policy: str, verdict: Refused) -> None:
         try:

@@ -107,6 +107,7 @@ class Roster:
 
     def lost(self, session: Session, cause: str) -> None:
         """A worker's connection ended; harmless when repeated."""
+        session.ended = True
         if self._ends.pop(session, None) is None:
             return
         self.registry.remove(session)

@@ -127,7 +127,15 @@ class Gateway:
         )
         directory = Directory(config, directory_key, registry, ledger, telemetry, journal, clock)
         directory.deny = deny.value | policy.deny.bh
-        collateral = CollateralSource.open(config, lambda: appraiser.policy, rng, clock)
+        collateral = CollateralSource.open(
+            config,
+            lambda: appraiser.policy,
+            rng,
+            clock,
+            lambda code: journal.write(
+                Event.COLLATERAL_MISSING, {Attr.REASON: code}, level=logging.WARNING
+            ),
+        )
         admission = Admission(
             appraiser,
             collateral.collect,
@@ -174,7 +182,7 @@ class Gateway:
             collateral=collateral,
             result_key=ensure_signing_key(config.path("result_key_file", "result.key")),
             reappraisal=Reappraisal(
-                appraiser, collateral.collect, registry, roster, ledger, telemetry, journal, clock
+                appraiser, collateral.refresh, registry, roster, ledger, telemetry, journal, clock
             ),
         )
 

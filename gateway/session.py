@@ -69,6 +69,7 @@ class Session:
         credits: envelopes the worker asked for and did not get yet.
         seq: number of the last pull; the next one must be larger.
         draining: the worker said goodbye and takes nothing new.
+        ended: the worker is lost or fenced: whatever it still sends, nothing is released to it.
     """
 
     nonce: bytes
@@ -78,6 +79,7 @@ class Session:
     credits: int = 0
     seq: int = 0
     draining: bool = False
+    ended: bool = False
 
     @property
     def newest(self) -> Epoch:
@@ -101,7 +103,8 @@ class Session:
 
     def can_take(self, monotonic: float) -> bool:
         """Whether an envelope may be released now: leased, asked for, not leaving."""
-        return self.credits > 0 and not self.draining and monotonic < self.lease_until
+        here = not (self.draining or self.ended)
+        return here and self.credits > 0 and monotonic < self.lease_until
 
     def pull(self, document: dict[str, object]) -> None:
         """Take a PULL message.

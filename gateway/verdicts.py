@@ -12,6 +12,9 @@ from .ledger import Ledger
 
 #: What an event holds of the kinds a worker presented.
 KINDS_MAX = 128
+#: Of different codes, and of steps: a node of GPUs has hundreds. The first ones say why.
+REASONS_MAX = 64
+CHECKS_MAX = 256
 
 
 async def log_verdict(
@@ -46,8 +49,8 @@ async def log_verdict(
         policy=policy,
         trust=accepted.trust if accepted is not None else None,
         measurement=accepted.measurement if accepted is not None else None,
-        reasons=reasons,
-        checks=checks,
+        reasons=list(dict.fromkeys(reasons))[:REASONS_MAX],
+        checks=checks[:CHECKS_MAX],
         expires=accepted.expires if accepted is not None else None,
     )
     return await ledger.append(ATTEST_VERDICT, event)

@@ -1,9 +1,13 @@
 """`python -m mutation --module FILE ...`: how many of a module's mutants the tests kill.
 
 --tests names test files (default: tests/attestation/test_*.py); --sample N --seed S takes a fixed
-part of the mutants; --line N only those of a line; --budget S stops asking after tests that take
-S seconds without a fault; --patience S is what a mutant may take beyond three times that. Ends 1 if fewer than --require per cent are killed, 2 if the harness
-does not pass its own test.
+part of the mutants; --line N only those of a line, --part those of function bodies or those that
+run on import, --again those that the output of an earlier run lists. --slowest S leaves out tests
+that take longer without a fault, --budget S stops asking after S seconds of them, --patience S is
+what a mutant may take beyond three times that. --minutes N ends early, and takes the mutants in
+drawn order, so that those done are a fair sample.
+
+Ends 1 if fewer than --require per cent are killed, 2 if the harness does not pass its own test.
 """
 
 from __future__ import annotations
@@ -13,8 +17,10 @@ import contextlib
 import hashlib
 import importlib
 import json
+import math
 import os
 import sys
+import time
 from collections import Counter
 from multiprocessing import get_context
 from pathlib import Path
@@ -39,7 +45,11 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=0, metavar="N")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--line", type=int, nargs="+")
+    parser.add_argument("--part", choices=("body", "import"))
     parser.add_argument("--budget", type=float, default=20.0, metavar="S")
+    parser.add_argument("--again", type=Path, metavar="FILE")
+    parser.add_argument("--slowest", type=float, default=60.0, metavar="S")
+    parser.add_argument("--minutes", type=float, default=0.0, metavar="N")
     parser.add_argument("--patience", type=float, default=10.0, metavar="S")
     parser.add_argument("--require", type=float, default=0.0, metavar="PER_CENT")
     parser.add_argument("--json", action="store_true")
@@ -56,14 +66,22 @@ def main() -> int:
     selection = select(package, files)
     chosen = [(file, m) for file in asked.module for m in mutants(Path(file).read_text())]
     chosen = [(file, m) for file, m in chosen if not asked.line or m.line in asked.line]
+    if asked.part:
+        chosen = [(file, m) for file, m in chosen if m.function == (asked.part == "body")]
+    if asked.again:
+        left = asked.again.read_text()
+        chosen = [(file, m) for file, m in chosen if _name(file, m) in left]
     if asked.sample:
         keyed = sorted(chosen, key=lambda pair: _draw(asked.seed, *pair))[: asked.sample]
         chosen = [pair for pair in chosen if pair in keyed]
+    if asked.minutes:
+        chosen.sort(key=lambda pair: _draw(asked.seed, *pair))
+    selection.drop_slower(asked.slowest)
     tasks = [
         _task(file, mutant, selection, asked.budget, asked.patience) for file, mutant in chosen
     ]
     try:
-        verdicts = _verdicts(tasks, asked.jobs)
+        verdicts = _verdicts(tasks, asked.jobs, asked.minutes or math.inf)
     except HarnessError as refusal:
         sys.stderr.write(f"mutation: {refusal}; no verdicts\n")
         return 2
@@ -95,16 +113,19 @@ def _task(file: str, mutant: Mutant, selection: Selection, budget: float, patien
     return Task(file, mutant, asked, 3 * min(spent, budget) + patience)
 
 
-def _verdicts(tasks: list[Task], jobs: int) -> list[str]:
+def _verdicts(tasks: list[Task], jobs: int, minutes: float) -> list[str]:
     for name in _PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     found = {number: "not covered" for number, task in enumerate(tasks) if not task.tests}
     numbered = [(number, task) for number, task in enumerate(tasks) if task.tests]
+    deadline = time.monotonic() + 60 * minutes
     links = []
     for job in range(jobs):
         reader, writer = get_context("fork").Pipe(duplex=False)
-        worker = get_context("fork").Process(target=_worker, args=(numbered[job::jobs], writer))
+        worker = get_context("fork").Process(
+            target=_worker, args=(numbered[job::jobs], deadline, writer)
+        )
         worker.start()
         writer.close()
         links.append((reader, worker))
@@ -113,7 +134,7 @@ def _verdicts(tasks: list[Task], jobs: int) -> list[str]:
             while True:
                 number, verdict = reader.recv()
                 found[number] = verdict
-                if verdict != "killed":
+                if verdict not in ("killed", "not run"):
                     sys.stderr.write(f"{len(found)}/{len(tasks)} {_text(tasks[number], verdict)}\n")
         worker.join()
         if worker.exitcode:
@@ -121,9 +142,9 @@ def _verdicts(tasks: list[Task], jobs: int) -> list[str]:
     return [found[number] for number in range(len(tasks))]
 
 
-def _worker(tasks: list[tuple[int, Task]], writer: Connection) -> None:
+def _worker(tasks: list[tuple[int, Task]], deadline: float, writer: Connection) -> None:
     try:
-        work(tasks, writer.send)
+        work(tasks, deadline, writer.send)
     except HarnessError as refusal:
         sys.stderr.write(f"mutation: {refusal}\n")
         sys.exit(2)
@@ -150,13 +171,16 @@ def _report(verdicts: list[tuple[Task, str]], as_json: bool, require: float) -> 
 
 def _text(task: Task, verdict: str) -> str:
     assert task.mutant is not None
-    fault = f"{task.mutant.operator}: {task.mutant.change}"
-    return f"{verdict}: {task.module}:{task.mutant.line}: {fault} [{len(task.tests)} tests]"
+    return f"{verdict}: {_name(task.module, task.mutant)} [{len(task.tests)} tests]"
+
+
+def _name(module: str, mutant: Mutant) -> str:
+    return f"{module}:{mutant.line}: {mutant.operator}: {mutant.change}"
 
 
 def _per_cent(counts: Counter[str]) -> float:
     """A mutant that cannot be imported is no mutant: it is in neither number."""
-    judged = counts.total() - counts["broken"]
+    judged = counts.total() - counts["broken"] - counts["not run"]
     return 100 * (counts["killed"] + counts["timeout"]) / judged if judged else 100.0
 
 

@@ -50,7 +50,7 @@ class HarnessError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A mutant (None: no fault), its module, the tests to ask, in order, and how long they may take."""
+    """A mutant (None: no fault), its module, the tests to ask, and how long they may take."""
 
     module: str
     mutant: Mutant | None
@@ -72,8 +72,10 @@ class Task:
 class Warm:
     """A pytest plugin: collects, and in place of running tests, runs tasks in forks."""
 
-    def __init__(self, tasks: list[Task], report: Callable[[int, str], None]) -> None:
-        self.tasks, self.report = tasks, report
+    def __init__(
+        self, tasks: list[Task], deadline: float, report: Callable[[int, str], None]
+    ) -> None:
+        self.tasks, self.deadline, self.report = tasks, deadline, report
         self.killers: Counter[str] = Counter()
         self.items: dict[str, pytest.Item] = {}
 
@@ -86,7 +88,8 @@ class Warm:
             raise HarnessError("without a fault, tests fail in the warm process")
         functions = _functions({task.path for task in self.tasks})
         for number, task in enumerate(self.tasks):
-            self.report(number, self._verdict(task, functions, session))
+            late = time.monotonic() > self.deadline
+            self.report(number, "not run" if late else self._verdict(task, functions, session))
         # Whoever killed a mutant must still pass where there is none: a flaw is no kill.
         self.killers.pop("", None)
         clean = Task("", None, list(self.killers), WARM_S)
@@ -171,7 +174,7 @@ class _Finder(importlib.machinery.SourceFileLoader):
 def _run(items: list[pytest.Item], session: pytest.Session) -> str:
     """Run until one fails, and say which; "" if none does."""
     failed = session.testsfailed
-    for item, following in zip(items, [*items[1:], None], strict=True):
+    for item, following in zip(items, [*items[1:], None], strict=False):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.testsfailed > failed:
             return item.nodeid
@@ -235,8 +238,10 @@ def _forked(child: Callable[[], tuple[int, str]], limit_s: float) -> tuple[str, 
     return names.get(code, "broken"), json.loads(said) if said and code == _FAILED else ""
 
 
-def work(tasks: list[tuple[int, Task]], report: Callable[[tuple[int, str]], None]) -> None:
-    """All of these tasks, reported as they are done.
+def work(
+    tasks: list[tuple[int, Task]], deadline: float, report: Callable[[tuple[int, str]], None]
+) -> None:
+    """All of these tasks, reported as they are done; "not run" those after the deadline.
 
     Raises:
         HarnessError: without a fault, tests do not pass.
@@ -244,7 +249,7 @@ def work(tasks: list[tuple[int, Task]], report: Callable[[tuple[int, str]], None
     warm = [(n, task) for n, task in tasks if task.mutant and task.mutant.function]
     cold = [(n, task) for n, task in tasks if not (task.mutant and task.mutant.function)]
     reader, writer = get_context("fork").Pipe(duplex=False)
-    process = get_context("fork").Process(target=_serve, args=(warm, writer))
+    process = get_context("fork").Process(target=_serve, args=(warm, deadline, writer))
     process.start()
     writer.close()
     by_number = dict(tasks)
@@ -260,6 +265,9 @@ def work(tasks: list[tuple[int, Task]], report: Callable[[tuple[int, str]], None
         raise HarnessError("without a fault, tests fail in the warm process")
     passed: set[str] = set()
     for number, task in cold:
+        if time.monotonic() > deadline:
+            report((number, "not run"))
+            continue
         if task.module not in passed:
             clean = Task(task.module, None, task.tests, task.limit_s)
             if (found := run_cold(clean)) != "survived":
@@ -268,10 +276,12 @@ def work(tasks: list[tuple[int, Task]], report: Callable[[tuple[int, str]], None
         report((number, run_cold(task)))
 
 
-def _serve(tasks: list[tuple[int, Task]], writer: Connection) -> None:
+def _serve(tasks: list[tuple[int, Task]], deadline: float, writer: Connection) -> None:
     quiet()
     numbers = [number for number, _ in tasks]
-    plugin = Warm([task for _, task in tasks], lambda at, said: writer.send((numbers[at], said)))
+    plugin = Warm(
+        [task for _, task in tasks], deadline, lambda at, said: writer.send((numbers[at], said))
+    )
     files = dict.fromkeys(t.partition("::")[0] for _, task in tasks for t in task.tests)
     status = pytest.main([*OPTIONS, *files], plugins=[plugin]) if tasks else 0
     os._exit(int(status))

@@ -33,6 +33,12 @@ class Selection:
     seconds: dict[str, float]
     lines: dict[str, dict[int, list[str]]]
 
+    def drop_slower(self, limit_s: float) -> None:
+        """Ask no test that takes longer than this without a fault."""
+        for lines in self.lines.values():
+            for line, tests in lines.items():
+                lines[line] = [test for test in tests if self.seconds[test] <= limit_s]
+
     def of(self, module: str, first: int, last: int) -> list[str]:
         """Tests that execute one of these lines, the quickest first."""
         lines = self.lines.get(module, {})

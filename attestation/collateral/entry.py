@@ -55,7 +55,7 @@ BOUNDS: Final[Mapping[str, Bounds]] = MappingProxyType(
         "vcek": Bounds(16 * KIB, 30 * DAY_S, 365 * DAY_S),
         "chain": Bounds(64 * KIB, 30 * DAY_S, 365 * DAY_S),
         "crl": Bounds(MIB, DAY_S, 30 * DAY_S),
-        "rim": Bounds(8 * MIB, 7 * DAY_S, 90 * DAY_S),
+        "rim": Bounds(MIB, 7 * DAY_S, 90 * DAY_S),
         # Answers about revocation, and keys that a leak would have replaced, are asked for often.
         "ocsp": Bounds(64 * KIB, HOUR_S, 7 * DAY_S),
         "jwks": Bounds(512 * KIB, HOUR_S, 7 * DAY_S),

@@ -3,7 +3,8 @@
 For each need, in order:
  1. its source and key are of a closed form;
  2. every stored entry it rests on is in the cache and in force; otherwise
- 3. it is fetched, by one caller at a time, checked, and kept; offline, nothing is fetched.
+ 3. it is fetched, by one caller at a time, checked, and kept; offline, nothing is fetched. In the
+    last quarter of its time an entry is renewed; if that fails it counts until its end.
 
 An entry is in force until its own end, and, where the caller names a greatest age, no longer than
 that after it was fetched: a tenant's policy may trust vendors' statements for less time than their
@@ -19,6 +20,7 @@ Reason codes: `collateral_missing` (nobody may fetch it), `collateral_expired`,
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -124,8 +126,25 @@ def obtain(
             return found
         raise _absent(key, found, now, max_age_s)
     found = _in_force(key, store, now, max_age_s)
-    if found is not None:
+    if found is None:
+        return _fetched(key, store, vendors, fetcher, now, max_age_s)
+    if not _due(found, now, max_age_s):
         return found
+    # A vendor that is down for an hour must not end every worker at the same second.
+    with contextlib.suppress(AttestationError, MalformedError, UnavailableError):
+        return _fetched(key, store, vendors, fetcher, now, max_age_s)
+    return found
+
+
+def _fetched(
+    key: CollateralKey,
+    store: Store,
+    vendors: Vendors,
+    fetcher: Fetcher,
+    now: int,
+    max_age_s: int | None,
+) -> Entry:
+    """Step 3; raises like `obtain`."""
     above = witness(key)
     chain = None
     if above is not None:
@@ -133,7 +152,7 @@ def obtain(
     with store.exclusive(key):
         # Whoever held the lock before may have fetched it.
         found = _in_force(key, store, now, max_age_s)
-        if found is not None:
+        if found is not None and not _due(found, now, max_age_s):
             return found
         try:
             entry = vendors.fetch(key, fetcher, now, chain)
@@ -144,6 +163,11 @@ def obtain(
             ) from refusal
         store.put(entry, now)
         return entry
+
+
+def _due(entry: Entry, now: int, max_age_s: int | None) -> bool:
+    """Whether the last quarter of an entry's time has begun."""
+    return now >= _end(entry, max_age_s) - (_end(entry, max_age_s) - entry.fetched_at) // 4
 
 
 def _end(entry: Entry, max_age_s: int | None) -> int:

@@ -3,6 +3,7 @@
     configfs  /sys/kernel/config/tsm/report: its provider decides between TDX and SNP
     NSM       /dev/nsm: a Nitro enclave
     TPM       /dev/tpmrm0 or /dev/tpm0: said, but not used; a TPM alone names no CPU
+    GPUs      /dev/nvidiactl: said, but no choice; GPUs accompany a CPU (`collect.nvml`)
 
 A choice made by the operator is checked against what is there, never replaced by something weaker:
 a worker configured for TDX that came up with software evidence would look alive and prove nothing.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 AUTO: Final = "auto"
 TPM_DEVICES: Final = (Path("/dev/tpmrm0"), Path("/dev/tpm0"))
+GPU_DEVICES: Final = (Path("/dev/nvidiactl"),)
 PROVIDERS: Final[Mapping[str, str]] = MappingProxyType(
     {tdx.PROVIDER: tdx.KIND, snp.PROVIDER: snp.KIND}
 )
@@ -96,6 +98,7 @@ def probe(
     configfs: tsm.Tsm | None = None,
     nsm_device: Path = nsm.DEVICE,
     tpm_devices: tuple[Path, ...] = TPM_DEVICES,
+    gpu_devices: tuple[Path, ...] = GPU_DEVICES,
     files: Files | None = None,
 ) -> Findings:
     """Look at every place; nothing is changed and nothing raises."""
@@ -105,6 +108,7 @@ def probe(
             _configfs(tsm.Tsm() if configfs is None else configfs),
             _device(source, (nsm_device,), "present", nitro.KIND),
             _device(source, tpm_devices, "present, but a TPM alone names no CPU", None),
+            _device(source, gpu_devices, "GPUs, which attest only beside a CPU", None),
         )
     )
 

@@ -44,7 +44,8 @@ _DIGEST_LEN: Final = 48
 _SERIAL = re.compile(r"[0-9A-F]{1,64}")
 # A name of an odd type is a TypeError to the library.
 _UNREADABLE = (
-    ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion,
+    ValueError, TypeError, KeyError, UnsupportedAlgorithm, x509.DuplicateExtension,
+    x509.InvalidVersion,
 )  # fmt: skip
 
 

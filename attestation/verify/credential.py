@@ -159,9 +159,15 @@ def make_credential(
         )
     seed = rng(SEED_LEN)
     sha256 = hashes.SHA256()
-    enc_secret = ek.key.encrypt(
-        seed, padding.OAEP(padding.MGF1(sha256), algorithm=sha256, label=_IDENTITY)
-    )
+    try:
+        enc_secret = ek.key.encrypt(
+            seed, padding.OAEP(padding.MGF1(sha256), algorithm=sha256, label=_IDENTITY)
+        )
+    except ValueError:  # a modulus that is no RSA modulus, such as an even one
+        raise AttestationError(
+            "endorsement key: found one that cannot encrypt, expected an RSA key",
+            reasons=("ek_attributes",),
+        ) from None
     sym_key = _kdfa(seed, b"STORAGE", ak_name, 128)
     # The zero IV is the standard's: the key is used once, for this one message.
     encryptor = Cipher(algorithms.AES(sym_key), CFB(bytes(16))).encryptor()

@@ -36,7 +36,15 @@ CRL_MAX: Final = 1024 * 1024  # vendors' lists are a few KiB; a parse must stay 
 _SEQUENCE: Final = 0x30  # every DER list starts so; PEM and hex text do not
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _KNOWN_CRITICAL = frozenset({ExtensionOID.AUTHORITY_KEY_IDENTIFIER, ExtensionOID.CRL_NUMBER})
-_UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion)
+# Names of odd string types are a TypeError or KeyError, and are read only when asked for.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+)
 
 
 def load_crl(der: bytes) -> x509.CertificateRevocationList:
@@ -95,7 +103,10 @@ def check_crl(
 
 
 def _check_issuer(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> None:  # step 2
-    if crl.issuer != issuer.subject:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a list's names are read anew each time
+        same = crl.issuer == issuer.subject
+    if not same:
         raise _refused("crl_invalid", "another issuer's, expected the certificate's own")
     try:
         usage = issuer.extensions.get_extension_for_class(x509.KeyUsage).value

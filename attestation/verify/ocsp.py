@@ -36,13 +36,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
-from cryptography.x509.ocsp import OCSPResponse, OCSPSingleResponse
 from cryptography.x509.oid import ExtendedKeyUsageOID, OCSPExtensionOID
 
 from wire.errors import AttestationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from cryptography.x509.ocsp import OCSPResponse, OCSPSingleResponse
 
 RESPONSE_MAX: Final = 16 * 1024  # one status and a responder certificate are 1 to 3 KiB
 SINGLES_MAX: Final = 16
@@ -56,7 +57,8 @@ _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 # Of a certificate's id only: a second issuer with the same SHA-1 would still have to sign.
 _ID_HASHES = (hashes.SHA1, *_HASHES)
 _UNREADABLE = (
-    ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion,
+    ValueError, TypeError, KeyError, UnsupportedAlgorithm, x509.DuplicateExtension,
+    x509.InvalidVersion,
 )  # fmt: skip
 
 
@@ -210,8 +212,11 @@ def _check_signer(response: Response, issuer: x509.Certificate, now: int) -> Non
 
 
 def _names(found: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
-    if found.responder_name is not None:
-        return found.responder_name == signer.subject
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a response's name is read anew each time
+        name = found.responder_name
+    if name is not None:
+        return name == signer.subject
     named = hashes.SHA1()  # noqa: S303 -- RFC 6960 names a key so; the signature decides
     return found.responder_key_hash == _digest(_key_bits(signer), named)
 

@@ -69,10 +69,11 @@ def attestation_routes(gateway: Gateway) -> APIRouter:
         if epoch is None:
             raise Refusal(Fault.NOT_FOUND, "no admitted binding has this hash")
         appraiser, now = gateway.reappraisal.appraiser, gateway.clock.wall()
+        verdict, policy = await appraiser.judge(epoch.presented, now, epoch.collateral)
         claims = ear_claims(
-            appraiser.judge(epoch.presented, now, epoch.collateral),
+            verdict,
             verifier=VERIFIER,
-            policy=appraiser.policy.digest,
+            policy=policy,
             now=now,
             life_s=gateway.config.result_life_s,
             nonce=echoed,

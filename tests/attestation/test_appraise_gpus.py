@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from cryptography.x509 import ReasonFlags
-from cryptography.x509.ocsp import OCSPCertStatus
 from simulators.gpu_tee import GPUS, GpuTee, SnpGpuTee, TdxGpuTee, names_of
-from simulators.hardware_tee import SnpTee, pem
 from simulators.nvidia import Nvidia
 from simulators.nvidia_device import listing
 from simulators.tee import NOW
@@ -18,10 +15,6 @@ from simulators.verdicts import accepted, refused_for, rejected
 from attestation.binding import report32
 from attestation.evidence import EVIDENCE_MAX, Evidence
 from attestation.formats.container import encode_container
-from wire.errors import PolicyError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 every_cpu = pytest.mark.parametrize("make", [SnpGpuTee, TdxGpuTee])
 OTHER_NONCE = bytes(range(32))
@@ -238,7 +231,7 @@ def test_the_gpu_list_twice_is_refused() -> None:
 def test_gpus_that_answered_another_nonce_are_refused(make: type[GpuTee]) -> None:
     tee = make()
     tee.quoted = OTHER_NONCE
-    refused_for(tee.appraise(), "nonce_mismatch", "gpu_not_bound_to_cpu")
+    refused_for(tee.appraise(), "nonce_mismatch")
 
 
 def test_one_gpu_that_answered_another_nonce_is_enough_to_refuse() -> None:
@@ -252,14 +245,13 @@ def test_one_gpu_that_answered_another_nonce_is_enough_to_refuse() -> None:
     refused_for(
         tee.appraise(binding_raw=binding, evidence=shown),
         "nonce_mismatch",
-        "gpu_not_bound_to_cpu",
     )
 
 
 def test_a_forged_signature_is_refused() -> None:
     tee = SnpGpuTee()
     tee.gpus[1].sign_edit = lambda raw: raw[:-1] + bytes([raw[-1] ^ 1])
-    refused_for(tee.appraise(), "signature_invalid", "gpu_not_bound_to_cpu")
+    refused_for(tee.appraise(), "signature_invalid")
 
 
 def test_gpus_of_a_look_alike_vendor_are_refused() -> None:
@@ -299,147 +291,3 @@ def test_evidence_that_is_no_list_is_refused_and_the_cpus_claims_are_told(
         shown = [tee.evidence(binding), Evidence(GPUS, body)]
         verdict = tee.appraise(binding_raw=binding, evidence=shown)
         assert tee.kind in refused_for(verdict, "evidence_malformed").claims
-
-
-# ---------------------------------------------------------------- state and collateral
-
-
-def _driver(tee: GpuTee) -> None:
-    tee.gpus[1].driver = "535.00"
-
-
-def _firmware(tee: GpuTee) -> None:
-    tee.gpu_rule["vbios_in"] = ["96.00.9F.00.01"]
-
-
-def _mode(tee: GpuTee) -> None:
-    tee.gpus[1].opaque[36] = b"\2\0"
-
-
-def _model(tee: GpuTee) -> None:
-    tee.gpu_rule["models"] = ["GB100"]
-
-
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        (_driver, "driver_not_accepted"),
-        (_firmware, "vbios_not_accepted"),
-        (_mode, "mode_not_accepted"),
-        (_model, "product_not_accepted"),
-    ],
-)
-def test_the_state_of_every_gpu_counts(change: Callable[[GpuTee], None], code: str) -> None:
-    tee = SnpGpuTee()
-    change(tee)
-    verdict = refused_for(tee.appraise(), code)
-    assert set(verdict.claims) == {tee.kind, GPUS}
-
-
-@every_cpu
-def test_a_revoked_gpu_is_refused(make: type[GpuTee]) -> None:
-    tee = make()
-    device = tee.gpus[1]
-    issuer = tee.nvidia.icas[device.chip]
-    tee.gpu_statements["ocsp_3"] = tee.nvidia.ocsp(
-        device.brom, issuer, status=OCSPCertStatus.REVOKED, reason=ReasonFlags.key_compromise
-    )
-    verdict = rejected(tee.appraise())
-    assert verdict.codes[0] == "revoked"
-    assert "gpu_not_bound_to_cpu" in verdict.codes
-
-
-def test_revocation_that_was_not_checked_is_refused() -> None:
-    tee = SnpGpuTee()
-    refused_for(tee.appraise(collateral={tee.kind: tee.collateral()[tee.kind]}),
-            "revocation_not_checked")  # fmt: skip
-
-
-def test_an_answer_for_one_gpu_is_none_for_the_other() -> None:
-    tee = SnpGpuTee()
-    tee.gpu_statements |= {f"ocsp_{number}": None for number in (3, 4, 5)}
-    refused_for(tee.appraise(), "revocation_not_checked")
-
-
-def test_where_the_policy_says_so_revocation_need_not_be_checked() -> None:
-    tee = SnpGpuTee()
-    tee.gpu_rule["ocsp"] = "not_checked"
-    accepted(tee.appraise(collateral={tee.kind: tee.collateral()[tee.kind]}))
-
-
-def test_a_verdict_ends_with_the_gpus_first_answer_or_certificate() -> None:
-    tee = SnpGpuTee()
-    issuer = tee.nvidia.icas["GH100"]
-    tee.gpu_statements["ocsp"] = tee.nvidia.ocsp(tee.gpus[0].brom, issuer, end=40)
-    assert accepted(tee.appraise()).expires == NOW + 40
-    rejected(tee.appraise(now=NOW + 200))
-    other = SnpGpuTee()
-    other.gpus[1].leaf["end"] = 50
-    assert accepted(other.appraise()).expires == NOW + 50
-
-
-DENIED: list[tuple[str, Callable[[GpuTee], str]]] = [
-    ("serials", lambda tee: tee.gpus[1].serial.lower()),
-    ("keys", lambda tee: tee.gpus[1].fingerprint.removeprefix("sha256:")),
-    ("chip_ids", lambda tee: f"{tee.gpus[1].brom.certificate.serial_number:018x}"),
-]
-
-
-@every_cpu
-@pytest.mark.parametrize(("member", "value"), DENIED)
-def test_a_denied_gpu_is_refused(
-    make: type[GpuTee], member: str, value: Callable[[GpuTee], str]
-) -> None:
-    tee = make()
-    tee.demands["deny"] = {member: [value(tee)]}
-    refused_for(tee.appraise(), "denied")
-
-
-def test_a_denied_cpu_is_refused_though_its_gpus_are_good() -> None:
-    tee = SnpGpuTee()
-    tee.demands["deny"] = {"chip_ids": [tee.chip.facts.chip_id.hex()]}
-    refused_for(tee.appraise(), "denied")
-
-
-# ---------------------------------------------------------------- policies
-
-
-def test_no_policy_accepts_gpus_without_a_cpu() -> None:
-    tee = SnpGpuTee()
-    tee.demands["accept"] = [{"kind": GPUS, "measurements": [tee.measurement()], **tee.gpu_rule}]
-    with pytest.raises(PolicyError, match="names no worker"):
-        tee.policy()
-
-
-@pytest.mark.parametrize(
-    "member",
-    ["architectures", "models", "driver_in", "vbios_in", "modes", "rim", "ocsp", "count"],
-)
-def test_every_demand_on_gpus_must_be_stated(member: str) -> None:
-    tee = SnpGpuTee()
-    del tee.gpu_rule[member]
-    with pytest.raises(PolicyError, match=member):
-        tee.policy()
-
-
-def test_unknown_demands_on_gpus_are_refused() -> None:
-    tee = SnpGpuTee()
-    tee.gpu_rule["measurements"] = [tee.measurement()]
-    with pytest.raises(PolicyError, match="measurements"):
-        tee.policy()
-
-
-def test_a_worker_with_no_gpu_does_not_meet_a_rule_that_demands_them() -> None:
-    tee, demanding = SnpTee(), SnpGpuTee()
-    tee.rule["gpu"] = {**demanding.gpu_rule, "roots": [pem(demanding.nvidia.root.der)]}
-    verdict = rejected(tee.appraise())
-    assert verdict.codes == ("gpu_missing",)
-
-
-def test_two_rules_one_with_gpus_and_one_without() -> None:
-    tee = SnpGpuTee()
-    plain = {name: value for name, value in tee.rule.items() if name != "gpu"}
-    tee.demands["accept"] = [tee.rule, plain]
-    tee.shown = [tee.nvidia.gpu(), tee.nvidia.gpu()]
-    verdict = accepted(tee.appraise())  # by the second, which says nothing of GPUs
-    assert list(verdict.claims) == [tee.kind]

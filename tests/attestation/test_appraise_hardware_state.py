@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulators.hardware_tee import AzureSnpTee, HardwareTee, NitroTee, SnpTee, TdxTee
+from simulators.amd import Amd
+from simulators.hardware_tee import AzureSnpTee, HardwareTee, NitroTee, SnpTee, TdxTee, pem
 from simulators.intel_parts import stamp
 from simulators.nitro import NitroVendor
+from simulators.snp_report import table
 from simulators.tee import NOW
 from simulators.verdicts import accepted, refused_for, rejected
 
@@ -29,9 +31,9 @@ every_kind = pytest.mark.parametrize("make", KINDS)
 
 
 def foreign(verdict: AppraisedEvidence | Refused, *codes: str) -> Refused:
-    """The same for evidence that is not genuine: then it is made for no binding either."""
+    """The same for evidence that is not genuine; what it was made for is then not asked."""
     assert rejected(verdict).codes[0] == codes[0]
-    return refused_for(verdict, *codes, "report_data_mismatch")
+    return refused_for(verdict, *codes)
 
 
 # ---------------------------------------------------------------- state and collateral
@@ -114,7 +116,7 @@ def test_collateral_for_another_kind_is_not_looked_at(make: type[HardwareTee]) -
     rejected(tee.appraise(collateral={other: tee.collateral()[tee.kind]}))
 
 
-_NO_CHAIN = {"collateral_missing", "revocation_not_checked", "report_data_mismatch"}
+_NO_CHAIN = {"collateral_missing", "revocation_not_checked"}
 
 
 @pytest.mark.parametrize(
@@ -124,13 +126,27 @@ _NO_CHAIN = {"collateral_missing", "revocation_not_checked", "report_data_mismat
         (SnpTee, "crl", {"revocation_not_checked"}),
         (AzureSnpTee, "vcek", _NO_CHAIN),
         (AzureSnpTee, "crl", {"revocation_not_checked"}),
-        (TdxTee, "collateral", {"collateral_missing", "tcb_not_proved", "report_data_mismatch"}),
+        (TdxTee, "collateral", {"collateral_missing", "tcb_not_proved"}),
     ],
 )
 def test_each_missing_piece_is_named(make: type[HardwareTee], role: str, codes: set[str]) -> None:
     tee = make()
     tee.statements[role] = None
     refused_for(tee.appraise(), *codes)
+
+
+@pytest.mark.parametrize("way", ["endorsement_cert", "auxblob"])
+def test_the_worker_may_bring_its_own_certificates(way: str) -> None:
+    """They are hints: where a certificate comes from makes it neither better nor worse."""
+    tee = SnpTee()
+    given = {"vcek": tee.chip.cert, "ask": tee.amd.ask, "ark": tee.amd.root}
+    tee.roles[way] = tee.chip.cert if way == "endorsement_cert" else table(given)
+    tee.statements["endorsement_cert"] = None
+    if way == "auxblob":
+        tee.statements |= {"ca": None, "root": None}
+    accepted(tee.appraise())
+    tee.rule["roots"] = [pem(Amd("Genoa", NOW, "another").root)]
+    assert "untrusted_root" in rejected(tee.appraise()).codes
 
 
 @pytest.mark.parametrize("make", [SnpTee, AzureSnpTee])
@@ -243,6 +259,24 @@ def test_what_has_ended_is_refused(make: type[HardwareTee], shorten: Callable[[A
     verdict = rejected(tee.appraise(now=NOW + 41))
     ended = {"certificate_not_valid_at_time", "crl_expired", "collateral_expired"}
     assert ended & set(verdict.codes)
+
+
+def test_a_document_is_as_old_as_its_binding_when_that_began() -> None:
+    """It is made once for a binding; the binding's own end bounds its use."""
+    tee = NitroTee()
+    accepted(tee.appraise(now=NOW + 3000))
+    tee = NitroTee()
+    tee.enclave.timestamp_ms = (NOW - 299) * 1000
+    accepted(tee.appraise())
+    tee = NitroTee()
+    tee.enclave.timestamp_ms = (NOW - 301) * 1000
+    refused_for(tee.appraise(), "evidence_stale")
+
+
+def test_a_document_of_the_future_is_refused() -> None:
+    tee = NitroTee()
+    tee.enclave.timestamp_ms = (NOW + 121) * 1000
+    refused_for(tee.appraise(), "evidence_not_yet_valid")
 
 
 # ---------------------------------------------------------------- policies

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from attestation.collateral_key import parse_key
 from attestation.evidence import Evidence
 from attestation.formats.container import encode_container
 from client import cli
+from client.cli_collateral import FETCH_AGAIN_S
 from client.clock import wall_clock
 from client.collateral_inputs import needed_keys
 from wire.errors import ConfigError
@@ -117,6 +119,18 @@ def test_every_document_is_json_with_the_exit_code(run: Any, place: Place) -> No
         assert document["ok"] is True
         assert len(document["entries"]) == 4
         assert document["entries"][0]["in_force"] is True
+
+
+def test_a_fetch_renews_what_is_in_force_but_no_longer_new(run: Any, place: Place) -> None:
+    # A policy may end an entry's use before its own end; there must be a way to a newer one.
+    assert run(place.fetch(QE))[0] == 0
+    assert run(place.fetch(QE))[0] == 0
+    assert len(place.served.asked) == 1
+    now, store = wall_clock(), Store(place.folder / "cache")
+    (entry,) = store.entries(now)
+    store.put(replace(entry, fetched_at=now - FETCH_AGAIN_S), now)
+    assert run(place.fetch(QE))[0] == 0
+    assert len(place.served.asked) == 2
 
 
 def test_output_fits_a_terminal(run: Any, place: Place) -> None:

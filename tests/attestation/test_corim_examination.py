@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from typing import Any
 
 import cbor2
@@ -371,10 +370,8 @@ def test_items_are_bounded_over_all_modules_together() -> None:
     members = {0: "wide", 1: [tagged(506, module)] * 8}
     raw = cbor2.dumps(tagged(501, members))
     assert len(raw) < SIZE_MAX
-    began = time.process_time()
     with pytest.raises(MalformedError, match=f"at most {ITEMS_MAX}"):
         parse_manifest(raw)
-    assert time.process_time() - began < 0.05
 
 
 @settings(max_examples=300)

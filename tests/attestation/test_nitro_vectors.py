@@ -5,7 +5,6 @@ The samples come from $ANCHORHOLD_VECTORS (index.json, kind `aws-nitro-document`
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +23,6 @@ KIND = "aws-nitro-document"
 STRICT = {"image": "any", "max_age_s": "any"}
 PRODUCTION = "nitro-production-nonce"
 BOUND = "nitro-tls-key-bound"
-ROUNDS = 30
 
 
 def seconds(text: str) -> int:
@@ -137,13 +135,3 @@ def test_a_real_document_carries_no_worker_measurement(vectors: dict[str, Any]) 
     with pytest.raises(AttestationError) as caught:
         SCHEME.carries(sample.examine().facts, bytes(32))
     assert caught.value.reasons == ("pcr_missing",)
-
-
-def test_an_examination_takes_six_milliseconds_at_most(vectors: dict[str, Any]) -> None:
-    sample = Sample(vectors, PRODUCTION)
-    times = []
-    for _ in range(ROUNDS):
-        began = time.process_time()
-        sample.examine()
-        times.append(time.process_time() - began)
-    assert min(times) < 0.006

@@ -17,7 +17,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.kernel = ConfigfsTsm(BASE)
-        self.nsm, self.tpm = folder / "nsm", folder / "tpm0"
+        self.nsm, self.tpm, self.gpu = folder / "nsm", folder / "tpm0", folder / "nvidiactl"
 
     def driver(self, name: str) -> None:
         self.kernel.provider = Provider(name, lambda data, _: (data, b""))
@@ -25,7 +25,7 @@ class Machine:
     def probe(self) -> Findings:
         clock = Clock()
         tsm = Tsm(BASE, self.kernel, monotonic=clock.monotonic, sleep=clock.sleep)
-        return probe(tsm, self.nsm, (self.tpm,))
+        return probe(tsm, self.nsm, (self.tpm,), (self.gpu,))
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_an_nsm_device_is_a_nitro_enclave(machine: Machine) -> None:
 def test_nothing_found_names_every_place(machine: Machine) -> None:
     with pytest.raises(ConfigError, match="found none") as caught:
         machine.probe().choose()
-    for place in (str(BASE), str(machine.nsm), str(machine.tpm)):
+    for place in (str(BASE), str(machine.nsm), str(machine.tpm), str(machine.gpu)):
         assert place in caught.value.message
     assert "No such device" in caught.value.message
     assert caught.value.hint
@@ -60,6 +60,14 @@ def test_nothing_found_names_every_place(machine: Machine) -> None:
 def test_a_tpm_is_said_and_not_chosen(machine: Machine) -> None:
     machine.tpm.write_bytes(b"")
     assert "names no CPU" in machine.probe().describe()
+    with pytest.raises(ConfigError, match="found none"):
+        machine.probe().choose()
+
+
+def test_gpus_are_said_and_not_chosen(machine: Machine) -> None:
+    assert f"{machine.gpu}: absent" in machine.probe().describe()
+    machine.gpu.write_bytes(b"")
+    assert f"{machine.gpu}: GPUs, which attest only beside a CPU" in machine.probe().describe()
     with pytest.raises(ConfigError, match="found none"):
         machine.probe().choose()
 
@@ -92,4 +100,4 @@ def test_two_kinds_at_once_must_be_chosen_between(machine: Machine) -> None:
 
 
 def test_this_very_machine_can_be_probed() -> None:
-    assert len(probe().items) == 3
+    assert len(probe().items) == 4

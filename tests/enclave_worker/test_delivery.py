@@ -26,7 +26,7 @@ class Exchange:
         keyring = Keyring(key_holder(), os.urandom)
         now = Clock().s()
         epoch = keyring.prepare(now)
-        keyring.install(epoch, Evidence("software", b"{}"))
+        keyring.install(epoch, (Evidence("software", b"{}"),))
         self.caller = Caller(parse_binding(epoch.binding))
         asked = self.caller.chat("hi", stream=changes.get("stream", True))
         self.sealed = self.caller.seal(asked, **changes)

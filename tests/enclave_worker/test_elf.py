@@ -11,7 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from enclave_worker.elf import needed
-from enclave_worker.system_libraries import file_tag, libraries_digest, system_libraries
+from enclave_worker.system_libraries import (
+    ALSO,
+    file_tag,
+    libraries_digest,
+    system_libraries,
+)
 from wire.errors import ConfigError, MalformedError
 
 LIBC = next(path for name, path in system_libraries([]).items() if name == "libc.so.6")
@@ -116,6 +121,17 @@ def test_libraries_are_found_by_following_names_and_their_own_are_not(tmp_path: 
     (system / "libX.so").write_bytes(b"")
     found = system_libraries([staged], (system,))
     assert list(found) == ["liba.so.1", "libc.so.9"]
+
+
+@pytest.mark.parametrize("name", ["libgcc_s.so.1", "libcuda.so.1", "libnvidia-ml.so.1"])
+def test_a_library_that_is_loaded_by_name_is_measured_where_it_is_installed(
+    tmp_path: Path, name: str
+) -> None:
+    assert name in ALSO
+    assert system_libraries([], (tmp_path,)) == {}
+    (tmp_path / name).write_bytes(image(b"\0libdriver.so.9\0", (1,)))
+    (tmp_path / "libdriver.so.9").write_bytes(b"")
+    assert set(system_libraries([], (tmp_path,))) == {name, "libdriver.so.9"}
 
 
 def test_no_library_at_all_has_no_digest() -> None:

@@ -37,7 +37,7 @@ def ring(**changes: object) -> Keyring:
 
 def install(keyring: Keyring, now: int) -> Epoch:
     epoch = keyring.prepare(now)
-    keyring.install(epoch, Evidence("software", b"{}"))
+    keyring.install(epoch, (Evidence("software", b"{}"),))
     return epoch
 
 

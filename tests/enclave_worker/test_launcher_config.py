@@ -11,6 +11,7 @@ import pytest
 from enclave_worker.attester import make_attester
 from enclave_worker.cli import EXIT_CONFIG, EXIT_OK, register
 from enclave_worker.launcher_config import LauncherConfig, read_config
+from enclave_worker.machine import make_machine
 from enclave_worker.model_folder import check_model, model_digests
 from wire.errors import ConfigError
 
@@ -66,6 +67,9 @@ def test_a_file_is_read_with_paths_relative_to_itself(tmp_path: Path) -> None:
         ({"trust": "magic"}, "found 'magic', expected software or simulated or hardware"),
         ({"attester": "intel-tdx-quote"}, 'with trust software, expected trust = "hardware"'),
         ({"attester": 5, "trust": "hardware"}, "attester: found an integer, expected text"),
+        ({"gpus": "some"}, "gpus: found 'some', expected none or required"),
+        ({"gpus": 8}, "gpus: found an integer, expected text"),
+        ({"gpus": "required"}, 'gpus: found "required" with trust software, expected trust ='),
         ({"wid": "w" * 65}, "wid: found .* of 65 characters, expected 1 to 64"),
         ({"model_name": "né"}, "model_name: found .*, expected 1 to 96 printable ASCII"),
         ({"service_policy": "nowhere.json"}, "nowhere.json: No such file"),
@@ -123,6 +127,8 @@ def test_the_command_line_prints_what_a_policy_must_name(
     assert main(["worker", "--config", str(path), "--measure"]) == EXIT_OK
     shown = capsys.readouterr().out
     assert "measurement  sha256:" in shown
+    assert "/sys/kernel/config/tsm/report: " in shown
+    assert "/dev/nvidiactl: " in shown
     assert "first_party  sha256:" in shown
     assert not list((tmp_path / "state").glob("root-*"))
 
@@ -147,6 +153,13 @@ def test_wrong_engine_settings_are_refused_before_anything_is_measured(
     with pytest.raises(ConfigError, match="unknown key 'warp'"):
         launcher.start()
     assert not launcher_config.state_dir.exists()
+
+
+def test_gpus_that_are_demanded_and_cannot_be_looked_at_are_an_error(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, trust="hardware", gpus="required"))
+    with pytest.raises(ConfigError, match="GPU evidence: found no module pynvml") as caught:
+        make_machine(config)
+    assert "nvidia-ml-py" in caught.value.hint
 
 
 @pytest.mark.parametrize("attester", [None, "intel-tdx-quote", "amd-sev-snp-report", "software"])

@@ -118,8 +118,8 @@ async def test_a_worker_that_cannot_be_attested_ends_with_the_reason(
     peer = LinkPeer(launcher_config.gateway_socket, tmp_path / "log.db")
     try:
         await asyncio.to_thread(launcher.start)
-        assert launcher._attester is not None
-        launcher._attester.close()  # its TPM goes away before the first connection asks for a quote
+        assert launcher._machine is not None
+        launcher._machine.close()  # its TPM goes away before the first connection asks for a quote
         await peer.start()
         failure = await asyncio.to_thread(launcher.wait, 30)
         assert failure is not None

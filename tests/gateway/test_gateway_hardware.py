@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from simulators.deployment import Deployment, Fleet, Observed, Up, seal
+from simulators.deployment import Deployment, Fleet, Observed, Up, now, seal
 from simulators.gpu_tee import GPUS, SnpGpuTee
 from simulators.hardware_tee import (
     AzureSnpTee,
@@ -17,13 +17,15 @@ from simulators.hardware_tee import (
     TdxTee,
     pem,
 )
-from simulators.vendor_services import Fault, VendorServices
+from simulators.vendor_services import Fault, VendorServices, contents
 
 from attestation.appraise import appraise
 from attestation.carried import collateral_json
 from attestation.result import AppraisedEvidence
 from client import cli
+from client.api import Client
 from client.recorded import parse_recorded
+from client.session import Options
 from evidence.events import ATTEST_VERDICT
 from wire.ids import b64u, unb64u
 from wire.link import MessageType
@@ -89,6 +91,11 @@ def platform(worker: WorkerPeer) -> Any:
     """The worker's hardware."""
     assert isinstance(worker.tee, HardwareTee)
     return worker.tee
+
+
+def soon(tee: HardwareTee) -> int:
+    """A list that holds while a worker is admitted, and not much longer."""
+    return now() - tee.now + 8
 
 
 async def rewrite(up: Up, **changes: Any) -> None:
@@ -280,13 +287,13 @@ async def test_a_revocation_fences_the_worker_when_the_vendors_last_list_ends(
 ) -> None:
     worker = fleet.make("a")
     tee = platform(worker)
-    tee.crl["end"] = 6
+    tee.crl["end"] = soon(tee)
     tee.serve(served)
     await worker.admitted()
     tee.crl.clear()
     tee.revoked = [ASK_SERIAL]
     tee.serve(served)
-    await worker.closed(20)
+    await worker.closed(30)
     refusal = await last_refusal(up, worker)
     assert refusal["reasons"][0] == "revoked"
     assert refusal["kind"] == tee.kind
@@ -298,12 +305,29 @@ async def test_a_list_that_ended_and_has_no_successor_fences_the_worker(
 ) -> None:
     worker = fleet.make("a")
     tee = platform(worker)
-    tee.crl["end"] = 6
+    tee.crl["end"] = soon(tee)
     tee.serve(served)
     await worker.admitted()
     served.faults[CRL] = Fault("status", status=404)
-    await worker.closed(20)
+    await worker.closed(30)
     assert (await last_refusal(up, worker))["reasons"] == ["revocation_not_checked"]
+
+
+@pytest.mark.parametrize("lenient", [True, False])
+async def test_a_list_that_revokes_counts_where_none_is_demanded(
+    up: Up, fleet: Fleet, served: VendorServices, lenient: bool
+) -> None:
+    """The cache keeps it: what it refused to keep would look as if there were none."""
+    if lenient:
+        await rewrite(up, accept=[{**up.deployment.tee.rule, "revocation": "as_supplied"}])
+        async with asyncio.timeout(8):
+            while up.gateway.reappraisal.appraiser.policy.seq != 2:
+                await asyncio.sleep(0.02)
+    worker = fleet.make("a")
+    tee = platform(worker)
+    tee.revoked = [ASK_SERIAL]
+    tee.serve(served)
+    assert (await worker.refused())[0] == "revoked"
 
 
 async def test_a_higher_floor_in_the_policy_fences_the_worker(
@@ -377,6 +401,60 @@ async def test_the_worker_document_carries_what_the_verdict_rests_on(
     )
     assert isinstance(verdict, AppraisedEvidence)
     assert verdict.trust == "simulated"
+
+
+@pytest.mark.parametrize("settings", [SOON])
+@pytest.mark.parametrize("demands", [{"freshness": {"collateral_max_age_s": 1}}])
+async def test_the_worker_document_carries_the_vendors_newest_statement(
+    up: Up, fleet: Fleet, served: VendorServices
+) -> None:
+    worker = fleet.make("a")
+    tee = platform(worker)
+    tee.serve(served)
+    await worker.admitted()
+    tee.crl["end"] = 20 * 24 * 3600
+    tee.serve(served)
+    newest = contents(served.answers[CRL], b"")
+    async with asyncio.timeout(10):
+        while True:
+            reply = await up.http.get(f"/v1/keys/{b64u(worker.bh)}")
+            if reply.json()["collateral"][tee.kind]["crl"] == b64u(newest):
+                break
+            await asyncio.sleep(0.1)
+    assert up.gateway.registry.knows(worker.kid)
+
+
+@pytest.mark.parametrize("make", [SnpTee, SnpGpuTee])
+async def test_a_client_verifies_what_the_gateway_serves(
+    up: Up, fleet: Fleet, served: VendorServices, tmp_path: Path
+) -> None:
+    worker = fleet.make("a")
+    platform(worker).serve(served)
+    await worker.admitted()
+    await listed(up, worker)
+    before = len(served.asked)
+
+    def report() -> Any:
+        options = Options(state_dir=tmp_path, patient=False)
+        key, policy = up.deployment.keys["tenant-a"], up.deployment.client_policy()
+        with Client(up.running.url, key, policy=policy, options=options) as client:
+            return client.report()
+
+    found = await asyncio.to_thread(report)
+    assert found.error is None
+    assert (found.trust, found.workers[0].kind) == ("simulated", worker.tee.kind)
+    assert len(served.asked) == before  # no vendor hears of a client
+
+
+async def listed(up: Up, worker: WorkerPeer) -> None:
+    """Wait until the directory names the worker."""
+    async with asyncio.timeout(10):
+        while b64u(worker.bh) not in directory_text((await up.http.get("/v1/keys")).json()):
+            await asyncio.sleep(0.05)
+
+
+def directory_text(document: dict[str, Any]) -> str:
+    return unb64u(document["payload"]).decode()
 
 
 async def test_a_signed_result_calls_the_worker_simulated(

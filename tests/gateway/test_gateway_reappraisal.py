@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from simulators.deployment import Deployment, Fleet, Observed, Up, problem, read, seal
+from simulators.tee import SoftwareTee
 
 from attestation.signed_policy import sign_policy
 from evidence.events import ATTEST_VERDICT
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from simulators.worker_peer import WorkerPeer
+
+    from attestation.result import AppraisedEvidence, Refused
 
 OTHER = "sha256:" + "ab" * 32
 SOON: dict[str, Any] = {"reappraise_s": 0.1}
@@ -168,25 +171,25 @@ def test_a_gateway_with_a_policy_key_takes_no_unsigned_policy() -> None:
         deployment.remove()
 
 
-def test_a_verdict_is_remembered_for_exactly_what_was_judged() -> None:
-    deployment = Deployment()
-    try:
-        tee = deployment.tee
-        binding = tee.binding()
-        shown = Presented(binding, (tee.evidence(binding),), tee.posture())
-        appraiser = Appraiser(tee.policy())
-        first = appraiser.judge(shown, tee.now)
-        assert appraiser.judge(shown, tee.now + 5) is first
-        other = Presented(binding, shown.evidence, shown.posture, beacon_time=tee.now)
-        assert appraiser.judge(other, tee.now) is not first
-        changed = {"software": {"crl": b"\x01"}}
-        assert appraiser.judge(shown, tee.now, changed) is not first
-        assert appraiser.judge(shown, tee.now + 4000) is not first  # its time is over
-        tee.demands["seq"] = 2
-        appraiser.policy = tee.policy()
-        assert appraiser.judge(shown, tee.now) is not first
-    finally:
-        deployment.remove()
+async def test_a_verdict_is_remembered_for_exactly_what_was_judged() -> None:
+    tee = SoftwareTee()
+    binding = tee.binding()
+    shown = Presented(binding, (tee.evidence(binding),), tee.posture())
+    appraiser = Appraiser(tee.policy())
+
+    async def judged(what: Presented, now: int, **more: Any) -> AppraisedEvidence | Refused:
+        return (await appraiser.judge(what, now, **more))[0]
+
+    first = await judged(shown, tee.now)
+    assert await judged(shown, tee.now + 5) is first
+    other = Presented(binding, shown.evidence, shown.posture, beacon_time=tee.now)
+    assert await judged(other, tee.now) is not first
+    changed = {"software": {"crl": b"\x01"}}
+    assert await judged(shown, tee.now, collateral=changed) is not first
+    assert await judged(shown, tee.now + 4000) is not first  # its time is over
+    tee.demands["seq"] = 2
+    appraiser.policy = tee.policy()
+    assert await judged(shown, tee.now) is not first
 
 
 async def test_a_verdict_under_a_policy_replaced_meanwhile_no_longer_stands(

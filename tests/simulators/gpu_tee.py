@@ -23,7 +23,7 @@ from attestation.formats.container import encode_container
 
 from .hardware_tee import HardwareTee, SnpTee, TdxTee, pem
 from .nvidia import Nvidia
-from .nvidia_device import Device, listing
+from .nvidia_device import Authority, Device, listing
 from .tee import AUD, NOW
 from .vendor_services import OCSP, Answer
 
@@ -84,8 +84,7 @@ class GpuTee(HardwareTee):
         served.answers[OCSP] = Answer(self._answer)
 
     def collateral(self) -> CollateralSet:
-        shown = self.gpus if self.shown is None else self.shown
-        answers = [der for device in shown for der in self.nvidia.revocation(device)]
+        answers = [self.nvidia.ocsp(*pair) for pair in self._vouched()]
         roles: dict[str, bytes | None] = {
             "ocsp" if number == 0 else f"ocsp_{number}": der for number, der in enumerate(answers)
         }
@@ -97,18 +96,22 @@ class GpuTee(HardwareTee):
         """NVIDIA's responder on the certificates above these GPUs."""
         asked = load_der_ocsp_request(request)
         nonce = asked.extensions.get_extension_for_class(OCSPNonce).value.nonce
-        vendor = self.nvidia
-        lines = [
-            (device.brom, vendor.icas[device.chip], vendor.identity[device.chip], vendor.root)
-            for device in self.gpus
-        ]
         subject, issuer = next(
             pair
-            for line in lines
-            for pair in itertools.pairwise(line)
+            for pair in self._vouched()
             if pair[0].certificate.serial_number == asked.serial_number
         )
-        return vendor.ocsp(subject, issuer, nonce=nonce)
+        return self.nvidia.ocsp(subject, issuer, nonce=nonce)
+
+    def _vouched(self) -> list[tuple[Authority, Authority]]:
+        """Each certificate above the GPUs that answer, once, with its issuer."""
+        vendor, shown = self.nvidia, self.gpus if self.shown is None else self.shown
+        found: dict[int, tuple[Authority, Authority]] = {}
+        for device in shown:
+            line = (device.brom, vendor.icas[device.chip], vendor.identity[device.chip])
+            for pair in itertools.pairwise((*line, vendor.root)):
+                found.setdefault(pair[0].certificate.serial_number, pair)
+        return list(found.values())
 
 
 class SnpGpuTee(GpuTee, SnpTee):

@@ -3,7 +3,7 @@
     tee = SnpTee()
     tee.appraise()                        # accepted, trust "simulated": the rule names its root
     tee.lies["vmpl"] = 3                  # one fact of the report, signed after the lie
-    tee.carried = tee.measurement_of({})  # what stands in the register instead
+    tee.carried = sha256_tag(b"other")  # what stands in the register instead
     tee.statements["crl"] = …             # one piece of collateral
 
 `SnpTee`, `TdxTee`, `NitroTee` and `AzureSnpTee`; with GPUs, see `simulators.gpu_tee`. Everything of
@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from attestation.binding import report32, report_data
 from attestation.evidence import Evidence
 from attestation.formats.container import encode_container
-from attestation.measurement import combine, digest_bytes
+from attestation.measurement import digest_bytes
 from attestation.registers import NITRO_PCR, host_data_value, nitro_pcr_event, rtmr_value
 
 from .amd import Amd, Chip
@@ -93,11 +93,6 @@ class HardwareTee(Tee):
 
     def collateral(self) -> CollateralSet:
         return {self.kind: _without_none({**self.vouched(), **self.statements})}
-
-    @staticmethod
-    def measurement_of(**parts: str) -> str:
-        """The measurement of other parts."""
-        return combine(parts)
 
 
 class SnpTee(HardwareTee):
