@@ -48,6 +48,19 @@ def test_a_beacon_may_be_as_far_ahead_as_clocks_differ() -> None:
     accepted(tee.appraise(beacon_time=NOW + 120))
 
 
+def test_the_time_of_a_beacon_that_the_binding_does_not_name_is_of_no_use() -> None:
+    accepted(SoftwareTee().appraise(beacon_time=NOW))
+
+
+def test_a_statement_of_the_second_in_which_its_binding_ends_is_too_late() -> None:
+    tee = SoftwareTee()
+    tee.facts["exp"] = NOW + 60
+    tee.statement["ts"] = (NOW + 59) * 1000
+    accepted(tee.appraise())
+    tee.statement["ts"] = (NOW + 60) * 1000
+    refused_for(tee.appraise(), "evidence_stale")
+
+
 def test_a_statement_may_be_exactly_as_old_and_as_new_as_its_binding_allows() -> None:
     tee = SoftwareTee()
     nbf, exp = tee.facts["nbf"], tee.facts["exp"]

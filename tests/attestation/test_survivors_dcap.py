@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from simulators.intel import Intel
 from simulators.intel_parts import DAY, Certificate, key, pem, raw_sign
 
@@ -354,3 +354,43 @@ def test_a_relaunch_into_a_platform_in_need_of_configuration_is_told_as_that() -
     other = replace(parsed, info=replace(parsed.info, levels=levels))
     launched = with_td(other, tee_tcb_svn=bytes([3, 1, 3]) + bytes(13))
     assert launched.evaluate() == "TDRelaunchAdvisedConfigurationNeeded"
+
+
+def test_a_first_module_by_another_signer_is_refused(parsed: Parsed) -> None:
+    first = with_td(parsed, tee_tcb_svn=bytes([11, 0, 4]) + bytes(13))
+    refused(with_td(first, mr_signer_seam=b"\1" * 48).evaluate, "tdx_module_mismatch")
+
+
+def test_the_two_statements_may_have_signers_of_their_own(parsed: Parsed) -> None:
+    intel, now = parsed.intel, parsed.intel.now
+    other = Certificate("Intel SGX TCB Signing", key(), intel.root, ca=False, serial=16)
+    chain = parse_chain(pem(other.der(now), intel.root_der()), "QE identity chain")
+    mixed = replace(
+        parsed.collateral,
+        qe_chain=chain,
+        qe_identity_signature=raw_sign(other.key, parsed.collateral.qe_identity),
+    )
+    statements.verify_signatures(mixed, intel.root_der(), now)
+    wrong = replace(mixed, qe_chain=parsed.collateral.qe_chain)
+    refused(lambda: statements.verify_signatures(wrong, intel.root_der(), now), "signature_invalid")
+
+
+def test_an_rsa_pck_vouches_for_nothing(parsed: Parsed) -> None:
+    intel = Intel()
+    intel.pck.key = rsa.generate_private_key(65_537, 2048)
+    certificate = load_certificate(intel.pck.der(intel.now))
+    refused(lambda: verify_quoting_enclave(parsed.quote, certificate), "chain_invalid")
+
+
+def test_the_first_of_what_is_outdated_counts(parsed: Parsed) -> None:
+    newest, older = parsed.info.levels
+    first, second = parsed.identity.levels
+    platform = (replace(newest, svn=15, since=2000), replace(older, svn=13, since=1000))
+    enclave = (replace(first, svn=9, since=1500), replace(second, svn=8, since=1000))
+    other = evaluate(
+        parsed.quote,
+        parsed.pck,
+        replace(parsed.info, levels=platform),
+        replace(parsed.identity, levels=enclave),
+    )
+    assert other.outdated_since == 1500

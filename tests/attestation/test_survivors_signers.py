@@ -89,10 +89,13 @@ def gpu() -> Device:
     return Nvidia().gpu()
 
 
-def answer(gpu: Device, *, extra: int = 0, filler: int = 0, start: int = 0, end: int = 60) -> bytes:
+def answer(
+    gpu: Device, *, extra: int = 0, filler: int = 0, start: int = 0, end: int | None = 60
+) -> bytes:
     """A good response with so many certificates and bytes that nobody needs."""
     issuer, now = gpu.vendor.icas[gpu.chip], gpu.vendor.now
-    begins, ends = (datetime.fromtimestamp(now + at, UTC) for at in (start, end))
+    begins = datetime.fromtimestamp(now + start, UTC)
+    ends = None if end is None else datetime.fromtimestamp(now + end, UTC)
     builder = (
         ocsp.OCSPResponseBuilder()
         .add_response(
@@ -131,6 +134,24 @@ def test_a_response_of_more_than_16_kib_is_refused_though_it_would_parse(gpu: De
 def test_a_response_holds_in_its_first_and_its_last_second(gpu: Device) -> None:
     assert ask(gpu, answer(gpu, start=0)).not_after == gpu.vendor.now + 60
     assert ask(gpu, answer(gpu, start=-60, end=0)).not_after == gpu.vendor.now
+    assert ask(gpu, answer(gpu, start=0, end=None)).complete
+
+
+@pytest.mark.parametrize("facts", [{"start": 0}, {"end": 0}], ids=["first", "last"])
+def test_a_responders_certificate_holds_in_its_first_and_its_last_second(
+    gpu: Device, facts: dict[str, int]
+) -> None:
+    issuer = gpu.vendor.icas[gpu.chip]
+    delegated = gpu.vendor.responder(issuer, **facts)
+    assert ask(gpu, gpu.vendor.ocsp(gpu.brom, issuer, delegated=delegated)).complete
+
+
+def test_a_response_that_names_its_certificate_by_an_unknown_hash_covers_nothing(
+    gpu: Device,
+) -> None:
+    der = gpu.vendor.ocsp(gpu.brom, gpu.vendor.icas[gpu.chip], algorithm=hashes.SHA224())
+    with pytest.raises(AttestationError):
+        ask(gpu, der)
 
 
 def test_a_response_signed_with_rsa_is_verified() -> None:

@@ -235,4 +235,4 @@ def test_code_loaded_from_elsewhere(
     finally:
         program.unlink()
     assert done.stdout.startswith(found), done.stdout + done.stderr
-    assert Path(smuggled).name in done.stdout
+    assert smuggled[:60] in done.stdout  # a message is a line: long paths are cut
