@@ -1,4 +1,4 @@
-"""Collateral for evidence as it is sent: open it, ask its scheme, resolve."""
+"""Collateral for evidence as it is sent: open it, ask its scheme, resolve under known roots."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 from wire.errors import MalformedError
 
+from .anchors import Anchors
 from .collateral.resolve import Resolved, resolve
+from .collateral.vendors import VENDOR_ROOTS
 from .formats.container import parse_container
+from .rules.hardware import HardwareRule
 from .schemes import SCHEMES
 
 if TYPE_CHECKING:
@@ -16,6 +19,13 @@ if TYPE_CHECKING:
     from .collateral.store import Store
     from .collateral.vendors import Vendors
     from .evidence import Evidence
+    from .policy import Policy
+
+
+def collateral_anchors(policy: Policy) -> Anchors:
+    """The roots under which collateral is kept: the vendors', and those the policy names."""
+    rules = [rule for rule in policy.accept if isinstance(rule, HardwareRule)]
+    return Anchors(VENDOR_ROOTS.pins.union(*(rule.anchors.pins for rule in rules)))
 
 
 def resolve_evidence(

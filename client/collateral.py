@@ -12,12 +12,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from attestation.anchors import Anchors
 from attestation.collateral.services import Services
 from attestation.collateral.store import Store
-from attestation.collateral.vendors import VENDOR_ROOTS, Vendors
-from attestation.evidence_collateral import resolve_evidence
-from attestation.rules.hardware import HardwareRule
+from attestation.collateral.vendors import Vendors
+from attestation.evidence_collateral import collateral_anchors, resolve_evidence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,10 +35,8 @@ class OwnCollateral:
     """
 
     def __init__(self, folder: Path, policy: Policy) -> None:
-        rules = [rule for rule in policy.accept if isinstance(rule, HardwareRule)]
-        pins = VENDOR_ROOTS.pins.union(*(rule.anchors.pins for rule in rules))
         self._store = Store(folder)
-        self._vendors = Vendors(Services(), os.urandom, Anchors(pins))
+        self._vendors = Vendors(Services(), os.urandom, collateral_anchors(policy))
         self._max_age_s = policy.collateral_max_age_s
 
     def find(self, evidence: Sequence[Evidence], now: int) -> CollateralSet:

@@ -18,18 +18,16 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from attestation.anchors import Anchors
 from attestation.collateral.fetcher import Fetcher
 from attestation.collateral.http_fetcher import HttpFetcher
 from attestation.collateral.resolve import Resolved
 from attestation.collateral.services import Services, parse_services
 from attestation.collateral.store import Store
-from attestation.collateral.vendors import VENDOR_ROOTS, Vendors
+from attestation.collateral.vendors import Vendors
 from attestation.evidence import Evidence
-from attestation.evidence_collateral import resolve_evidence
+from attestation.evidence_collateral import collateral_anchors, resolve_evidence
 from attestation.examined import NO_BYTES, CollateralSet
 from attestation.policy import Policy
-from attestation.rules.hardware import HardwareRule
 from attestation.schemes import SCHEMES
 from wire.errors import ConfigError
 
@@ -92,15 +90,9 @@ class CollateralSource:
             ConfigError: the services file cannot be read or names what is no service.
         """
         services = _services(config.collateral_services_file)
-
-        def vendors() -> Vendors:
-            own = [rule for rule in policy().accept if isinstance(rule, HardwareRule)]
-            pins = VENDOR_ROOTS.pins.union(*(rule.anchors.pins for rule in own))
-            return Vendors(services, rng, Anchors(pins))
-
         return cls(
             Store(config.path("collateral_dir", "collateral")),
-            vendors,
+            lambda: Vendors(services, rng, collateral_anchors(policy())),
             HttpFetcher(services) if config.collateral_fetch else None,
             clock,
             lambda: policy().collateral_max_age_s,
@@ -116,13 +108,17 @@ class CollateralSource:
 
     async def collect(self, evidence: Sequence[Evidence]) -> CollateralSet:
         """Kind to role to bytes; what cannot be had is not there, and appraisal says so."""
-        kinds = [item for item in evidence if item.kind in SCHEMES]
-        return {item.kind: await self._of(item, self._threads) for item in kinds}
+        return await self._all(evidence, self._threads)
 
     async def refresh(self, evidence: Sequence[Evidence]) -> CollateralSet:
         """The same for workers that are admitted, on threads that no stranger can keep busy."""
-        kinds = [item for item in evidence if item.kind in SCHEMES]
-        return {item.kind: await self._of(item, self._own_threads) for item in kinds}
+        return await self._all(evidence, self._own_threads)
+
+    async def _all(
+        self, evidence: Sequence[Evidence], threads: ThreadPoolExecutor
+    ) -> CollateralSet:
+        known = [item for item in evidence if item.kind in SCHEMES]
+        return {item.kind: await self._of(item, threads) for item in known}
 
     async def _of(self, item: Evidence, threads: ThreadPoolExecutor) -> Mapping[str, bytes]:
         now, age = self.clock.wall(), self.max_age_s()

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from wire.errors import MalformedError
 
 from .pem import certificates
+from .x509_errors import UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,11 +42,6 @@ _FWIDS, _FLAGS = 0xA6, 0x87
 _SHA384 = bytes.fromhex("608648016503040202")
 _DIGEST_LEN: Final = 48
 _SERIAL = re.compile(r"[0-9A-F]{1,64}")
-# A name of an odd type is a TypeError to the library.
-_UNREADABLE = (
-    ValueError, TypeError, KeyError, UnsupportedAlgorithm, x509.DuplicateExtension,
-    x509.InvalidVersion,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +85,7 @@ def parse_chain(raw: bytes) -> DeviceChain:
     try:
         spki = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         oids, fwids, flags = _firmware(leaf)
-    except _UNREADABLE as cause:
+    except UNREADABLE as cause:
         raise _malformed("leaf: does not parse") from cause
     return DeviceChain(
         ders=tuple(certificate.public_bytes(Encoding.DER) for certificate in path),
@@ -112,7 +107,7 @@ def _load(der: bytes) -> x509.Certificate:
             # Read lazily, so they fail here and not later.
             _ = certificate.subject, certificate.issuer, certificate.extensions
             serial = certificate.serial_number
-    except _UNREADABLE as cause:
+    except UNREADABLE as cause:
         raise _malformed("a certificate does not parse") from cause
     if serial <= 0:
         raise _malformed("a certificate's serial number is not positive")

@@ -14,26 +14,17 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from wire.errors import MalformedError
 
 from .pem import certificates
+from .x509_errors import UNREADABLE
 
 CHAIN_MAX: Final = 4  # leaf, intermediate, root, and one to spare
 CHAIN_PEM_MAX: Final = 16 * 1024
 COMPONENTS: Final = 16
 
-# Names of odd string types are a TypeError or KeyError, and are read only when asked for.
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    KeyError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-)
 _SGX: Final = ObjectIdentifier("1.2.840.113741.1.13.1")
 _SGX_DER: Final = bytes.fromhex("2a864886f84d010d01")  # the same, as DER content
 _SEQUENCE, _OID, _OCTETS, _INTEGER, _ENUM, _BOOLEAN = 0x30, 0x06, 0x04, 0x02, 0x0A, 0x01
@@ -173,7 +164,7 @@ def _load(der: bytes) -> tuple[x509.Certificate, x509.UnrecognizedExtension]:
             _ = (certificate.issuer, certificate.public_key())
     except x509.ExtensionNotFound:
         raise MalformedError("PCK certificate: found no SGX extension") from None
-    except _UNREADABLE:
+    except UNREADABLE:
         raise MalformedError("PCK certificate: it does not parse") from None
     if not isinstance(extension, x509.UnrecognizedExtension):
         raise MalformedError("PCK certificate: found an SGX extension of another form")

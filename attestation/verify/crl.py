@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtensionOID
 
+from attestation.formats.x509_errors import UNREADABLE
 from wire.errors import AttestationError
 
 if TYPE_CHECKING:
@@ -36,15 +37,6 @@ CRL_MAX: Final = 1024 * 1024  # vendors' lists are a few KiB; a parse must stay 
 _SEQUENCE: Final = 0x30  # every DER list starts so; PEM and hex text do not
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _KNOWN_CRITICAL = frozenset({ExtensionOID.AUTHORITY_KEY_IDENTIFIER, ExtensionOID.CRL_NUMBER})
-# Names of odd string types are a TypeError or KeyError, and are read only when asked for.
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    KeyError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-)
 
 
 def load_crl(der: bytes) -> x509.CertificateRevocationList:
@@ -68,7 +60,7 @@ def load_crl(der: bytes) -> x509.CertificateRevocationList:
             # These are only read when asked for, so that they fail here.
             _ = (crl.issuer, crl.signature_hash_algorithm)
             _ = (crl.last_update_utc, crl.next_update_utc)
-    except _UNREADABLE as cause:
+    except UNREADABLE as cause:
         raise _refused("crl_invalid", "it does not parse, expected DER") from cause
     if unknown:
         raise _refused("crl_invalid", f"found {len(unknown)} unknown critical extensions")
@@ -156,7 +148,7 @@ def _listed(crl: x509.CertificateRevocationList, certificate: x509.Certificate) 
         warnings.simplefilter("ignore")
         try:
             entry = crl.get_revoked_certificate_by_serial_number(certificate.serial_number)
-        except _UNREADABLE as cause:
+        except UNREADABLE as cause:
             raise _refused("crl_invalid", "an entry does not parse") from cause
     return entry is not None
 

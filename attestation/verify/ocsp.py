@@ -31,13 +31,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, OCSPExtensionOID
 
+from attestation.formats.x509_errors import UNREADABLE
 from wire.errors import AttestationError
 
 if TYPE_CHECKING:
@@ -56,10 +57,6 @@ _SEQUENCE: Final = 0x30
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 # Of a certificate's id only: a second issuer with the same SHA-1 would still have to sign.
 _ID_HASHES = (hashes.SHA1, *_HASHES)
-_UNREADABLE = (
-    ValueError, TypeError, KeyError, UnsupportedAlgorithm, x509.DuplicateExtension,
-    x509.InvalidVersion,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +112,7 @@ def load_response(der: bytes) -> Response:  # step 1
             for single in singles:
                 _ = (single.hash_algorithm, single.this_update_utc, single.next_update_utc)
                 _ = (single.certificate_status, single.revocation_reason)
-    except _UNREADABLE as cause:
+    except UNREADABLE as cause:
         raise _refused("ocsp_invalid", "it does not parse, expected DER") from cause
     if len(singles) > SINGLES_MAX or len(found.certificates) > CERTIFICATES_MAX:
         raise _refused("ocsp_invalid", f"found more than {SINGLES_MAX} statements in it")
@@ -232,7 +229,7 @@ def _delegated(certificate: x509.Certificate, issuer: x509.Certificate, now: int
             and ExtendedKeyUsageOID.OCSP_SIGNING in usage
             and certificate.not_valid_before_utc <= at <= certificate.not_valid_after_utc
         )
-    except (InvalidSignature, x509.ExtensionNotFound, *_UNREADABLE):
+    except (InvalidSignature, x509.ExtensionNotFound, *UNREADABLE):
         return False
 
 
@@ -248,7 +245,7 @@ def _signed(found: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
             key.verify(found.signature, found.tbs_response_bytes, padding.PKCS1v15(), algorithm)
         else:
             return False
-    except (InvalidSignature, *_UNREADABLE):
+    except (InvalidSignature, *UNREADABLE):
         return False
     return True
 
@@ -299,7 +296,7 @@ def _digest(data: bytes, algorithm: hashes.HashAlgorithm) -> bytes:
 def _key_bits(certificate: x509.Certificate) -> bytes:
     try:
         key = certificate.public_key()
-    except _UNREADABLE:
+    except UNREADABLE:
         return b""
     if isinstance(key, ec.EllipticCurvePublicKey):
         return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)

@@ -21,6 +21,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtensionOID
 
+from attestation.formats.x509_errors import UNREADABLE
 from wire.errors import AttestationError
 
 if TYPE_CHECKING:
@@ -31,16 +32,6 @@ DEPTH_MAX: Final = 6
 
 _Ext = TypeVar("_Ext", bound=x509.ExtensionType)
 
-# InvalidVersion is no ValueError, a name of an odd string type is a TypeError, and extensions, key,
-# algorithm and names are only read when asked for.
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    KeyError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-)
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _KNOWN_CRITICAL = frozenset(
     {
@@ -74,7 +65,7 @@ def load_certificate(der: bytes) -> x509.Certificate:
             certificate.signature_hash_algorithm  # noqa: B018 -- read lazily, so it fails here
             _ = (certificate.subject, certificate.issuer)  # these, too
             _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
-    except _UNREADABLE as cause:
+    except UNREADABLE as cause:
         raise _refused("chain_invalid", "a certificate does not parse") from cause
     if unknown:
         raise _refused("chain_invalid", f"found {len(unknown)} unknown critical extensions")

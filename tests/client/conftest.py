@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from simulators.service import Service
 
+from client import cli
 from client.api import Client
 from client.session import Options
 
@@ -56,3 +57,19 @@ def client(service: Service, server: Loopback, options: Callable[..., Options]) 
     """A client of the deployment under its own policy."""
     with Client(server.url, service.api_key, policy=service.policy(), options=options()) as made:
         yield made
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs one command; returns (exit code, stdout, stderr)."""
+
+    def command(*words: object) -> tuple[int, str, str]:
+        try:
+            code = cli.execute(cli.build_parser(), [str(word) for word in words])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return command

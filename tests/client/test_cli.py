@@ -35,26 +35,16 @@ def policy(service: Service, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(
-    capsys: pytest.CaptureFixture[str],
+    run: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     service: Service,
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs one command; returns (exit code, stdout, stderr)."""
+    """The same, as this deployment's tenant."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ANCHORHOLD_API_KEY", service.api_key)
     monkeypatch.delenv("ANCHORHOLD_POLICY", raising=False)
-
-    def command(*words: object) -> tuple[int, str, str]:
-        try:
-            code = cli.execute(cli.build_parser(), [str(word) for word in words])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return command
+    return run
 
 
 def test_verify_prints_every_check_and_the_trust(run: Any, server: Loopback, policy: Path) -> None:

@@ -11,25 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from simulators.nitro import NitroEnclave, NitroVendor
 
-from client import cli
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def command(*words: object) -> tuple[int, str, str]:
-        try:
-            code = cli.execute(cli.build_parser(), [str(word) for word in words])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return command
 
 
 NOW = 1_790_000_000

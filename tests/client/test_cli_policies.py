@@ -12,11 +12,9 @@ from simulators.corim import CorimPublisher, digest, element, environment
 from simulators.tee import SoftwareTee
 
 from attestation.policy import Policy, parse_policy
-from client import cli
 from client.policy_words import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 TAG = "sha256:" + "ab" * 32
@@ -36,20 +34,6 @@ HARDWARE = [
     },
     {"kind": "aws-nitro-document", "measurements": [TAG], "image": "any"},
 ]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def command(*words: object) -> tuple[int, str, str]:
-        try:
-            code = cli.execute(cli.build_parser(), [str(word) for word in words])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return command
 
 
 def document(**changes: Any) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from attestation.collateral.http_fetcher import HttpFetcher
 from attestation.collateral.store import Store
 from attestation.collateral.vendors import Vendors
 from attestation.evidence_collateral import resolve_evidence
-from client import cli
 from client.api import Client
 from wire.errors import AttestationError, ProtocolFailure
 
@@ -59,23 +58,16 @@ def listed(service: Service) -> Listed:
 
 @pytest.fixture
 def run(
-    capsys: pytest.CaptureFixture[str],
+    run: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     service: Service,
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs one command; returns (exit code, stdout, stderr)."""
+    """The same, as this deployment's tenant."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ANCHORHOLD_API_KEY", service.api_key)
     monkeypatch.delenv("ANCHORHOLD_POLICY", raising=False)
-
-    def command(*words: object) -> tuple[int, str, str]:
-        code = cli.execute(cli.build_parser(), [str(word) for word in words])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return command
+    return run
 
 
 def report(service: Service, options: Options) -> Any:

@@ -12,7 +12,6 @@ from simulators.hardware_tee import AzureSnpTee, HardwareTee, NitroTee, SnpTee, 
 from simulators.service import Service
 
 from attestation.carried import collateral_json
-from client import cli
 from client.clock import utc_text
 from wire.ids import b64u
 
@@ -48,23 +47,16 @@ def listed(service: Service) -> Listed:
 
 @pytest.fixture
 def run(
-    capsys: pytest.CaptureFixture[str],
+    run: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     service: Service,
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs one command; returns (exit code, stdout, stderr)."""
+    """The same, as this deployment's tenant."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ANCHORHOLD_API_KEY", service.api_key)
     monkeypatch.delenv("ANCHORHOLD_POLICY", raising=False)
-
-    def command(*words: object) -> tuple[int, str, str]:
-        code = cli.execute(cli.build_parser(), [str(word) for word in words])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return command
+    return run
 
 
 def tee_of(listed: Listed) -> Any:
