@@ -6,13 +6,11 @@ import hashlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
+from attestation.formats import pem
 from attestation.members import Members
 from attestation.posture import FIELDS_MAX, STATES
 from attestation.verify.x509 import load_certificate
-from wire.errors import AttestationError, PolicyError
+from wire.errors import AttestationError, MalformedError, PolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,11 +50,10 @@ def posture(members: Members) -> Mapping[str, str]:
 def _root(members: Members, root: object) -> bytes:
     if isinstance(root, str) and len(root) <= ROOT_PEM_MAX:
         try:
-            found = x509.load_pem_x509_certificates(root.encode("ascii"))
-            if len(found) == 1:
-                der = found[0].public_bytes(Encoding.DER)
-                load_certificate(der)
-                return der
-        except (ValueError, x509.InvalidVersion, AttestationError):
+            der = pem.certificate(root.encode("ascii"), "root")
+            load_certificate(der)
+        except (UnicodeEncodeError, MalformedError, AttestationError):
             pass
+        else:
+            return der
     raise members.fail("roots", "PEM texts of one certificate each")
