@@ -36,22 +36,27 @@ from wire.limits import BINDING_MAX
 from wire.link import hello_bytes
 
 from .appraiser import Appraiser, Presented
+from .asker import Asker
 from .attributes import Attr, digest_text
 from .clock import Clock
 from .ledger import Ledger
 from .metrics import Metric
 from .session import Epoch, Session, verify_signature
 from .telemetry import SpanName, Telemetry
+from .turns import Turns
 from .verdicts import log_verdict
 
 #: Log events name workers; a longer name is no name.
 WID_MAX = 64
+#: Judged at once, of one process one less. Each takes a thread for up to a tenth of a second: those
+#: that read deny lists and judge admitted workers again must not wait for a thousand strangers.
+APPRAISALS = 3
 _MEMBERS = {"wid", "binding", "evidence", "posture", "sig", "activation"}
 
 #: Sends a credential challenge to the worker and returns its answer.
 Ask = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 #: Finds the vendors' statements about evidence; what it cannot find is missing from its answer.
-Collect = Callable[[Sequence[Evidence]], Awaitable[CollateralSet]]
+Collect = Callable[[Sequence[Evidence], Asker], Awaitable[CollateralSet]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +129,15 @@ class Admission:
         self._telemetry = telemetry
         self._clock = clock
         self._rng = rng
+        self._turns = Turns(APPRAISALS)
 
     async def admit(
-        self, document: dict[str, Any], nonce: bytes, ask: Ask, session: Session | None
+        self,
+        document: dict[str, Any],
+        nonce: bytes,
+        ask: Ask,
+        session: Session | None,
+        asker: Asker,
     ) -> Epoch | NotAdmitted:
         """Run the steps of the module's docstring.
 
@@ -135,6 +146,7 @@ class Admission:
             nonce: this connection's challenge.
             ask: runs a credential challenge on the worker.
             session: the session that sends new keys; None for a first HELLO.
+            asker: on whose account it is judged.
 
         Raises:
             MalformedError: step 1; the link is closed.
@@ -146,7 +158,7 @@ class Admission:
         span.set(Attr.BINDING, digest_text(bh))
         started = time.monotonic()
         try:
-            verdict = await self._judge(hello, nonce, ask, session)
+            verdict = await self._judge(hello, nonce, ask, session, asker)
         finally:
             span.end()
         if isinstance(verdict, Epoch):
@@ -170,7 +182,7 @@ class Admission:
         return epoch.policy == self._appraiser.policy.digest and not self._denied(epoch.bh)
 
     async def _judge(
-        self, hello: Hello, nonce: bytes, ask: Ask, session: Session | None
+        self, hello: Hello, nonce: bytes, ask: Ask, session: Session | None, asker: Asker
     ) -> Epoch | Refused | str:
         """Steps 2 to 10; a text is a reason code of our own."""
         # 2
@@ -201,7 +213,7 @@ class Admission:
             return "evidence_malformed"
         except AttestationError as error:
             return error.reasons[0] if error.reasons else "evidence_malformed"
-        collateral = await self._collect(hello.evidence)  # 8
+        collateral = await self._collect(hello.evidence, asker)  # 8
         shown = Presented(
             hello.binding,
             hello.evidence,
@@ -210,7 +222,9 @@ class Admission:
             await self._beacon_time(binding.beacon),
         )
         # 9
-        verdict, policy = await self._appraiser.judge(shown, self._clock.wall(), collateral)
+        verdict, policy = await self._turns.run(
+            asker, lambda: self._appraiser.judge(shown, self._clock.wall(), collateral)
+        )
         if not isinstance(verdict, AppraisedEvidence):
             return verdict
         logged = await log_verdict(self._ledger, shown, policy, verdict)  # 10

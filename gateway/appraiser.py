@@ -1,9 +1,10 @@
 """The gateway's own appraisal of workers, and the memory that makes repeating it cheap.
 
 A verdict is a pure function of what was judged, the policy, the collateral and the time. All
-but the time is hashed into one key; a remembered acceptance holds until its own `expires`, which
-every time limit in it bounds, and a refusal is never remembered: what was refused for want of
-collateral may pass when that has come.
+but the time is hashed into one key. A remembered acceptance holds until its own `expires`, which
+every time limit in it bounds; a refusal for `REFUSAL_S`, because only time can mend it: with other
+collateral it has another key. Neither holds before the time it was given at. Who asks for a verdict
+that is being made waits for that one.
 """
 
 import asyncio
@@ -20,6 +21,10 @@ from attestation.verify.credential import Activation
 
 #: More than the workers of a large fleet with all their epochs.
 VERDICTS_MAX = 10_000
+#: Seconds in which whoever asks again for a verdict on a refused worker gets the same.
+REFUSAL_S = 5
+#: Refusals remembered; each may name hundreds of steps.
+REFUSALS_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,9 @@ class Appraiser:
     """
 
     policy: Policy
-    _known: OrderedDict[bytes, AppraisedEvidence] = field(default_factory=OrderedDict)
+    _known: OrderedDict[bytes, tuple[int, AppraisedEvidence]] = field(default_factory=OrderedDict)
+    _refused: OrderedDict[bytes, tuple[int, Refused]] = field(default_factory=OrderedDict)
+    _making: "dict[bytes, asyncio.Task[AppraisedEvidence | Refused]]" = field(default_factory=dict)
 
     async def judge(
         self, shown: Presented, now: int, collateral: CollateralSet = NO_COLLATERAL
@@ -62,19 +69,46 @@ class Appraiser:
         """
         policy = self.policy
         key = _key(shown, policy.digest, collateral)
-        known = self._known.get(key)
-        if known is not None and now < known.expires:
-            self._known.move_to_end(key)
+        while (task := self._making.get(key)) is not None:
+            # What comes of it is looked up below, at the time that is asked about.
+            await asyncio.wait([task])
+        known = self._remembered(key, now)
+        if known is not None:
             return known, policy.digest
-        # Signatures of a node of GPUs take a tenth of a second: requests must not wait for them.
-        verdict = await asyncio.to_thread(_appraise, shown, policy, now, collateral)
+        task = asyncio.get_running_loop().create_task(
+            self._make(key, shown, policy, now, collateral)
+        )
+        self._making[key] = task
+        # A link that goes away must not undo what others wait for.
+        return await asyncio.shield(task), policy.digest
+
+    async def _make(
+        self, key: bytes, shown: Presented, policy: Policy, now: int, collateral: CollateralSet
+    ) -> AppraisedEvidence | Refused:
+        try:
+            # Signatures of a node of GPUs take a tenth of a second: requests must not wait.
+            verdict = await asyncio.to_thread(_appraise, shown, policy, now, collateral)
+        finally:
+            del self._making[key]
+        self._known.pop(key, None)
+        self._refused.pop(key, None)
         if isinstance(verdict, AppraisedEvidence):
-            self._known[key] = verdict
+            self._known[key] = (now, verdict)
             if len(self._known) > VERDICTS_MAX:
                 self._known.popitem(last=False)
         else:
-            self._known.pop(key, None)
-        return verdict, policy.digest
+            self._refused[key] = (now, verdict)
+            if len(self._refused) > REFUSALS_MAX:
+                self._refused.popitem(last=False)
+        return verdict
+
+    def _remembered(self, key: bytes, now: int) -> AppraisedEvidence | Refused | None:
+        since, known = self._known.get(key, (now, None))
+        if known is not None and since <= now < known.expires:
+            self._known.move_to_end(key)
+            return known
+        since, refused = self._refused.get(key, (now, None))
+        return refused if refused is not None and since <= now < since + REFUSAL_S else None
 
 
 def _appraise(
@@ -103,7 +137,9 @@ def _key(shown: Presented, policy: str, collateral: CollateralSet) -> bytes:
         str(shown.beacon_time).encode(),
     ]
     if activation is not None:
-        parts += [b"activation", activation.secret_expected, activation.answer or b""]
+        asked, answer = activation.credential, activation.answer
+        parts += [b"activation", asked.blob, asked.enc_secret, asked.ak_name, asked.ek_name]
+        parts += [activation.secret_expected, b"" if answer is None else b"\x01" + answer]
     parts.append(b"evidence %d" % len(shown.evidence))
     for item in shown.evidence:
         parts += [item.kind.encode(), item.body]

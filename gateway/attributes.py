@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from attestation.collateral_key import SOURCES
 from attestation.reasons import CODES
 from wire.suites import SUITES
 
@@ -75,6 +76,7 @@ class Attr(Enum):
     WORKERS = "anchorhold.workers"
     LOG_INDEX = "anchorhold.log_index"
     COUNT = "anchorhold.count"
+    SOURCE = "anchorhold.source"
 
 
 def _words(*words: str) -> AttrType:
@@ -118,11 +120,12 @@ ATTRIBUTES: dict[Attr, AttrType] = {
     Attr.REASON: _words(*REASONS),
     Attr.CAUSE: _words("busy", "kid_unknown", "lost", "lease_expired", "protocol", "draining",
                        "overflow", "refused", "replaced", "closed", "expired", "denied", "stopped",
-                       "internal"),
+                       "internal", "failed_lately", "allowance_spent", "vendor_silent"),
     Attr.FINISH: _words("stop", "length", "cancelled", "error"),
     Attr.WORKERS: _INTEGER,
     Attr.LOG_INDEX: _INTEGER,
     Attr.COUNT: _INTEGER,
+    Attr.SOURCE: _words(*SOURCES),
 }  # fmt: skip
 
 

@@ -1,9 +1,11 @@
 """The vendors' statements about what workers present: found in the cache, or fetched.
 
 Reading and fetching block, so they happen on threads, of their own: a vendor that does not answer
-must not take those that write the log. What was found for one piece of evidence is
-remembered for a moment: a fleet judged again every minute reads no file a thousand times, and a
-revocation still arrives within `MEMORY_S`.
+must not take those that write the log. A worker whose pieces are all in the cache waits for nobody
+who fetches; those that fetch take turns, and what they may ask for is bounded (`questions`).
+
+What was found for one piece of evidence is remembered for a moment (`found`): a revocation still
+arrives within half a minute.
 
 No entry counts longer after it was fetched than the policy in force says
 (`collateral_max_age_s`). That binds this gateway: whoever reads the collateral that it carries to
@@ -11,6 +13,7 @@ them sees the vendors' dates alone.
 """
 
 import asyncio
+import logging
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,15 +34,24 @@ from attestation.policy import Policy
 from attestation.schemes import SCHEMES
 from wire.errors import ConfigError
 
+from .asker import Asker
+from .attributes import Attr
 from .clock import Clock
 from .config import GatewayConfig
+from .found import Found
+from .journal import Event, Journal
+from .metrics import Metric
+from .questions import Held, Questions, Watcher
+from .telemetry import Telemetry
+from .turns import Turns
 
-#: Longest use of what was read, in seconds.
-MEMORY_S = 30
-#: Vendors' services asked at once.
-THREADS = 4
-#: Pieces of evidence remembered.
-MEMORY_MAX = 4096
+#: Readers of the cache; each takes milliseconds.
+READERS = 2
+#: Workers whose pieces are fetched at once, of those not admitted and of those admitted.
+THREADS = 8
+OWN_THREADS = 4
+#: At most one line a vendor in that many seconds on questions that were not put.
+SAID_EVERY_S = 60.0
 
 
 @dataclass(slots=True)
@@ -52,6 +64,7 @@ class CollateralSource:
         fetcher: the network; None works from the cache and imported bundles alone.
         max_age_s: greatest age of an entry, of the policy in force when it is asked for.
         missing: told the reason code of what could not be had.
+        questions: what may be asked now.
     """
 
     store: Store
@@ -60,13 +73,12 @@ class CollateralSource:
     clock: Clock
     max_age_s: Callable[[], int]
     missing: Callable[[str], None]
-    _threads: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="collateral")
-    )
-    _own_threads: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="refresh")
-    )
-    _memory: dict[bytes, tuple[int, Mapping[str, bytes]]] = field(default_factory=dict)
+    questions: Questions
+    _readers: ThreadPoolExecutor = field(default_factory=lambda: _pool(READERS, "collateral-read"))
+    _threads: ThreadPoolExecutor = field(default_factory=lambda: _pool(THREADS, "collateral"))
+    _own_threads: ThreadPoolExecutor = field(default_factory=lambda: _pool(OWN_THREADS, "refresh"))
+    _turns: Turns = field(default_factory=lambda: Turns(THREADS))
+    _memory: Found = field(default_factory=Found)
 
     @classmethod
     def open(
@@ -75,7 +87,8 @@ class CollateralSource:
         policy: Callable[[], Policy],
         rng: Callable[[int], bytes],
         clock: Clock,
-        missing: Callable[[str], None],
+        telemetry: Telemetry,
+        journal: Journal,
     ) -> "CollateralSource":
         """The source that the configuration describes.
 
@@ -84,12 +97,16 @@ class CollateralSource:
             policy: the policy in force; its roots and its greatest age count.
             rng: random bytes.
             clock: tells the time.
-            missing: told the reason code of what could not be had.
+            telemetry, journal: told what is asked, and what cannot be had.
 
         Raises:
             ConfigError: the services file cannot be read or names what is no service.
         """
         services = _services(config.collateral_services_file)
+
+        def missing(code: str) -> None:
+            journal.write(Event.COLLATERAL_MISSING, {Attr.REASON: code}, level=logging.WARNING)
+
         return cls(
             Store(config.path("collateral_dir", "collateral")),
             lambda: Vendors(services, rng, collateral_anchors(policy())),
@@ -97,59 +114,113 @@ class CollateralSource:
             clock,
             lambda: policy().collateral_max_age_s,
             missing,
+            Questions(
+                clock.monotonic,
+                config.collateral_retry_s,
+                config.collateral_unknown_per_minute,
+                _watcher(telemetry, journal, clock.monotonic),
+            ),
         )
 
     def close(self) -> None:
         """Close the connections to the vendors; what is being fetched is not waited for."""
-        for threads in (self._threads, self._own_threads):
+        for threads in (self._readers, self._threads, self._own_threads):
             threads.shutdown(wait=False, cancel_futures=True)
         if isinstance(self.fetcher, HttpFetcher):
             self.fetcher.close()
 
-    async def collect(self, evidence: Sequence[Evidence]) -> CollateralSet:
-        """Kind to role to bytes; what cannot be had is not there, and appraisal says so."""
-        return await self._all(evidence, self._threads)
+    async def collect(self, evidence: Sequence[Evidence], asker: Asker) -> CollateralSet:
+        """Kind to role to bytes; what cannot be had is not there, and appraisal says so.
+
+        Args:
+            evidence: as a worker presents it.
+            asker: on whose account what was never had here is asked for.
+        """
+        known = [item for item in evidence if item.kind in SCHEMES]
+        return {item.kind: await self._of(item, asker) for item in known}
 
     async def refresh(self, evidence: Sequence[Evidence]) -> CollateralSet:
-        """The same for workers that are admitted, on threads that no stranger can keep busy."""
-        return await self._all(evidence, self._own_threads)
+        """The same for workers that are admitted, on threads that no stranger can keep busy.
 
-    async def _all(
-        self, evidence: Sequence[Evidence], threads: ThreadPoolExecutor
-    ) -> CollateralSet:
+        What nears its end is renewed here, and here alone.
+        """
         known = [item for item in evidence if item.kind in SCHEMES]
-        return {item.kind: await self._of(item, threads) for item in known}
+        return {item.kind: await self._of(item, None) for item in known}
 
-    async def _of(self, item: Evidence, threads: ThreadPoolExecutor) -> Mapping[str, bytes]:
+    async def _of(self, item: Evidence, asker: Asker | None) -> Mapping[str, bytes]:
         now, age = self.clock.wall(), self.max_age_s()
         # The age is part of the name: a policy that shortens it is not answered from memory.
         digest = sha256(f"{age} {item.kind}\0".encode() + item.body).digest()
-        until, roles = self._memory.get(digest, (0, {}))
-        if now < until:
-            return roles
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(threads, self._find, item, now, age)
+        remembered = self._memory.get(digest, now)
+        if remembered is not None:
+            return remembered
+        if asker is None:
+            found = await self._run(self._own_threads, item, age, None, fetch=True)
+        else:
+            found = await self._run(self._readers, item, age, asker, fetch=False)
+            if found is not None and found.missing and self.fetcher is not None:
+                found = await self._turns.run(
+                    asker, lambda: self._run(self._threads, item, age, asker, fetch=True)
+                )
         if found is None:
             self.missing("collateral_unavailable")
             return NO_BYTES
         for reason in found.missing:
             self.missing(reason.code)
         # What is missing may have come when the worker tries again.
-        until, roles = now if found.missing else now + MEMORY_S, found.roles
-        until = until if found.expires is None else min(until, found.expires)
-        if len(self._memory) >= MEMORY_MAX:
-            self._memory.clear()
-        self._memory[digest] = (until, roles)
-        return roles
+        if not found.missing:
+            self._memory.keep(digest, now, found.expires, found.roles)
+        return found.roles
 
-    def _find(self, item: Evidence, now: int, max_age_s: int) -> Resolved | None:
+    async def _run(
+        self,
+        threads: ThreadPoolExecutor,
+        item: Evidence,
+        age: int,
+        asker: Asker | None,
+        *,
+        fetch: bool,
+    ) -> Resolved | None:
+        now, fetcher = self.clock.wall(), self.fetcher if fetch else None
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(threads, self._find, item, now, age, asker, fetcher)
+
+    def _find(
+        self, item: Evidence, now: int, age: int, asker: Asker | None, fetcher: Fetcher | None
+    ) -> Resolved | None:
         """What can be had; None when the cache cannot be used."""
+        vendors = self.questions.of(self.vendors(), self.store, asker)
         try:
-            return resolve_evidence(
-                item, self.store, self.vendors(), self.fetcher, now, max_age_s=max_age_s
-            )
+            return resolve_evidence(item, self.store, vendors, fetcher, now, max_age_s=age)
         except ConfigError:
             return None
+
+
+def _pool(threads: int, name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix=name)
+
+
+def _watcher(telemetry: Telemetry, journal: Journal, monotonic: Callable[[], float]) -> Watcher:
+    """Counts questions, and writes down when a vendor falls silent or strangers are held back."""
+    said: dict[str, float] = {}
+
+    def asked(source: str) -> None:
+        telemetry.count(Metric.COLLATERAL_FETCHES, 1, {Attr.SOURCE: source})
+
+    def held(source: str, why: Held) -> None:
+        attributes = {Attr.SOURCE: source, Attr.CAUSE: why.value}
+        telemetry.count(Metric.COLLATERAL_HELD, 1, attributes)
+        now = monotonic()
+        if why is Held.ALLOWANCE and now - said.get(source, now - SAID_EVERY_S) >= SAID_EVERY_S:
+            said[source] = now
+            journal.write(Event.COLLATERAL_HELD, attributes, level=logging.WARNING)
+
+    def silent(source: str, is_silent: bool) -> None:
+        event = Event.VENDOR_SILENT if is_silent else Event.VENDOR_ANSWERS
+        level = logging.WARNING if is_silent else logging.INFO
+        journal.write(event, {Attr.SOURCE: source}, level=level)
+
+    return Watcher(asked, held, silent)
 
 
 def _services(path: Path | None) -> Services:

@@ -53,6 +53,8 @@ class GatewayConfig:
     collateral_dir: Path | None = None  # cache of vendors' statements; `collateral` in state_dir
     collateral_fetch: bool = True  # fetch what is missing; false uses the cache and bundles alone
     collateral_services_file: Path | None = None  # TOML: where the vendors' services are
+    collateral_retry_s: float = 15.0  # what a vendor did not give is not asked for again so soon
+    collateral_unknown_per_minute: int = 60  # pieces never had, of a vendor, for new workers
     reappraise_s: float = 60.0  # admitted workers are judged again this often
     result_key_file: Path | None = None  # signs result tokens (PEM); `result.key` in state_dir
     result_kid: str = "result-1"  # name of the result key in tokens and in its key set
@@ -123,6 +125,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "header_deadline_s": (0.05, 120),
     "idle_deadline_s": (0.05, 600),
     "lease_s": (1, 60),
+    "collateral_retry_s": (0, 600),
+    "collateral_unknown_per_minute": (1, 6000),
     "reappraise_s": (0.05, 3600),
     "result_life_s": (1, 3600),
     "hello_deadline_s": (0.1, 600),

@@ -36,6 +36,7 @@ from wire.link import (
 )
 
 from .admission import NotAdmitted
+from .asker import Asker
 from .attributes import Attr
 from .exchange import Exchange
 from .roster import Roster
@@ -61,6 +62,7 @@ class Link:
     roster: Roster
     writer: asyncio.StreamWriter
     nonce: bytes
+    asker: Asker
     session: Session | None = None
     ended: str | None = None
     _admissions: "deque[dict[str, Any]]" = field(default_factory=deque)
@@ -205,7 +207,11 @@ class Link:
         """
         roster = self.roster
         # 1
-        verdict = await roster.admission.admit(document, self.nonce, self._activate, self.session)
+        verdict = await roster.admission.admit(
+            document, self.nonce, self._activate, self.session, self.asker
+        )
+        if self.ended is not None:
+            return  # fenced or lost meanwhile: keys taken now would lead to nobody
         # 2
         if isinstance(verdict, Epoch) and self.session is None and not roster.replace(verdict):
             verdict = NotAdmitted(("wid_in_use",), verdict.bh)

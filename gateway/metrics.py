@@ -47,6 +47,8 @@ class Metric(Enum):
     REFUSALS = "anchorhold_refusals"
     SPOOL_BYTES = "anchorhold_spool_bytes"
     DIRECTORY_SNAPSHOTS = "anchorhold_directory_snapshots"
+    COLLATERAL_FETCHES = "anchorhold_collateral_fetches"
+    COLLATERAL_HELD = "anchorhold_collateral_held"
     TELEMETRY_DROPPED = "anchorhold_telemetry_dropped"
 
 
@@ -92,6 +94,15 @@ METRICS: dict[Metric, MetricType] = {
     Metric.SPOOL_BYTES: MetricType(Instrument.GAUGE, "By", "ciphertext held for waiting requests"),
     Metric.DIRECTORY_SNAPSHOTS: MetricType(
         Instrument.COUNTER, "{snapshot}", "directory snapshots signed and logged"
+    ),
+    Metric.COLLATERAL_FETCHES: MetricType(
+        Instrument.COUNTER, "{piece}", "pieces of collateral asked of vendors", (Attr.SOURCE,)
+    ),
+    Metric.COLLATERAL_HELD: MetricType(
+        Instrument.COUNTER,
+        "{piece}",
+        "pieces not asked for although they were not at hand",
+        (Attr.SOURCE, Attr.CAUSE),
     ),
     Metric.TELEMETRY_DROPPED: MetricType(
         Instrument.COUNTER, "{attribute}", "attributes that were not in the table and not recorded"

@@ -6,10 +6,10 @@ too. The memory is one file in the state folder; who may write that may also rep
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from attestation.collateral.whole_file import write_whole
 from attestation.members import Members
 from attestation.policy import Policy
 from wire.canonical import parse_strict
@@ -56,19 +56,10 @@ class PolicyMemory:
             )
         record = {name: {"seq": seq, "digest": digest} for name, (seq, digest) in known.items()}
         try:
-            self._write(json.dumps(record).encode())
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_whole(self.path, json.dumps(record).encode())
         except OSError as error:
             raise ConfigError(f"policy memory {self.path}: {error.strerror}") from error
-
-    def _write(self, data: bytes) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        beside = self.path.with_suffix(".new")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self.path)
 
     def _read(self) -> dict[str, tuple[int, str]]:
         try:

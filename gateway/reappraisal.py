@@ -7,7 +7,8 @@ in the evidence log. Requests it had not begun to answer go to others.
 
 Steps of one sweep:
  1. each known binding is judged with the collateral it was last judged with, under the policy in
-    force, at the time now: no vendor is asked, so none can delay this;
+    force, at the time now: no vendor is asked, so none can delay this, and workers that are here
+    come before those that are gone;
  2. a refused one is fenced, unless collateral past its time is all that speaks against it;
  3. for those left the collateral is brought up to date, and they are judged with that; a refused
     one is fenced;
@@ -16,13 +17,14 @@ Steps of one sweep:
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from attestation.evidence import Evidence
 from attestation.examined import CollateralSet
 from attestation.result import AppraisedEvidence, Refused
-from wire.errors import UnavailableError
+from wire.errors import AnchorholdError
 
-from .admission import Collect
 from .appraiser import Appraiser
 from .attributes import Attr, digest_text
 from .clock import Clock
@@ -35,6 +37,8 @@ from .session import Epoch
 from .telemetry import Telemetry
 from .verdicts import log_verdict
 
+#: Brings the vendors' statements about evidence up to date.
+Refresh = Callable[[Sequence[Evidence]], Awaitable[CollateralSet]]
 #: Bindings whose collateral is brought up to date at once.
 TOGETHER = 4
 #: What newer collateral may mend.
@@ -52,11 +56,11 @@ class Reappraisal:
 
     Args:
         appraiser: holds the policy in force.
-        collect: finds collateral.
+        refresh: brings collateral up to date.
     """
 
     appraiser: Appraiser
-    collect: Collect
+    refresh: Refresh
     registry: Registry
     roster: Roster
     ledger: Ledger
@@ -85,7 +89,7 @@ class Reappraisal:
     async def _renewed(self, epoch: Epoch, turn: asyncio.Semaphore) -> bool:
         """Step 3 for one binding; whether it was fenced."""
         async with turn:
-            collateral = await self.collect(epoch.presented.evidence)
+            collateral = await self.refresh(epoch.presented.evidence)
             verdict, policy = await self._judge(epoch, collateral)
             if isinstance(verdict, Refused):
                 await self._fence(epoch, policy, verdict)
@@ -117,5 +121,12 @@ class Reappraisal:
     async def _log(self, epoch: Epoch, policy: str, verdict: Refused) -> None:
         try:
             await log_verdict(self.ledger, epoch.presented, policy, verdict)
-        except UnavailableError as error:
-            self.journal.write(Event.LOG_FAILED, level=logging.ERROR, error=error)
+        except AnchorholdError as error:
+            # It stays fenced, and the sweep goes on to the next: one verdict that cannot be
+            # written must not keep another refused worker in service.
+            self.journal.write(
+                Event.VERDICT_UNLOGGED,
+                {Attr.BINDING: digest_text(epoch.bh)},
+                level=logging.ERROR,
+                error=error,
+            )

@@ -7,6 +7,9 @@ from .session import Epoch, Session
 
 #: Kept bindings are bounded by their expiry; this bounds a worker that makes epochs without end.
 EPOCHS_PER_SESSION_MAX = 8
+#: Kept bindings of workers that are gone; this bounds one that comes and goes with new ones. Beyond
+#: it the oldest are unknown, and every sweep judges what is known.
+GONE_MAX = 1024
 
 
 @dataclass(slots=True)
@@ -18,6 +21,7 @@ class Registry:
     """
 
     sessions: dict[str, Session] = field(default_factory=dict)
+    gone_max: int = GONE_MAX
     _epochs: dict[bytes, Epoch] = field(default_factory=dict)
     _by_kid: dict[bytes, bytes] = field(default_factory=dict)
     _holder: dict[bytes, Session] = field(default_factory=dict)
@@ -45,9 +49,12 @@ class Registry:
             session.epochs[:] = [epoch if old.bh == epoch.bh else old for old in session.epochs]
 
     def remove(self, session: Session) -> None:
-        """A worker is gone; its keys stay known until they expire."""
+        """A worker is gone; its keys stay known until they expire, while there is room."""
         if self.sessions.get(session.wid) is session:
             del self.sessions[session.wid]
+            here = self._here()
+            gone = [bh for bh in self._epochs if bh not in here]
+            self.forget(gone[: max(0, len(gone) - self.gone_max)])
         for kid in [kid for kid, holder in self._holder.items() if holder is session]:
             del self._holder[kid]
 
@@ -79,8 +86,9 @@ class Registry:
         return frozenset(model.name for binding in bindings for model in binding.models)
 
     def admitted(self) -> list[bytes]:
-        """Hashes of all bindings that are known."""
-        return list(self._epochs)
+        """Hashes of all bindings that are known, those of workers that are here first."""
+        here = self._here()
+        return sorted(self._epochs, key=lambda bh: bh not in here)
 
     def forget(self, bhs: Iterable[bytes]) -> None:
         """Drop bindings: denied or expired."""
@@ -95,6 +103,9 @@ class Registry:
     def expired(self, now: int) -> list[bytes]:
         """Bindings whose keys nobody should ask for any more."""
         return [bh for bh, epoch in self._epochs.items() if now >= epoch.held_until]
+
+    def _here(self) -> set[bytes]:
+        return {epoch.bh for session in self.sessions.values() for epoch in session.epochs}
 
     def _learn(self, session: Session, epoch: Epoch) -> None:
         self._epochs[epoch.bh] = epoch

@@ -132,9 +132,8 @@ class Gateway:
             lambda: appraiser.policy,
             rng,
             clock,
-            lambda code: journal.write(
-                Event.COLLATERAL_MISSING, {Attr.REASON: code}, level=logging.WARNING
-            ),
+            telemetry,
+            journal,
         )
         admission = Admission(
             appraiser,

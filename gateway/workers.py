@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from wire.errors import ConfigError, UnavailableError
 from wire.ids import b64u
 
+from .asker import Asker, peer_of
 from .link import Link
 from .roster import Roster
 
@@ -29,6 +31,7 @@ class Workers:
         self._path = path
         self._rng = rng
         self._links: set[Link] = set()
+        self._numbers = itertools.count(1)
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -94,7 +97,8 @@ class Workers:
         if len(self._links) >= LINKS_MAX:
             writer.close()
             return
-        link = Link(self._roster, writer, self._rng(32))
+        peer = peer_of(writer.get_extra_info("socket"))
+        link = Link(self._roster, writer, self._rng(32), Asker(next(self._numbers), peer))
         self._links.add(link)
         try:
             await link.run(reader)

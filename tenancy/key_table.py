@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from attestation.collateral.whole_file import write_whole
 from wire.canonical import parse_strict
 from wire.errors import ConfigError, MalformedError
 from wire.excerpt import json_kind, json_value, listed, shown
@@ -224,13 +225,7 @@ def load_table(path: Path, pepper_file: Path | None = None) -> KeyTable:
 
 def save_table(table: KeyTable, path: Path) -> None:
     """Write the table atomically: a reader sees the old one or the new one, never half of one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(encode_table(table))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, encode_table(table))
 
 
 def open_or_create(

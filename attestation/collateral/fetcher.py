@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from wire.errors import UnavailableError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -46,6 +48,10 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+class DeclinedError(UnavailableError):
+    """The service answered, but not with what was asked for: to another question it may."""
+
+
 class Fetcher(Protocol):
     """Whatever can perform a request."""
 
@@ -53,5 +59,6 @@ class Fetcher(Protocol):
         """Perform one request.
 
         Raises:
-            UnavailableError: no successful answer within the limits.
+            DeclinedError: an answer that is none: a status that says so, or outside the limits.
+            UnavailableError: no answer, or one that asks for patience.
         """

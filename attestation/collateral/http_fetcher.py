@@ -20,7 +20,7 @@ import httpx2
 
 from wire.errors import ConfigError, UnavailableError
 
-from .fetcher import Response
+from .fetcher import DeclinedError, Response
 from .services import origin
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ class HttpFetcher:
         """Perform one request.
 
         Raises:
-            UnavailableError: no successful answer within the limits.
+            DeclinedError: an answer that is none.
+            UnavailableError: no answer within the limits.
         """
         for pause in PAUSES:
             found = self._attempt(request)
@@ -113,7 +114,7 @@ class HttpFetcher:
                     return found
                 target = _joined(url, found) if request.method == "GET" else None
                 if target is None:
-                    raise _unavailable(request, "it redirects elsewhere, which is never followed")
+                    raise _declined(request, "it redirects elsewhere, which is never followed")
                 url = target
         except httpx2.TimeoutException as error:
             return f"no answer in time ({type(error).__name__})", 0.0
@@ -130,7 +131,7 @@ class HttpFetcher:
         finally:
             watch.cancel()
             line.close()
-        raise _unavailable(request, f"more than {REDIRECTS_MAX} redirects")
+        raise _declined(request, f"more than {REDIRECTS_MAX} redirects")
 
     def _once(self, request: Request, url: str, line: _Line) -> Response | tuple[str, float] | str:
         where = origin(url)
@@ -153,17 +154,17 @@ class HttpFetcher:
             if status in _BUSY:
                 return f"status {status}", _seconds(answer.headers.get("retry-after", ""))
             if status != _OK:
-                raise _unavailable(request, f"status {status}")
+                raise _declined(request, f"status {status}")
             if answer.headers.get("content-encoding", "identity") != "identity":
-                raise _unavailable(request, "a compressed answer, which was not asked for")
+                raise _declined(request, "a compressed answer, which was not asked for")
             if not {"content-length", "transfer-encoding"} & set(answer.headers):
                 # Its end would be that of the connection, which anyone on the way can bring about.
-                raise _unavailable(request, "an answer that does not mark its end")
+                raise _declined(request, "an answer that does not mark its end")
             body = bytearray()
             for piece in answer.iter_raw():
                 body += piece
                 if len(body) > request.limit:
-                    raise _unavailable(request, f"an answer of more than {request.limit} bytes")
+                    raise _declined(request, f"an answer of more than {request.limit} bytes")
             return Response(bytes(body), {k.lower(): v for k, v in answer.headers.items()})
 
 
@@ -241,5 +242,12 @@ def _seconds(text: str) -> float:
 
 
 def _unavailable(request: Request, found: str) -> UnavailableError:
-    host = origin(request.url)[1]
-    return UnavailableError(f"collateral {request.what} from {host}: {found}", hint=_HINT)
+    return UnavailableError(_sentence(request, found), hint=_HINT)
+
+
+def _declined(request: Request, found: str) -> DeclinedError:
+    return DeclinedError(_sentence(request, found), hint=_HINT)
+
+
+def _sentence(request: Request, found: str) -> str:
+    return f"collateral {request.what} from {origin(request.url)[1]}: {found}"

@@ -16,9 +16,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from attestation.collateral_key import KEY_MAX, parse_key
@@ -26,9 +24,11 @@ from wire.canonical import encode, parse_evj1
 from wire.errors import AttestationError, ConfigError, MalformedError
 
 from .entry import MIB, RECORD_MAX, decode_entry, encode_entry
+from .whole_file import NEW, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from attestation.collateral_key import CollateralKey
 
@@ -39,7 +39,6 @@ SIZE_MIN: Final = 2 * RECORD_MAX  # below it the entry just written could not st
 MARK_MAX: Final = 1024
 STRIPES: Final = 64  # lock files; two keys that share one wait for each other, no more
 ABANDONED_S: Final = 600  # a half-written file that old belongs to a process that is gone
-_NEW: Final = ".new-"
 _HINT: Final = "choose a folder that this user may write"
 
 
@@ -74,6 +73,17 @@ class Store:
         self._check_mark(entry)
         return entry
 
+    def holds(self, key: CollateralKey) -> bool:
+        """Whether something is kept under this key, in force or not: a vendor once answered it.
+
+        Raises:
+            ConfigError: the folder cannot be read.
+        """
+        try:
+            return self._entry(key).is_file()
+        except OSError as cause:
+            raise _unusable(self.root, cause) from cause
+
     def put(self, entry: Entry, now: int) -> None:
         """Keep an entry that was admitted, and remember its number.
 
@@ -90,8 +100,8 @@ class Store:
                 if entry.sequence is not None and entry.sequence != mark:
                     record = {"v": 1, "key": str(entry.key), "sequence": entry.sequence}
                     # Before the entry: killed in between, the cache knows too much, not too little.
-                    _write(self._mark(entry.key), encode(record))
-                _write(self._entry(entry.key), data)
+                    write_whole(self._mark(entry.key), encode(record))
+                write_whole(self._entry(entry.key), data)
                 self._evict(self._entry(entry.key), now)
         except OSError as cause:
             raise _unusable(self.root, cause) from cause
@@ -154,7 +164,7 @@ class Store:
         for path in (self.root / "entries").iterdir():
             with contextlib.suppress(FileNotFoundError):
                 found = path.stat()
-                if path.name.startswith(_NEW):
+                if path.name.startswith(NEW):
                     if found.st_mtime < now - ABANDONED_S:
                         path.unlink()
                 elif path != keep:
@@ -198,19 +208,6 @@ def _read(path: Path, limit: int) -> bytes | None:
         return None
     except OSError as cause:
         raise _unusable(path, cause) from cause
-
-
-def _write(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_NEW)  # mode 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _unusable(path: Path, cause: OSError) -> ConfigError:

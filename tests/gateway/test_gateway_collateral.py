@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from simulators.hardware_tee import SnpTee
-from simulators.vendor_services import VendorServices
+from simulators.vendor_services import Fault, VendorServices
 
 from attestation.collateral.http_fetcher import HttpFetcher
 from attestation.collateral.store import Store
@@ -17,13 +18,16 @@ from attestation.collateral.vendors import Vendors
 from attestation.policy import parse_policy
 from client.collateral import OwnCollateral
 from gateway.appraiser import Appraiser
+from gateway.asker import Asker
 from gateway.clock import Clock
-from gateway.collateral import CollateralSource
+from gateway.collateral import THREADS, CollateralSource
+from gateway.questions import Questions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from attestation.evidence import Evidence
     from attestation.policy import Policy
 
 CERT = "endorsement_cert"
@@ -57,14 +61,26 @@ class World:
             Clock(wall=lambda: self.now),
             lambda: self.appraiser.policy.collateral_max_age_s,
             self.missing.append,
+            Questions(lambda: float(self.now), 15, 60),
         )
         try:
             yield found
         finally:
             found.close()
 
+    def another(self, name: str) -> list[Evidence]:
+        """Evidence of a chip that nobody knows, the service neither."""
+        tee = SnpTee(name)
+        return [tee.evidence(tee.binding())]
+
+    def chips_asked(self) -> int:
+        """Questions about chips."""
+        return sum(
+            path.startswith("/vcek/v1/Genoa/") and "?" in path for _, path, _ in self.served.asked
+        )
+
     async def roles(self, source: CollateralSource) -> set[str]:
-        return set((await source.collect(self.evidence))[self.tee.kind])
+        return set((await source.collect(self.evidence, Asker(1)))[self.tee.kind])
 
 
 @pytest.fixture
@@ -116,3 +132,111 @@ async def test_a_clients_own_folder_is_under_its_policys_age_too(world: World) -
     assert not own.find(world.evidence, now + 60)[kind]
     patient = OwnCollateral(world.folder, world.policy(3600))
     assert CERT in patient.find(world.evidence, now + 60)[kind]
+
+
+async def test_what_was_found_is_not_read_again_for_a_moment(world: World) -> None:
+    world.appraiser.policy = world.policy(3600)
+    with world.source() as source:
+        await world.roles(source)
+        for path in (world.folder / "entries").iterdir():
+            path.unlink()
+        world.now += 29
+        assert CERT in await world.roles(source)
+        world.served.faults[""] = Fault("status", status=404)
+        world.now += 1
+        assert await world.roles(source) == set()
+
+
+async def test_what_was_found_counts_no_longer_than_the_first_of_its_entries(world: World) -> None:
+    world.appraiser.policy = world.policy(20)
+    with world.source() as source:
+        await world.roles(source)
+        world.served.faults[""] = Fault("status", status=404)
+        world.now += 19
+        assert CERT in await world.roles(source)
+        world.now += 1
+        assert await world.roles(source) == set()
+
+
+async def test_what_is_not_whole_is_not_remembered(world: World) -> None:
+    world.served.faults["/vcek/v1/Genoa/crl"] = Fault("status", status=404)
+    with world.source() as source:
+        assert "crl" not in await world.roles(source)
+        assert len(source._memory) == 0
+        world.served.faults.clear()
+        world.now += 15
+        assert "crl" in await world.roles(source)
+        assert len(source._memory) == 1
+
+
+async def test_what_nears_its_end_is_renewed_for_admitted_workers_and_for_no_stranger(
+    world: World,
+) -> None:
+    """Whoever comes anew needs only what is in force, and must not wait for a slow vendor."""
+    with world.source() as source:
+        await world.roles(source)
+        asked = len(world.served.asked)
+        world.now += 50  # of 60: the last quarter
+        assert CERT in await world.roles(source)
+        assert len(world.served.asked) == asked
+        world.now += 5
+        source._memory = type(source._memory)()
+        await source.refresh(world.evidence)
+        assert len(world.served.asked) == 2 * asked
+
+
+async def test_a_vendor_is_asked_a_bounded_number_of_times_about_chips_that_do_not_exist(
+    world: World,
+) -> None:
+    with world.source() as source:
+        source.questions = Questions(lambda: float(world.now), 15, 2)
+        await world.roles(source)
+        world.appraiser.policy = world.policy(30)
+        for number in range(20):
+            await source.collect(world.another(f"flood {number}"), Asker(100 + number, 7))
+        assert world.chips_asked() - 1 == 4  # of six; the first was the worker's own
+        # That worker comes back although its pieces have ended, and so does its process's link.
+        world.now += 30
+        assert CERT in await world.roles(source)
+        # A worker nobody knew, of another process, is let through too.
+        late = SnpTee("late")
+        late.serve(world.served)
+        found = await source.collect([late.evidence(late.binding())], Asker(999, 8))
+        assert CERT in found[late.kind]
+
+
+async def test_a_worker_whose_pieces_are_in_the_cache_waits_for_nobody_who_fetches(
+    world: World,
+) -> None:
+    with world.source() as source:
+        await world.roles(source)
+        world.now += 40  # memory is over, the cache holds
+        gate = asyncio.Event()
+
+        async def stuck() -> None:
+            await gate.wait()
+
+        strangers = [
+            asyncio.create_task(source._turns.run(Asker(number, number), stuck))
+            for number in range(THREADS + 5)
+        ]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            assert CERT in await world.roles(source)
+            assert CERT in (await source.refresh(world.evidence))[world.tee.kind]
+        waiting = asyncio.create_task(source.collect(world.another("new"), Asker(500, 500)))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        gate.set()
+        await asyncio.gather(waiting, *strangers)
+
+
+async def test_a_question_that_failed_is_not_put_again_by_the_next_link(world: World) -> None:
+    world.served.faults[""] = Fault("status", status=404)
+    with world.source() as source:
+        await world.roles(source)
+        asked = len(world.served.asked)
+        for link in range(5):
+            await source.collect(world.evidence, Asker(link, link))
+        assert len(world.served.asked) == asked
+        assert world.missing.count("collateral_unavailable") == len(world.missing)

@@ -198,6 +198,7 @@ async def test_a_worker_of_another_measurement_is_refused(
 # ---------------------------------------------------------------- vendors that do not answer
 
 
+@pytest.mark.parametrize("settings", [{"collateral_retry_s": 0.0}])
 async def test_a_vendor_that_is_down_costs_one_try(
     up: Up, fleet: Fleet, served: VendorServices
 ) -> None:
@@ -214,6 +215,7 @@ async def test_a_vendor_that_is_down_costs_one_try(
     assert [found["ok"] for found in await verdicts(up, worker)] == [False, True]
 
 
+@pytest.mark.parametrize("settings", [{"collateral_retry_s": 0.0}])
 async def test_a_vendor_that_withholds_only_its_list_is_not_believed(
     up: Up, fleet: Fleet, served: VendorServices
 ) -> None:
