@@ -9,10 +9,14 @@ must mean a verdict.
 from __future__ import annotations
 
 import argparse
+import errno
+import io
+import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from wire.errors import AnchorholdError
@@ -26,7 +30,8 @@ from . import (
     cli_receipt,
     cli_verify,
 )
-from .cli_options import EXITS, note
+from .cli_options import EXITS
+from .cli_terminal import note
 from .report import EXIT_UNREADABLE, exit_code
 
 Register = Callable[[Any], None]
@@ -42,6 +47,7 @@ COMMANDS: Final[dict[str, Register]] = {
 EXIT_DEFECT: Final = 1
 EXIT_INTERRUPTED: Final = 130
 DEBUG_ENV: Final = "ANCHORHOLD_DEBUG"
+_OUTPUT_FAULTS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 EPILOG: Final = f"""\
 examples:
   anchorhold verify https://gateway.example --policy policy.json
@@ -60,7 +66,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:  # type: ignore[explicit-override]  # 3.12's
         self.print_usage(sys.stderr)
-        self.exit(EXIT_UNREADABLE, f"{self.prog}: {message}\n")
+        note(f"{self.prog}: {message}")
+        note(f"hint: {self.prog} --help lists what it takes")
+        self.exit(EXIT_UNREADABLE)
 
 
 def build_parser(extensions: Sequence[Register] = ()) -> argparse.ArgumentParser:
@@ -84,25 +92,58 @@ def build_parser(extensions: Sequence[Register] = ()) -> argparse.ArgumentParser
 
 def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Parse and run; every outcome is an exit code, no error is a stack trace."""
-    args = parser.parse_args(argv)
+    _prepare_streams()
     try:
-        code: int = args.run(args)
-        sys.stdout.flush()
-    except AnchorholdError as error:
-        note(f"anchorhold: {error.diagnostics()}")
-        return exit_code(error)
+        try:
+            return _run(parser, argv)
+        finally:
+            sys.stdout.flush()  # of the help, too, after which the parser leaves
     except KeyboardInterrupt:
+        note("anchorhold: interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader left; so do we, without Python's own complaint at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader left; so do we
         return EXIT_INTERRUPTED
     except Exception as error:  # the message of an unforeseen error may hold content
+        if isinstance(error, OSError) and error.filename is None and error.errno in _OUTPUT_FAULTS:
+            _drop_output()
+            note(f"anchorhold: standard output: {error.strerror}")
+            note("hint: part of the output is lost; write it where there is room")
+            return EXIT_UNREADABLE
         note(f"anchorhold: defect: {type(error).__name__}; {DEBUG_ENV}=1 shows where")
         if os.environ.get(DEBUG_ENV) == "1":
             traceback.print_exc()
         return EXIT_DEFECT
+
+
+def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    args = parser.parse_args(argv)
+    try:
+        code: int = args.run(args)
+    except AnchorholdError as error:
+        code = exit_code(error)
+        if getattr(args, "json", False):  # whoever parses the output parses refusals too
+            said = {"code": error.code, "message": error.message, "hint": error.hint}
+            print(json.dumps({"ok": False, "error": said, "exit_code": code}, indent=2))
+        note(f"anchorhold: {error.message}")
+        if error.hint:
+            note(f"hint: {error.hint}")
     return code
+
+
+def _prepare_streams() -> None:
+    """Output that cannot be shown is dropped or escaped: it is no reason to fail."""
+    # Either is None in a program that was started without it.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, without Python's own complaint at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> None:

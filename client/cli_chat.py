@@ -17,10 +17,9 @@ from .cli_options import (
     api_key,
     chosen_options,
     chosen_policy,
-    note,
-    printable,
     trust_line,
 )
+from .cli_terminal import note, printable
 
 if TYPE_CHECKING:
     import argparse

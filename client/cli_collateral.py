@@ -6,6 +6,7 @@ Where vendors are asked is the services file's to say; no evidence and no key ca
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sys
 import time
@@ -22,7 +23,7 @@ from attestation.collateral.bundle import (
     write_bundle,
 )
 from attestation.collateral.http_fetcher import HttpFetcher
-from attestation.collateral.resolve import obtain
+from attestation.collateral.resolve import obtain, resolve
 from attestation.collateral.store import Store
 from attestation.collateral.vendors import VENDOR_ROOTS, Vendors
 from attestation.collateral.view import rests_on, witness
@@ -30,10 +31,11 @@ from attestation.collateral_key import CollateralKey, parse_key
 from attestation.formats.pem import certificates
 from wire.errors import AttestationError, ConfigError, MalformedError, UnavailableError
 
-from .cli_options import add_command, add_json, note, printable
+from .cli_options import add_command, add_json
+from .cli_terminal import note, say
 from .clock import utc_text, wall_clock
-from .collateral_inputs import needed_keys, read_services
-from .files import read_file, write_whole
+from .collateral_inputs import further_keys, needed_keys, read_services
+from .files import existing_folder, make_file, read_file
 from .report import EXIT_BELOW_POLICY, EXIT_INVALID, EXIT_OK, EXIT_UNREADABLE
 from .state import default_state_dir
 
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from attestation.collateral.entry import Entry
+    from attestation.collateral.resolve import Resolved
+    from attestation.scheme import Need
 
 FETCH: Final = """\
 anchorhold collateral fetch evidence.json
@@ -109,37 +113,47 @@ def fetch(args: argparse.Namespace) -> int:
         )
     services, store, now = read_services(args.services), _store(args), wall_clock()
     vendors = Vendors(services, secrets.token_bytes, _anchors(args))
-    stored = list(dict.fromkeys(part for key in keys for part in rests_on(key)))
-    kept: list[Entry] = []
-    refused: list[Rejected] = []
-    step = _progress(len(stored), "entries fetched")
-    with HttpFetcher(services) as fetcher:
-        for number, key in enumerate(stored, 1):
+    kept: dict[CollateralKey, Entry] = {}
+    refused: dict[CollateralKey, Rejected] = {}
+
+    def obtain_all(keys: Iterable[CollateralKey]) -> None:
+        stored = list(dict.fromkeys(part for key in keys for part in rests_on(key)))
+        wanted = [key for key in stored if key not in kept and key not in refused]
+        step = _progress(len(wanted), "entries fetched")
+        for number, key in enumerate(wanted, 1):
             try:
-                kept.append(obtain(key, store, vendors, fetcher, now, max_age_s=FETCH_AGAIN_S))
+                kept[key] = obtain(key, store, vendors, fetcher, now, max_age_s=FETCH_AGAIN_S)
             except AttestationError as error:
                 code = (error.reasons or (error.code,))[0]
-                refused.append(Rejected(key, code, error.diagnostics()))
+                refused[key] = Rejected(key, code, error.diagnostics())
             except MalformedError as error:
-                refused.append(Rejected(key, "collateral_malformed", error.message))
+                refused[key] = Rejected(key, "collateral_malformed", error.message)
             except UnavailableError as error:
-                refused.append(Rejected(key, "collateral_unavailable", error.diagnostics()))
+                refused[key] = Rejected(key, "collateral_unavailable", error.diagnostics())
             step(number)
-    return _report(args, kept, refused, "in the cache")
+
+    def at_hand(needs: Sequence[Need]) -> Resolved:
+        return resolve(needs, store, vendors, None, now)
+
+    with HttpFetcher(services) as fetcher:
+        obtain_all(keys)
+        # Manifests name the certificates of their signers, which answers are asked about.
+        obtain_all(key for path in args.evidence for key in further_keys(path, at_hand))
+    return _report(args, list(kept.values()), list(refused.values()), "in the cache")
 
 
 def show(args: argparse.Namespace) -> int:
-    """0, with whatever is there."""
-    now = wall_clock()
-    entries = tuple(_store(args).entries(now))
+    """0, with whatever is there; 4 where the cache cannot be read."""
+    now, store = wall_clock(), _kept_store(args)
+    entries = tuple(store.entries(now))
     if args.json:
         print(json.dumps({"ok": True, "entries": [_row(e, now) for e in entries]}, indent=2))
     else:
         for entry in entries:
             state = "in force" if entry.expires > now else "ended   "
-            print(f"{state}  {entry.key}")
-            print(f"          {len(entry.piece.body)} bytes, until {utc_text(entry.expires)}")
-        print(f"{len(entries)} entries in {printable(str(_store(args).root))}")
+            say(f"{state}  {entry.key}")
+            say(f"          {len(entry.piece.body)} bytes, until {utc_text(entry.expires)}")
+        say(f"{counted(len(entries))} in {store.root}")
     return EXIT_OK
 
 
@@ -151,7 +165,7 @@ def export(args: argparse.Namespace) -> int:
     wanted = named | {above for key in named if (above := witness(key)) is not None}
     entries = [
         entry
-        for entry in _store(args).entries(now)
+        for entry in _kept_store(args).entries(now)
         if entry.expires > now and (not wanted or entry.key in wanted)
     ]
     lacking = sorted(wanted - {entry.key for entry in entries})
@@ -161,23 +175,19 @@ def export(args: argparse.Namespace) -> int:
             f"collateral export: found nothing in force for {what}",
             hint="fetch it first, with anchorhold collateral fetch",
         )
-    if path.exists() and not args.force:
-        raise ConfigError(
-            f"bundle file {path}: found a file, expected none",
-            hint="name another file, or replace this one with --force",
-        )
     data = write_bundle(entries, now)
     if len(data) > BUNDLE_MAX:
         raise ConfigError(
             f"collateral export: found {len(data)} bytes, expected at most {BUNDLE_MAX}",
             hint="export some of the keys with --key",
         )
-    try:
-        write_whole(path, data)
-    except OSError as cause:
-        raise ConfigError(
-            f"bundle file {path}: {cause.strerror}", hint="name a file in a writable folder"
-        ) from cause
+    make_file(
+        path,
+        data,
+        "bundle",
+        hint="name another file, or replace this one with --force",
+        replace=args.force,
+    )
     return _report(args, entries, [], "exported")
 
 
@@ -237,6 +247,17 @@ def _store(args: argparse.Namespace) -> Store:
     return Store(args.cache_dir or default_state_dir() / "collateral")
 
 
+def _kept_store(args: argparse.Namespace) -> Store:
+    """The cache, which must be there: an empty list of what cannot be read would say otherwise."""
+    store = _store(args)
+    hint = "name the folder with --cache-dir; anchorhold collateral fetch or import makes one"
+    if args.cache_dir is not None or os.path.lexists(store.root):
+        existing_folder(store.root, "collateral cache", hint)
+        if os.path.lexists(store.root / "entries"):
+            existing_folder(store.root / "entries", "collateral cache", hint)
+    return store
+
+
 def _anchors(args: argparse.Namespace) -> Anchors:
     if not args.root:
         return VENDOR_ROOTS
@@ -245,7 +266,9 @@ def _anchors(args: argparse.Namespace) -> Anchors:
         try:
             found = certificates(read_file(path, ROOT_MAX, "root"), "root")
         except MalformedError as error:
-            raise ConfigError(f"root file {path}: {error.message}") from error
+            raise ConfigError(
+                f"root file {path}: {error.message}", hint="name a file of certificates in PEM"
+            ) from error
         pins.update(sha256(der).digest() for der in found)
     return Anchors(frozenset(pins), simulated=True)
 
@@ -272,6 +295,11 @@ def _row(entry: Entry, now: int) -> dict[str, Any]:
     }
 
 
+def counted(number: int) -> str:
+    """So many entries, in words."""
+    return f"{number} {'entry' if number == 1 else 'entries'}"
+
+
 def _report(
     args: argparse.Namespace, kept: Iterable[Entry], refused: Sequence[Rejected], done: str
 ) -> int:
@@ -288,12 +316,12 @@ def _report(
         print(json.dumps(document | {"refused": rows, "exit_code": code}, indent=2))
         return code
     for entry in entries:
-        print(f"ok    {entry.key}")
-        print(f"      {len(entry.piece.body)} bytes, until {utc_text(entry.expires)}")
+        say(f"ok    {entry.key}")
+        say(f"      {len(entry.piece.body)} bytes, until {utc_text(entry.expires)}")
     for item in refused:
-        print(f"FAIL  {item.key}")
-        print(printable(f"      {item.code}: {item.detail}".replace("\n", "\n      ")))
-    print(f"{len(entries)} entries {done}" + (f", {len(refused)} not" if refused else ""))
+        say(f"FAIL  {item.key}")
+        say(f"      {item.code}: {item.detail}".replace("\n", "\n      "))
+    say(f"{counted(len(entries))} {done}" + (f", {len(refused)} not" if refused else ""))
     if code != EXIT_OK:
         note("not all of the collateral is there; evidence that needs the rest is refused")
     return code

@@ -11,7 +11,8 @@ from wire.conformance import run_vectors
 from wire.errors import ConfigError, MalformedError
 
 from . import cli_conformance_attestation
-from .cli_options import add_command, add_json, printable
+from .cli_options import add_command, add_json
+from .cli_terminal import say
 from .files import read_file
 from .report import EXIT_INVALID, EXIT_OK
 
@@ -57,6 +58,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         for result in results:
             line = f"{'ok  ' if result.ok else 'FAIL'}  {result.id}"
-            print(printable(f"{line}: {result.detail}" if result.detail else line))
-        print(f"{len(results) - len(failed)} of {len(results)} cases passed")
+            say(f"{line}: {result.detail}" if result.detail else line, 6)
+        say(f"{len(results) - len(failed)} of {len(results)} cases passed")
     return EXIT_OK if ok else EXIT_INVALID

@@ -13,8 +13,10 @@ from attestation.conformance.index import INDEX_MAX, Index, Sample, parse_index
 from attestation.conformance.run import Outcome, run_sample
 from attestation.conformance.strict import unknown_sentences
 from wire.errors import ConfigError, MalformedError
+from wire.excerpt import cut, listed, shown
 
-from .cli_options import add_command, add_json, note, printable
+from .cli_options import add_command, add_json
+from .cli_terminal import note, say, width
 from .files import read_file
 from .report import EXIT_INVALID, EXIT_OK
 
@@ -29,6 +31,9 @@ SAMPLE_FILE_MAX: Final = 16 * 1024 * 1024  # an event log or a bundle of collate
 PROGRESS_AFTER_S: Final = 2.0
 _WORDS: Final = {True: "yes", False: "no", None: "-"}
 _ID_WIDTH: Final = 36
+_OTHER_WIDTH: Final = 33  # the mark before a name, and the three columns behind it
+ID_MAX: Final = 120  # an index may hold longer names; a line of a table should not
+CHOICES_MAX: Final = 40
 
 
 def register(kinds: Any) -> None:
@@ -51,13 +56,14 @@ def run(args: argparse.Namespace) -> int:
     index = _index(args.index)
     samples = _chosen(index, args.kind, args.id)
     for sentence in unknown_sentences(index.strict_policy):
-        note(f'note: strict_policy says "{sentence}", which this version does not know')
+        note(f"note: strict_policy: {shown(sentence)} is no rule that this version knows")
     results = []
     started = time.monotonic()
     for number, sample in enumerate(samples, 1):
         results.append(_timed(sample, index, args.index.parent))
         if sys.stderr.isatty() and time.monotonic() - started > PROGRESS_AFTER_S:
-            print(f"\r{number} of {len(samples)} samples", end="", file=sys.stderr)
+            end = "\n" if number == len(samples) else ""
+            print(f"\r{number} of {len(samples)} samples", end=end, file=sys.stderr, flush=True)
     failed = sum(not outcome.ok for outcome, _ in results)
     if args.json:
         cases = [_document(outcome, ms) for outcome, ms in results]
@@ -65,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"ok": not failed, **summary, "samples": cases}, indent=2))
     else:
         _table(results)
-        print(f"{len(results) - failed} of {len(results)} samples gave what the index expects")
+        say(f"{len(results) - failed} of {len(results)} samples gave what the index expects")
     return EXIT_INVALID if failed else EXIT_OK
 
 
@@ -88,8 +94,8 @@ def _chosen(index: Index, kinds: list[str] | None, ids: list[str] | None) -> lis
         absent = sorted(set(wanted or ()) - present)
         if absent:
             raise ConfigError(
-                f"--{what} {absent[0]}: the index has no such sample",
-                hint=f"choose of: {', '.join(sorted(present))}",
+                f"--{what} {shown(absent[0])}: the index has no such sample",
+                hint=f"choose of: {listed(present, CHOICES_MAX, ID_MAX)}",
             )
     return [
         sample
@@ -114,31 +120,57 @@ def _timed(sample: Sample, index: Index, folder: Path) -> tuple[Outcome, float]:
 
 def _bytes(folder: Path, sample: Sample, path: str) -> bytes | MalformedError:
     """A file's bytes, or why there are none: one bad sample must not end the run."""
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts:  # an index is a stranger's file
-        return MalformedError(f"sample {sample.id}: {path} lies outside the index's folder")
     try:
-        data = read_file(folder / pure, SAMPLE_FILE_MAX, "sample")
+        data = read_file(_inside(folder, path), SAMPLE_FILE_MAX, "sample")
     except ConfigError as error:
         return MalformedError(error.message)
     expected = sample.digests.get(path)
     if expected is not None and hashlib.sha256(data).hexdigest() != expected:
-        return MalformedError(f"sample {sample.id}: {path} has not the SHA-256 the index gives")
+        return MalformedError(
+            f"sample file {shown(path)}: found another SHA-256, expected the one the index gives"
+        )
     return data
 
 
+def _inside(folder: Path, path: str) -> Path:
+    """The file that an index names, under its own folder; links there are whoever unpacked it's.
+
+    Raises:
+        ConfigError: its name leads elsewhere, or it is no file.
+    """
+    named = PurePosixPath(path)
+    try:
+        found = (folder / named).resolve()
+        whole = found.is_file()
+    except (OSError, RuntimeError, ValueError):  # names too long, links in a circle, zero bytes
+        raise ConfigError(f"sample file {shown(path)}: found no name that a file can have") from (
+            None
+        )
+    if named.is_absolute() or ".." in named.parts:
+        raise ConfigError(f"sample file {shown(path)}: it lies outside the index's folder")
+    if not whole and found.exists():  # a pipe would hold the run up, a device fill the memory
+        raise ConfigError(f"sample file {shown(path)}: found no plain file, expected one")
+    return found
+
+
 def _table(results: list[tuple[Outcome, float]]) -> None:
-    print(f"      {'sample':<{_ID_WIDTH}} authentic accepted      ms")
+    room = min(_ID_WIDTH, width() - _OTHER_WIDTH)
+    print(f"      {'sample':<{room}} authentic accepted      ms")
     for outcome, ms in results:
         mark = "ok  " if outcome.ok else "FAIL"
         authentic, accepted = _WORDS[outcome.authentic], _WORDS[outcome.accepted]
-        line = f"{mark}  {outcome.id:<{_ID_WIDTH}} {authentic:<9} {accepted:<8} {ms:7.2f}"
-        print(printable(line))
+        columns = f"{authentic:<9} {accepted:<8} {ms:7.2f}"
+        name = cut(outcome.id, ID_MAX)
+        if len(name) > room:
+            say(f"{mark}  {name}")
+            print(f"      {'':<{room}} {columns}")
+        else:
+            print(f"{mark}  {name:<{room}} {columns}")
         codes = sorted({reason.code for reason in outcome.reasons})
         if codes:
-            print(printable(f"      {', '.join(codes)}"))
+            say(f"      {', '.join(codes)}", 0)
         for fault in outcome.faults:
-            print(printable(f"      {fault}"))
+            say(f"      {fault}")
 
 
 def _document(outcome: Outcome, ms: float) -> dict[str, Any]:

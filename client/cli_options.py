@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from wire.errors import ConfigError, MalformedError
 from wire.ids import unb64u
 
+from .clock import wall_clock
+from .files import read_file
+from .policy_memory import admit_policy
 from .session import Options, load_policy
+from .state import default_state_dir
 
 if TYPE_CHECKING:
     from attestation.policy import Policy
@@ -93,7 +96,7 @@ def add_gateway(parser: argparse.ArgumentParser) -> None:
         "--state-dir",
         type=Path,
         metavar="DIR",
-        help="where log heads are remembered (default: ~/.local/state/anchorhold)",
+        help="where it is remembered what was seen (default: ~/.local/state/anchorhold)",
     )
     add_collateral(parser)
 
@@ -148,11 +151,18 @@ def policy_keys(args: argparse.Namespace) -> tuple[bytes, ...]:
 def chosen_policy(args: argparse.Namespace) -> Policy:
     """The policy named by option or environment, its signature checked where a key is given.
 
+    A command with a state folder also remembers a signed policy there, and refuses an older one.
+
     Raises:
-        ConfigError: none is named, or its file cannot be read.
-        PolicyError: not a policy, or not signed as it must be.
+        ConfigError: none is named, its file cannot be read, or the memory not be used.
+        PolicyError: not a policy, not signed as it must be, or older than one seen before.
     """
-    return load_policy(_policy_path(args), policy_keys(args))
+    keys = policy_keys(args)
+    policy = load_policy(_policy_path(args), keys)
+    if hasattr(args, "state_dir"):
+        for key in keys:
+            admit_policy(policy, key, args.state_dir or default_state_dir(), wall_clock())
+    return policy
 
 
 def chosen_options(args: argparse.Namespace, **more: Any) -> Options:
@@ -185,11 +195,12 @@ def api_key(args: argparse.Namespace) -> str | None:
     if path is None:
         return os.environ.get(KEY_ENV) or None
     try:
-        with path.open(encoding="ascii") as file:
-            return file.read(KEY_FILE_MAX).strip()
-    except (OSError, UnicodeDecodeError) as cause:
-        reason = getattr(cause, "strerror", None) or "not a text file"
-        raise ConfigError(f"key file {path}: {reason}", hint="name it with --key-file") from cause
+        return read_file(path, KEY_FILE_MAX, "key").decode("ascii").strip()
+    except UnicodeDecodeError as cause:
+        raise ConfigError(
+            f"key file {path}: found no ASCII text, expected an API key",
+            hint="name the file that holds it with --key-file",
+        ) from cause
 
 
 def trust_line(trust: Trust | str | None) -> str:
@@ -197,15 +208,3 @@ def trust_line(trust: Trust | str | None) -> str:
     if trust is None:
         return "trust=none: nothing was accepted"
     return f"trust={trust}: {MEANING[trust]}"
-
-
-def printable(text: str) -> str:
-    """`text` without control characters: a terminal obeys them, and it is a stranger's text."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
-
-
-def note(text: str) -> None:
-    """One line for people, beside the output."""
-    print(printable(text), file=sys.stderr)

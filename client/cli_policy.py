@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from attestation.rules.hardware import HardwareRule
 from attestation.rules.snp import SnpRule
-from attestation.signed_policy import DOCUMENT_MAX, load_policy
-from wire.errors import PolicyError
 
 from . import cli_policy_explain, cli_policy_sign, cli_policy_simulate, cli_policy_values
-from .cli_options import add_command, add_json, add_policy_key, note, policy_keys, printable
+from .cli_options import add_command, add_json, add_policy_key, policy_keys
+from .cli_terminal import say
 from .clock import utc_text, wall_clock
-from .files import read_file
-from .report import EXIT_BELOW_POLICY, EXIT_OK, exit_code
+from .report import EXIT_BELOW_POLICY, EXIT_OK
+from .session import load_policy
 
 if TYPE_CHECKING:
     import argparse
@@ -45,16 +44,8 @@ def register(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 valid and in force, 3 valid but not in force, 4 unreadable or not a policy."""
-    raw, keys = read_file(args.file, DOCUMENT_MAX, "policy"), policy_keys(args)
-    try:
-        policy = load_policy(raw, keys)
-    except PolicyError as error:
-        # The same code as from `verify` under this policy: there is nothing to give a verdict on.
-        code = exit_code(error)
-        note(f"INVALID ({error.code}): {error.message}")
-        if args.json:
-            print(json.dumps({"ok": False, "error": error.message, "exit_code": code}, indent=2))
-        return code
+    # The same errors and code as from `verify` under this policy.
+    policy = load_policy(args.file, policy_keys(args))
     now = wall_clock()
     in_force = policy.not_before <= now < policy.expires
     code = EXIT_OK if in_force else EXIT_BELOW_POLICY
@@ -65,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         width = max(map(len, found))
         for name, value in found.items():
-            print(printable(f"{name:<{width}}  {value}"))
+            say(f"{name:<{width}}  {value}", width + 2)
         for warning in warned:
-            print(printable(f"warning: {warning}"))
+            say(f"warning: {warning}", len("warning: "))
     return code
 
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_options import add_command, add_json, add_policy_key, policy_keys, printable
+from .cli_options import add_command, add_json, add_policy_key, policy_keys
+from .cli_terminal import say
 from .policy_words import explain
 from .report import EXIT_OK
 from .session import load_policy
@@ -40,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(document, indent=2))
         return EXIT_OK
     for heading, lines in sections:
-        print(printable(heading))
+        say(heading)
         width = max((len(name) for name, _ in lines), default=0)
         for name, text in lines:
-            print(printable(f"  {name:<{width}}  {text}"))
+            say(f"  {name:<{width}}  {text}", width + 2)
     return EXIT_OK

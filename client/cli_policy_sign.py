@@ -16,13 +16,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from attestation.policy import POLICY_MAX
-from attestation.signed_policy import sign_policy
-from wire.errors import ConfigError
+from attestation.signed_policy import load_policy, sign_policy
+from wire.errors import ConfigError, PolicyError
 from wire.ids import b64u
 
-from .cli_options import add_command, add_json, note
-from .files import read_file, write_whole
+from .cli_options import add_command, add_json
+from .cli_terminal import note, say
+from .files import make_file, read_file
 from .report import EXIT_OK
+from .session import mend_hint
 
 if TYPE_CHECKING:
     import argparse
@@ -55,14 +57,16 @@ def register(actions: Any) -> None:
 
 def run_keygen(args: argparse.Namespace) -> int:
     """0 made, 4 the file exists or cannot be written."""
-    if args.file.exists():
-        raise ConfigError(
-            f"policy key: {args.file} exists, expected a new file",
-            hint="name another file; policies signed with the old key need it",
-        )
     key = Ed25519PrivateKey.generate()
-    _write(args.file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    public = b64u(key.public_key().public_bytes_raw())
+    while _public(key).startswith("-"):  # an option, as a command line reads it
+        key = Ed25519PrivateKey.generate()
+    make_file(
+        args.file,
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        "policy key",
+        hint="name another file; policies signed with the old key need it",
+    )
+    public = _public(key)
     if args.json:
         print(json.dumps({"file": str(args.file), "policy_key": public}, indent=2))
     else:
@@ -75,19 +79,39 @@ def run_sign(args: argparse.Namespace) -> int:
     """0 signed, 4 not a policy, not a key, or a file that cannot be read or written."""
     policy = read_file(args.file, POLICY_MAX, "policy")
     key = _load(args.key)
-    same = {args.file.resolve(), args.key.resolve()}
-    if args.out.resolve() in same or (args.out.exists() and not args.force):
+    public = key.public_key().public_bytes_raw()
+    try:
+        signed = sign_policy(policy, args.keyid, key)
+    except PolicyError as error:
+        error.hint = error.hint or mend_hint(args.file)
+        raise
+    try:
+        load_policy(signed, (public,))
+    except PolicyError as error:  # the name of the key is all that is new
         raise ConfigError(
-            f"--out {args.out}: the file exists, expected a new one",
+            f"--keyid: {error.message}", hint="name the key with a few plain characters"
+        ) from error
+    if args.force and any(_same(args.out, path) for path in (args.file, args.key)):
+        raise ConfigError(
+            f"--out {args.out}: found the policy or the key, expected another file",
             hint="name another file; --force replaces a signed policy, never the policy or the key",
         )
-    _write(args.out, sign_policy(policy, args.keyid, key))
-    public = b64u(key.public_key().public_bytes_raw())
+    make_file(
+        args.out,
+        signed,
+        "signed policy",
+        hint="name another file, or replace this one with --force",
+        replace=args.force,
+    )
     if args.json:
-        print(json.dumps({"file": str(args.out), "policy_key": public}, indent=2))
+        print(json.dumps({"file": str(args.out), "policy_key": b64u(public)}, indent=2))
     else:
-        print(f"{args.out}: signed; it is checked with --policy-key {public}")
+        say(f"{args.out}: signed; it is checked with --policy-key {b64u(public)}")
     return EXIT_OK
+
+
+def _public(key: Ed25519PrivateKey) -> str:
+    return b64u(key.public_key().public_bytes_raw())
 
 
 def _load(path: Path) -> Ed25519PrivateKey:
@@ -104,10 +128,8 @@ def _load(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def _write(path: Path, data: bytes) -> None:
+def _same(one: Path, other: Path) -> bool:
     try:
-        write_whole(path, data)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be written: {error.strerror}", hint="name a file in a folder of yours"
-        ) from error
+        return one.samefile(other)
+    except OSError:
+        return False  # one of them is not there

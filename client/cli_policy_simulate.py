@@ -11,13 +11,13 @@ from attestation.appraise import appraise
 from attestation.result import AppraisedEvidence, Refused
 from wire.errors import ConfigError, MalformedError, ReceiptError
 
-from .cli_options import add_command, add_json, add_policy_key, policy_keys, printable
+from .cli_options import add_command, add_json, add_policy_key, policy_keys
+from .cli_terminal import say
 from .clock import utc_text, wall_clock
 from .files import read_file
-from .recorded import Recorded, parse_recorded
+from .recorded import RECORDED_MAX, Recorded, parse_recorded
 from .report import EXIT_BELOW_POLICY, EXIT_OK
 from .session import load_policy
-from .workers import DOCUMENT_REPLY_MAX
 
 if TYPE_CHECKING:
     import argparse
@@ -69,15 +69,15 @@ def run(args: argparse.Namespace) -> int:
         summary = {"policy": policy.digest, "accepted": accepted, "records": records}
         print(json.dumps({"ok": accepted == len(verdicts), **summary}, indent=2))
     else:
-        print(f"policy {policy.id} seq {policy.seq} {policy.digest}")
+        say(f"policy {policy.id} seq {policy.seq} {policy.digest}")
         for path, at, verdict in verdicts:
-            print(printable("\n".join(_lines(path, at, verdict))))
-        print(f"{accepted} of {len(verdicts)} accepted")
+            say("\n".join(_lines(path, at, verdict)))
+        say(f"{accepted} of {len(verdicts)} accepted")
     return EXIT_OK if accepted == len(verdicts) else EXIT_BELOW_POLICY
 
 
 def _read(path: Path) -> Recorded:
-    raw = read_file(path, DOCUMENT_REPLY_MAX, "record")
+    raw = read_file(path, RECORDED_MAX, "record")
     try:
         return parse_recorded(raw)
     except (MalformedError, ReceiptError) as error:

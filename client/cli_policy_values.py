@@ -11,18 +11,19 @@ from attestation.examined import Examined, Question
 from attestation.ledger import Ledger
 from attestation.members import Members
 from attestation.reference_values import ReferenceValues, reference_values
+from attestation.result import Reason
 from attestation.schemes import SCHEMES
 from wire.errors import AttestationError, PolicyError
 
-from .cli_options import add_command, add_json, note, printable
+from .cli_options import add_command, add_json
+from .cli_terminal import note, say
 from .clock import wall_clock
 from .files import read_file
-from .report import EXIT_BELOW_POLICY, EXIT_INVALID, EXIT_OK
+from .report import EXIT_BELOW_POLICY, EXIT_INVALID, EXIT_OK, EXIT_UNREADABLE
 
 if TYPE_CHECKING:
     import argparse
 
-    from attestation.result import Reason
 
 EXAMPLES = """\
 anchorhold policy values release.corim --key publisher.jwk
@@ -30,6 +31,7 @@ anchorhold policy values module.comid --unsigned --json"""
 CORIM_MAX: Final = 1024 * 1024
 KEY_MAX: Final = 192 * 1024
 _KIND: Final = "corim"
+_MALFORMED: Final = "evidence_malformed"
 
 
 def register(actions: Any) -> None:
@@ -37,10 +39,11 @@ def register(actions: Any) -> None:
     text = "print the reference values of a CoRIM, for use in a policy"
     parser = add_command(actions, "values", text, EXAMPLES)
     parser.add_argument("file", type=Path, metavar="FILE", help="CoRIM or CoMID, CBOR")
-    parser.add_argument(
+    trust = parser.add_mutually_exclusive_group()
+    trust.add_argument(
         "--key", type=Path, metavar="FILE", help="publisher's public key, JWK or JWK set"
     )
-    parser.add_argument(
+    trust.add_argument(
         "--unsigned", action="store_true", help="take a manifest nobody signed: you vouch for it"
     )
     add_json(parser)
@@ -58,19 +61,36 @@ def run(args: argparse.Namespace) -> int:
     reasons = list(examined.reasons)
     if not reasons:
         reasons = _judge(examined, now, signed=not args.unsigned)
-    values = None
     if not reasons:
         try:
             values = reference_values(examined.facts)
         except AttestationError as error:
-            note(f"REFUSED ({error.reasons[0]}): {error.message}")
-            return EXIT_BELOW_POLICY
-    if values is None:
-        for reason in reasons:
-            note(f"REFUSED ({reason.code}): {reason.detail}")
-        return EXIT_INVALID if examined.authentic is False else EXIT_BELOW_POLICY
-    _print(values, as_json=args.json)
-    return EXIT_OK
+            reasons = [Reason(code, error.message) for code in error.reasons or (error.code,)]
+        else:
+            _print(values, as_json=args.json)
+            return EXIT_OK
+    code = _exit_code(examined, {reason.code for reason in reasons})
+    if args.json:
+        found = [{"code": reason.code, "detail": reason.detail} for reason in reasons]
+        print(json.dumps({"ok": False, "reasons": found, "exit_code": code}, indent=2))
+    for reason in reasons:
+        note(f"REFUSED ({reason.code}): {reason.detail}")
+    note(f"hint: {_hint(args, {reason.code for reason in reasons})}")
+    return code
+
+
+def _exit_code(examined: Examined, codes: set[str]) -> int:
+    if _MALFORMED in codes:
+        return EXIT_UNREADABLE  # nothing was read that could be anything
+    return EXIT_INVALID if examined.authentic is False else EXIT_BELOW_POLICY
+
+
+def _hint(args: argparse.Namespace, codes: set[str]) -> str:
+    if _MALFORMED in codes:
+        return "name a CoRIM or CoMID as its publisher gave it out, in CBOR"
+    if args.key is None and not args.unsigned:
+        return "name its publisher's key with --key, or vouch for it yourself with --unsigned"
+    return "take nothing from it; ask its publisher for the manifest, and for the key that signs it"
 
 
 def _examine(raw: bytes, collateral: dict[str, bytes], now: int) -> Examined:
@@ -108,11 +128,11 @@ def _print(values: ReferenceValues, *, as_json: bool) -> None:
         print(json.dumps({"values": rows, "left_out": list(values.left_out)}, indent=2))
         return
     for value in values.values:
-        print(printable(f"{value.environment}  {value.key or '-'}"))
+        say(f"{value.environment}  {value.key or '-'}")
         for name, found in value.digests.items():
             for digest in found:
-                print(f"  {name}  {digest.hex()}")
+                say(f"  {name}  {digest.hex()}")
         if value.svn is not None:
-            print(f"  svn {'≥' if value.svn_minimum else '='} {value.svn}")
+            say(f"  svn {'≥' if value.svn_minimum else '='} {value.svn}")
     for part in values.left_out:
         note(f"left out: {part}")

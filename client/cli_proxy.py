@@ -16,8 +16,8 @@ from .cli_options import (
     api_key,
     chosen_options,
     chosen_policy,
-    note,
 )
+from .cli_terminal import note
 
 if TYPE_CHECKING:
     import argparse

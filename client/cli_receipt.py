@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from evidence.archive import BUNDLE_MAX
 from evidence.bundle import verify_bundle
 
-from .cli_options import add_command, add_json, add_policy, chosen_policy, printable, trust_line
+from .cli_options import add_command, add_json, add_policy, chosen_policy, trust_line
+from .cli_terminal import say
 from .clock import wall_clock
 from .files import read_file
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 anchorhold receipt verify receipt.json --policy policy.json
 anchorhold receipt verify receipt.json --policy policy.json --json"""
+
+_HANG = 6  # under the text beside a mark
 
 
 def register(commands: Any) -> None:
@@ -40,5 +43,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report.to_json(), indent=2))
     else:
-        print(printable("\n".join([*report.lines(), trust_line(report.trust)])))
+        for line in (*report.lines(), trust_line(report.trust)):
+            say(line, _HANG)
     return int(report.exit_code)

@@ -15,9 +15,9 @@ from .cli_options import (
     api_key,
     chosen_options,
     chosen_policy,
-    printable,
     trust_line,
 )
+from .cli_terminal import say
 
 if TYPE_CHECKING:
     import argparse
@@ -30,6 +30,8 @@ EXAMPLES = """\
 anchorhold verify https://gateway.example --policy policy.json
 anchorhold verify http://127.0.0.1:8010 --policy policy.json \\
   --model smollm2 --key-file key.txt --json"""
+
+_HANG = 6  # under the text beside a mark
 
 
 def register(commands: Any) -> None:
@@ -50,9 +52,11 @@ def run(args: argparse.Namespace) -> int:
     options = chosen_options(args, patient=False)
     with Client(args.url, api_key(args), policy=chosen_policy(args), options=options) as client:
         found = client.report(args.model)
-    print(
-        json.dumps(found.to_json(), indent=2) if args.json else printable("\n".join(lines(found)))
-    )
+    if args.json:
+        print(json.dumps(found.to_json(), indent=2))
+    else:
+        for line in lines(found):
+            say(line, _HANG)
     return found.exit_code
 
 

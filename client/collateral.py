@@ -5,6 +5,9 @@ its dates. Nobody signs when it was fetched, so a policy's `collateral_max_age_s
 gateway: for what it carries the vendors' dates alone count. A client with a collateral folder of
 its own (`anchorhold collateral fetch|import`) uses that alone, no entry for longer than the policy
 says, and never asks a vendor which platforms it talks to.
+
+Wherever it came from, an Intel platform's TCB evaluation number may not fall below the highest this
+client has accepted: older collateral is genuine within its dates, and hides what was found since.
 """
 
 from __future__ import annotations
@@ -16,6 +19,10 @@ from attestation.collateral.services import Services
 from attestation.collateral.store import Store
 from attestation.collateral.vendors import Vendors
 from attestation.evidence_collateral import collateral_anchors, resolve_evidence
+from wire.errors import AttestationError
+
+from .files import existing_folder
+from .highest import Highest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +31,9 @@ if TYPE_CHECKING:
     from attestation.evidence import Evidence
     from attestation.examined import CollateralSet
     from attestation.policy import Policy
+    from attestation.result import AppraisedEvidence
+
+ROLLBACK = "collateral_rollback"
 
 
 class OwnCollateral:
@@ -32,10 +42,14 @@ class OwnCollateral:
     Args:
         folder: as `anchorhold collateral` keeps it.
         policy: names the roots that count, and the greatest age of an entry.
+
+    Raises:
+        ConfigError: there is no such folder, or it cannot be read.
     """
 
     def __init__(self, folder: Path, policy: Policy) -> None:
-        self._store = Store(folder)
+        hint = "anchorhold collateral fetch or import makes one with --cache-dir"
+        self._store = Store(existing_folder(folder, "collateral folder", hint))
         self._vendors = Vendors(Services(), os.urandom, collateral_anchors(policy))
         self._max_age_s = policy.collateral_max_age_s
 
@@ -53,3 +67,35 @@ class OwnCollateral:
             ).roles
             for item in evidence
         }
+
+
+class EvaluationMemory:
+    """The highest TCB evaluation number accepted for each platform.
+
+    Args:
+        state_dir: where clients remember.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._highest = Highest(state_dir)
+
+    def admit(self, result: AppraisedEvidence) -> None:
+        """Remember the numbers of accepted evidence.
+
+        Raises:
+            AttestationError: `collateral_rollback`.
+            ConfigError: the memory cannot be read or written.
+        """
+        for kind, claims in result.claims.items():
+            number, fmspc = claims.get("tcb_eval_number"), claims.get("fmspc")
+            if not isinstance(number, int) or not isinstance(fmspc, str):
+                continue  # not Intel's
+            # A simulated vendor's numbers must not stand against the real one's.
+            mark = self._highest.admit(f"intel-tcb/{result.trust}/{kind}/{fmspc}", number)
+            if mark is not None:
+                raise AttestationError(
+                    f"collateral: found TCB evaluation {number}, expected at least {mark.number}, "
+                    "which was seen before",
+                    reasons=(ROLLBACK,),
+                    hint="the gateway, or the collateral folder, has old collateral: renew it",
+                )

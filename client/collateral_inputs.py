@@ -22,8 +22,10 @@ from wire.errors import ConfigError, MalformedError
 from .files import read_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from attestation.collateral.resolve import Resolved
     from attestation.scheme import Need
 
 EVIDENCE_FILE_MAX: Final = EVIDENCE_ITEMS_MAX * EVIDENCE_MAX * 3 // 2  # base64 and members
@@ -36,12 +38,37 @@ def needed_keys(path: Path) -> list[CollateralKey]:
     Raises:
         ConfigError: the file is no evidence, or of a kind that this version does not know.
     """
+    return _keys(path, _needs)
+
+
+def further_keys(path: Path, at_hand: Callable[[Sequence[Need]], Resolved]) -> list[CollateralKey]:
+    """What only the collateral that was fetched for that evidence names.
+
+    Args:
+        path: the evidence, as for `needed_keys`.
+        at_hand: finds what is in the cache by now.
+
+    Raises:
+        ConfigError: as `needed_keys`.
+    """
+
+    def further(item: Evidence) -> tuple[Need, ...]:
+        scheme = SCHEMES.get(item.kind)
+        if scheme is None or scheme.further is None:
+            return ()
+        roles = parse_container(item.body, *scheme.evidence).roles
+        return scheme.further(roles, at_hand(scheme.needs(roles)).roles)
+
+    return _keys(path, further)
+
+
+def _keys(path: Path, needs: Callable[[Evidence], Sequence[Need]]) -> list[CollateralKey]:
     raw = read_file(path, EVIDENCE_FILE_MAX, "evidence")
     try:
         document = parse_strict(raw, max_bytes=EVIDENCE_FILE_MAX)
         items = evidence_list(document if isinstance(document, list) else [document])
-        needs = [need for item in items for need in _needs(item)]
-        return [CollateralKey(need.source, need.key) for need in needs]
+        found = [need for item in items for need in needs(item)]
+        return [CollateralKey(need.source, need.key) for need in found]
     except MalformedError as error:
         raise ConfigError(
             f"evidence file {path}: {error.message}",
@@ -60,11 +87,17 @@ def read_services(path: Path | None) -> Services:
     raw = read_file(path, SERVICES_MAX, "services")
     try:
         document = tomllib.loads(raw.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
+    except (ValueError, RecursionError) as cause:  # numbers and nesting without end, too
         raise ConfigError(
             f"services file {path}: found no TOML", hint="name a TOML file of the vendors' URLs"
         ) from cause
-    return parse_services(document)
+    try:
+        return parse_services(document)
+    except ConfigError as error:
+        raise ConfigError(
+            f"services file {path}: {error.message}",
+            hint=error.hint or "docs/operate/collateral.md lists what it may hold",
+        ) from error
 
 
 def _needs(item: Evidence) -> tuple[Need, ...]:

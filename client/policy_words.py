@@ -13,7 +13,7 @@ from wire.excerpt import cut
 from .clock import utc_text
 
 if TYPE_CHECKING:
-    from attestation.policy import Policy, Rule
+    from attestation.policy import Deny, Policy, Rule
 
 _SHOWN: Final = 4  # values named before the rest is counted
 _TEXT_MAX: Final = 72
@@ -27,8 +27,14 @@ def explain(policy: Policy) -> list[tuple[str, Lines]]:
     found = [("applies", _applies(policy))]
     for number, rule in enumerate(policy.accept, 1):
         found.append((f"accepts ({number} of {len(policy.accept)}), if all of it holds", _of(rule)))
-    found.append(("refuses, whatever else holds", _flat("", policy.deny)))
+    found.append(("refuses, whatever else holds", _denied(policy.deny)))
     return found
+
+
+def _denied(deny: Deny) -> Lines:
+    classes = sorted({name.partition(":")[0] for name in deny.identities})
+    hidden = f"evidence that hides its {' or '.join(classes)}" if classes else "none"
+    return [*_flat("", deny), ("hidden", hidden)]
 
 
 def _applies(policy: Policy) -> Lines:

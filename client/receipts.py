@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from attestation.collateral.whole_file import write_whole
 from evidence.bundle import build_bundle
 from evidence.commit import commit_segments, request_segments, response_segments
 from evidence.record import ReceiptRecord, VerifiedReceipt, parse_record, verify_record
@@ -28,7 +29,6 @@ from wire.ids import b64u, sha256_tag, unb64u
 from wire.limits import CLOCK_SKEW_S
 
 from .commands import Steps, exclusive
-from .files import write_whole
 from .report import Report
 from .served import proof
 

@@ -6,21 +6,23 @@ Two files hold it: the document `GET /v1/keys/{bh}` serves, and a receipt bundle
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from attestation.binding import parse_binding
-from evidence.archive import FORMAT, parse_bundle
+from evidence.archive import BUNDLE_MAX, FORMAT, bundle_of
 from evidence.beacon import verify_beacon
 from wire.canonical import parse_strict
 from wire.errors import MalformedError, ProtocolFailure, ReceiptError
 
-from .workers import DOCUMENT_REPLY_MAX, parse_binding_document
+from .workers import DOCUMENT_REPLY_MAX, binding_document_of
 
 if TYPE_CHECKING:
     from attestation.evidence import Evidence
     from attestation.examined import CollateralSet
     from attestation.policy import Policy
     from evidence.beacon import BeaconProof
+
+RECORDED_MAX: Final = max(DOCUMENT_REPLY_MAX, BUNDLE_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +64,14 @@ def parse_recorded(raw: bytes) -> Recorded:
     Raises:
         MalformedError, ReceiptError: neither form.
     """
-    found = parse_strict(raw, max_bytes=DOCUMENT_REPLY_MAX)
+    found = parse_strict(raw, max_bytes=RECORDED_MAX)
     if isinstance(found, dict) and found.get("format") == FORMAT:
-        bundle = parse_bundle(raw)
+        bundle = bundle_of(found)
         return Recorded(
             bundle.binding, bundle.evidence, bundle.collateral, bundle.posture, bundle.beacon
         )
     try:
-        document = parse_binding_document(raw)
+        document = binding_document_of(found)
     except ProtocolFailure as error:
         raise MalformedError(error.message) from error
     return Recorded(

@@ -13,7 +13,7 @@ from attestation.policy import Policy
 from wire.errors import AnchorholdError, ConfigError, PolicyError, UnavailableError
 
 from .clock import wall_clock
-from .collateral import OwnCollateral
+from .collateral import EvaluationMemory, OwnCollateral
 from .credential import KeyCheck, after_failure, check_key
 from .exchange import LIFE_DEFAULT_S, Terms
 from .files import read_file
@@ -38,7 +38,8 @@ class Options:
     """Choices with good defaults.
 
     Attributes:
-        state_dir: where log heads are remembered; None for `default_state_dir()`.
+        state_dir: where log heads and TCB evaluation numbers are remembered; None for
+            `default_state_dir()`.
         receipts_dir: save every receipt bundle here as `<request id>.json`; None saves none.
         pad: "cadence" hides sizes and timing; "bucket" and "off" hide less, for measurements.
         life_s: seconds a request may wait and run, at most 900.
@@ -92,6 +93,7 @@ def open_session(
         ConfigError: URL, key, policy file or receipts folder cannot be used.
         PolicyError: the policy is not valid.
     """
+    state_dir = Path(options.state_dir or default_state_dir())
     where = endpoint(base_url, api_key, options.life_s, patient=options.patient)
     chosen, own = load_policy(policy), None
     if options.collateral_dir is not None:
@@ -104,12 +106,13 @@ def open_session(
         live=options.live or options.strict,
         strict=options.strict,
         own=own,
+        admit=EvaluationMemory(state_dir).admit,
     )
     if options.receipts_dir is not None and not options.receipts_dir.is_dir():
         raise ConfigError(f"receipts folder {options.receipts_dir}: expected an existing folder")
     return Session(
         where,
-        TrustState(Path(options.state_dir or default_state_dir())),
+        TrustState(state_dir),
         verifier,
         Terms(verifier, options.pad, options.life_s, salt=options.salt),
         options.receipts_dir,
@@ -141,10 +144,13 @@ def load_policy(source: PolicySource, keys: Sequence[bytes] = ()) -> Policy:
         return signed_policy.load_policy(raw, keys)
     except PolicyError as error:
         if not isinstance(source, bytes):
-            error.hint = (
-                error.hint or f"`anchorhold policy check {source}` says what is wrong in it"
-            )
+            error.hint = error.hint or mend_hint(source)
         raise
+
+
+def mend_hint(path: Path | str) -> str:
+    """What to do about a file that is no policy."""
+    return f"mend {path}; docs/operate/policies.md says what a policy may hold"
 
 
 def verification(session: Session, model: str | None) -> Steps[Verification]:

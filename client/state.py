@@ -16,10 +16,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attestation.collateral.whole_file import write_whole
 from wire.canonical import encode, parse_strict
 from wire.errors import ConfigError, MalformedError
-
-from .files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@
     activation: for kinds that need it, or if `live`         or its reasons
  9. raw evidence appraised here, under the tenant's policy;  AttestationError, its reasons
     its age by the log entry its beacon names, proved under
-    our own log head
+    our own log head; no older collateral than seen before   collateral_rollback
 10. the key is usable: listed, of the strongest suite the    AttestationError
     policy allows, verdict and appraisal agree
 11. all candidates run one accepted service policy           BelowPolicyError
@@ -46,6 +46,7 @@ from wire.errors import (
 )
 from wire.limits import K_MAX
 
+from .collateral import ROLLBACK
 from .directory import (
     STEP_DIRECTORY,
     STEP_POLICY,
@@ -66,10 +67,13 @@ if TYPE_CHECKING:
     from attestation.evidence import Evidence
     from attestation.examined import CollateralSet
     from attestation.policy import Policy
+    from attestation.result import AppraisedEvidence
     from evidence.directory import TrustedSnapshot, WorkerEntry
 
     from .commands import Steps
 
+# Old collateral is genuine, and may be renewed for one worker before another.
+_PASSED_OVER: Final = POLICY_REASONS | {ROLLBACK}
 TRIED_MAX: Final = 32  # listed workers looked at in one draw before giving up
 
 STEP_LIST: Final = "4 enough workers serve the model"
@@ -111,7 +115,7 @@ class Verifier:
     except the log head, which the driver stores.
 
     Attributes:
-        live, strict, own: see `WorkerChecks`.
+        live, strict, own, admit: see `WorkerChecks`.
     """
 
     policy: Policy
@@ -121,6 +125,7 @@ class Verifier:
     live: bool = False
     strict: bool = False
     own: Callable[[Sequence[Evidence], int], CollateralSet] | None = None
+    admit: Callable[[AppraisedEvidence], None] | None = None
     directory: DirectoryView = field(init=False)
     _checks: WorkerChecks = field(init=False)
     _cache: dict[bytes, VerifiedWorker] = field(default_factory=dict)
@@ -130,7 +135,14 @@ class Verifier:
     def __post_init__(self) -> None:
         self.directory = DirectoryView(self.policy, self.clock, self.tick)
         self._checks = WorkerChecks(
-            self.policy, self.clock, self.rng, self.directory, self.live, self.strict, self.own
+            self.policy,
+            self.clock,
+            self.rng,
+            self.directory,
+            self.live,
+            self.strict,
+            self.own,
+            self.admit,
         )
 
     @property
@@ -199,7 +211,7 @@ class Verifier:
             try:
                 worker = yield from self._worker(entry, report, fresh=fresh)  # 6 to 10
             except AttestationError as error:
-                if not set(error.reasons) <= POLICY_REASONS:
+                if not set(error.reasons) <= _PASSED_OVER:
                     raise
                 drawn.refused.append(error)
                 report.set_aside(before)

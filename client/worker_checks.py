@@ -62,6 +62,7 @@ class WorkerChecks:
         live: ask for live evidence of every kind (step 8), not only where the kind needs it.
         strict: also send a ping that only the holder of the key can answer (step 12).
         own: finds the client's own collateral, used instead of what came; None uses that.
+        admit: refuses accepted evidence whose collateral is older than what was seen before.
     """
 
     policy: Policy
@@ -71,6 +72,7 @@ class WorkerChecks:
     live: bool = False
     strict: bool = False
     own: Callable[[Sequence[Evidence], int], CollateralSet] | None = None
+    admit: Callable[[AppraisedEvidence], None] | None = None
 
     def run(self, entry: WorkerEntry, report: Report) -> Steps[VerifiedWorker]:
         """Steps 6 to 10, and 12 where `strict`.
@@ -122,6 +124,8 @@ class WorkerChecks:
                 raise _refused("nonce_unexpected", "nonce: found one that nobody here asked for")
             if live is not None:
                 live.check_kind(result)
+            if self.admit is not None:
+                self.admit(result)
             detail.text = f"trust {result.trust}, {result.kind}, {result.measurement}"
         with report.step(mark + STEPS[4]) as detail:  # 10
             candidate = self._candidate(entry, result, verdict)

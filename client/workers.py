@@ -152,6 +152,18 @@ def parse_binding_document(body: bytes) -> BindingDocument:
     """
     try:
         document = parse_strict(body, max_bytes=DOCUMENT_REPLY_MAX)
+    except MalformedError as error:
+        raise ProtocolFailure(f"worker document: {error.message}") from error
+    return binding_document_of(document)
+
+
+def binding_document_of(document: object) -> BindingDocument:
+    """The same of a strictly parsed body.
+
+    Raises:
+        ProtocolFailure: not such a document.
+    """
+    try:
         if not isinstance(document, dict):
             raise MalformedError("expected an object")
         return BindingDocument(

@@ -119,7 +119,11 @@ def build_bundle(
 
 def parse_bundle(raw: bytes) -> Bundle:
     """Parse a bundle file; `MalformedError` or `ReceiptError` if it is none."""
-    found = parse_strict(raw, max_bytes=BUNDLE_MAX)
+    return bundle_of(parse_strict(raw, max_bytes=BUNDLE_MAX))
+
+
+def bundle_of(found: Any) -> Bundle:
+    """The bundle in a strictly parsed file; raises as `parse_bundle`."""
     _SHAPE(found, "bundle")
     return Bundle(
         record=parse_record(encode(found["receipt"])),

@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, NoReturn
+import re
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from .errors import MalformedError
 from .limits import JSON_DEPTH_MAX, JSON_MAX
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 INT_MAX = 2**53 - 1  # beyond it a reader with doubles sees another number
 DIGITS_MAX = 24  # longest number literal's integer part; stops quadratic big-integer parsing
+# Where no digits stand in such a row, not even in a text, no number can be too long: the parser's
+# own numbers do, several times as fast as a call for each. A sign counts as a digit.
+_LONG: Final = re.compile(rf"[0-9]{{{DIGITS_MAX}}}")
+_NESTED: Final = frozenset({dict, list})
+_T = TypeVar("_T")
 
 
 def encode(obj: object) -> bytes:
@@ -25,7 +35,7 @@ def encode(obj: object) -> bytes:
         MalformedError: a float, a key that is not printable ASCII, an integer beyond ±(2^53−1),
             a lone surrogate, or nesting deeper than 8.
     """
-    _check(obj, evj1=True, max_depth=JSON_DEPTH_MAX)
+    _check_evj1(obj, JSON_DEPTH_MAX)
     text = json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.encode("utf-8")
 
@@ -62,12 +72,9 @@ def parse_strict(data: bytes, *, max_depth: int = JSON_DEPTH_MAX, max_bytes: int
         raise MalformedError(f"JSON: at most {max_bytes} bytes, found {len(data)}")
     try:
         text = bytes(data).decode("utf-8")
+        number: Callable[[str], int] | None = None if _LONG.search(text) is None else _int
         obj = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_constant,
-            parse_float=_float,
-            parse_int=_int,
+            text, object_pairs_hook=_object, parse_constant=_constant, parse_int=number
         )
     except UnicodeDecodeError as cause:
         raise MalformedError("JSON: not valid UTF-8") from cause
@@ -75,9 +82,9 @@ def parse_strict(data: bytes, *, max_depth: int = JSON_DEPTH_MAX, max_bytes: int
         raise MalformedError(f"JSON: not well formed near byte {cause.pos}") from None
     except RecursionError:
         raise MalformedError(f"JSON: nested deeper than {max_depth}") from None
-    # ASCII without \u escapes holds no surrogate, and most documents are such: only depth is left.
+    # ASCII without \u escapes holds no surrogate, and most documents are such.
     plain = text.isascii() and "\\u" not in text
-    _check(obj, evj1=False, max_depth=max_depth, texts=not plain)
+    _check_received(obj, max_depth, texts=not plain)
     return obj
 
 
@@ -92,13 +99,6 @@ def _constant(name: str) -> NoReturn:
     raise MalformedError(f"JSON: {name} is not a number")
 
 
-def _float(literal: str) -> float:
-    value = float(literal)
-    if not math.isfinite(value):
-        raise MalformedError("JSON: a number is too large")
-    return value
-
-
 def _int(literal: str) -> int:
     if len(literal) > DIGITS_MAX:
         raise MalformedError(f"JSON: an integer has more than {DIGITS_MAX} digits")
@@ -109,40 +109,34 @@ def _kind(obj: object) -> str:
     return type(obj).__name__
 
 
-def _check(obj: object, *, evj1: bool, max_depth: int, texts: bool = True) -> None:
-    """Depth, string and (evj1) type rules over the whole value, without recursion."""
-    level: list[object] = [obj]
-    depth = 0
-    while level:
-        below: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                if texts:
-                    for key in item:
-                        _check_key(key, evj1=evj1)
-                below.extend(item.values())
-            elif isinstance(item, list) or (evj1 and isinstance(item, tuple)):
-                below.extend(item)
-            elif isinstance(item, str):
-                if texts:
-                    _check_text(item)
-            elif evj1:
-                _check_scalar(item)
-        if any(isinstance(item, dict | list | tuple) for item in level):
-            depth += 1
-            if depth > max_depth:
-                raise MalformedError(f"JSON: nested deeper than {max_depth}")
-        level = below
+def _check_received(obj: object, max_depth: int, *, texts: bool) -> None:
+    """Depth, numbers and texts of a parsed value, without recursion.
+
+    A level is looked at whole, not item by item: a stranger sends a hundred thousand items as
+    easily as one.
+    """
+    level = [obj]
+    for depth in range(max_depth + 1):
+        kinds = set(map(type, level))
+        if float in kinds and not all(map(math.isfinite, _of(float, level))):
+            raise MalformedError("JSON: a number is too large")
+        if texts and str in kinds:
+            _check_text("".join(_of(str, level)))
+        if kinds.isdisjoint(_NESTED):
+            return
+        if depth == max_depth:
+            raise MalformedError(f"JSON: nested deeper than {max_depth}")
+        objects = _of(dict, level)
+        if texts:
+            _check_text("".join(chain.from_iterable(objects)))
+        level = [
+            *chain.from_iterable(map(dict.values, objects)),
+            *chain.from_iterable(_of(list, level)),
+        ]
 
 
-def _check_key(key: object, *, evj1: bool) -> None:
-    if not isinstance(key, str):
-        raise MalformedError(f"JSON: a key is {_kind(key)}, expected a string")
-    if not evj1:
-        _check_text(key)
-    elif not (key and key.isascii() and key.isprintable()):
-        # ASCII keys sort alike by code point (Python) and by UTF-16 unit (RFC 8785).
-        raise MalformedError("evj1: a key is not printable ASCII")
+def _of(kind: type[_T], items: list[Any]) -> list[_T]:
+    return [item for item in items if type(item) is kind]
 
 
 def _check_text(text: str) -> None:
@@ -152,6 +146,40 @@ def _check_text(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise MalformedError("JSON: a string holds a lone surrogate") from None
+
+
+def _check_evj1(obj: object, max_depth: int) -> None:
+    """The types, keys and depth that `evj1` can spell, without recursion."""
+    level: list[object] = [obj]
+    depth = 0
+    while level:
+        below: list[object] = []
+        nested = False
+        for item in level:
+            if isinstance(item, dict):
+                for key in item:
+                    _check_key(key)
+                nested = True
+                below.extend(item.values())
+            elif isinstance(item, list | tuple):
+                nested = True
+                below.extend(item)
+            elif isinstance(item, str):
+                _check_text(item)
+            else:
+                _check_scalar(item)
+        depth += nested
+        if depth > max_depth:
+            raise MalformedError(f"JSON: nested deeper than {max_depth}")
+        level = below
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str):
+        raise MalformedError(f"JSON: a key is {_kind(key)}, expected a string")
+    if not (key and key.isascii() and key.isprintable()):
+        # ASCII keys sort alike by code point (Python) and by UTF-16 unit (RFC 8785).
+        raise MalformedError("evj1: a key is not printable ASCII")
 
 
 def _check_scalar(item: object) -> None:

@@ -146,7 +146,7 @@ def test_a_service_that_is_down_is_4_with_a_reason_and_a_hint(run: Any, place: P
     assert "collateral_unavailable" in out
     assert "status 404" in out
     assert "import a bundle" in out
-    assert "1 entries in the cache, 1 not" in out
+    assert "1 entry in the cache, 1 not" in out
     assert err
 
 
@@ -188,7 +188,7 @@ def test_import_checks_signatures_again(run: Any, place: Place) -> None:
     code, out, _ = run(place.cached("import", bundle, cache="far"))
     assert code == 2
     assert "untrusted_root" in out
-    assert run(place.cached("list", cache="far"))[1].startswith("0 entries")
+    assert not (place.folder / "far").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\x00", b"[" * 100_000, b'{"a":1}'])
@@ -248,7 +248,7 @@ def test_export_into_a_folder_that_is_not_there_is_4(run: Any, place: Place) -> 
     run(place.fetch(QE))
     code, _, err = run(place.cached("export", str(place.folder / "no" / "b.json")))
     assert code == 4
-    assert "writable folder" in err
+    assert "name a file in a folder that this user may write" in err
 
 
 @pytest.mark.parametrize(

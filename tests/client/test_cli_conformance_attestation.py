@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -46,13 +47,18 @@ def index(tmp_path: Path, *samples: dict[str, Any], **members: Any) -> Path:
     return path
 
 
-def test_an_index_of_ones_own_runs(run: Any, tmp_path: Path) -> None:
+def test_an_index_of_ones_own_runs(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = index(tmp_path, sample(tmp_path))
     code, out, _ = run("conformance", "attestation", path)
     assert code == 0
     assert "untrusted_root" in out
     assert "1 of 1 samples gave what the index expects" in out
     assert all(len(line) <= 80 for line in out.splitlines())
+    monkeypatch.setenv("COLUMNS", "40")
+    _, out, _ = run("conformance", "attestation", path)
+    assert all(len(line) <= 40 for line in out.splitlines())
 
 
 def test_a_difference_is_exit_code_2_and_is_named(run: Any, tmp_path: Path) -> None:
@@ -71,13 +77,29 @@ def test_a_difference_is_exit_code_2_and_is_named(run: Any, tmp_path: Path) -> N
         ({"files": {"document": "../secret"}}, "lies outside the index's folder"),
         ({"files": {"document": "/etc/passwd"}}, "lies outside the index's folder"),
         ({"files": {"document": "absent.cbor"}}, "No such file"),
-        ({"sha256": {"document.cbor": "00" * 32}}, "has not the SHA-256 the index gives"),
+        (
+            {"sha256": {"document.cbor": "00" * 32}},
+            "found another SHA-256",
+        ),
+        ({"files": {"document": "a\0b"}}, "no name that a file can have"),
+        ({"files": {"document": "n" * 5000}}, "no name that a file can have"),
+        ({"files": {"document": "link/../../secret"}}, "lies outside the index's folder"),
+        ({"files": {"document": "device"}}, "no plain file"),
+        ({"files": {"document": "circle"}}, "no name that a file can have"),
+        ({"files": {"document": "pipe"}}, "no plain file"),
+        ({"files": {"document": "large"}}, "expected at most 16777216"),
         ({"kind": "moon-rock"}, "kind moon-rock is not known"),
     ],
 )
 def test_one_bad_sample_does_not_end_the_run(
     run: Any, tmp_path: Path, changes: dict[str, Any], fault: str
 ) -> None:
+    (tmp_path / "link").symlink_to(tmp_path.parent)
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1 << 30)
     bad = {**sample(tmp_path, **changes), "id": "bad"}
     code, out, _ = run(
         "conformance", "attestation", index(tmp_path, bad, sample(tmp_path)), "--json"
@@ -130,3 +152,37 @@ def test_it_runs_without_the_test_suites_help(tmp_path: Path) -> None:
     found = subprocess.run(words, capture_output=True, text=True, timeout=50)
     assert found.returncode == 0, found.stderr
     assert "1 of 1 samples" in found.stdout
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_a_time_at_the_ends_of_the_calendar_is_a_time(run: Any, tmp_path: Path, at: str) -> None:
+    path = index(tmp_path, sample(tmp_path, verify_at=at))
+    code, out, _ = run("conformance", "attestation", path)
+    assert code in (0, 2)
+    assert "of 1 samples" in out
+
+
+@pytest.mark.parametrize("value", [0, 1, "true", []])
+def test_only_true_false_and_null_are_verdicts(run: Any, tmp_path: Path, value: object) -> None:
+    wrong = sample(tmp_path, expected={"authentic": value})
+    code, _, err = run("conformance", "attestation", index(tmp_path, wrong))
+    assert (code, "expected true|false|null" in " ".join(err.split())) == (4, True)
+
+
+def test_names_of_any_length_keep_the_lines_short(run: Any, tmp_path: Path) -> None:
+    path = index(
+        tmp_path, {**sample(tmp_path), "id": "long " * 40_000},
+        strict_policy={"amd": ["moon" * 40_000]},
+    )  # fmt: skip
+    code, out, err = run("conformance", "attestation", path)
+    assert code == 0
+    assert all(len(line) <= 80 for line in (out + err).splitlines())
+    code, _, err = run("conformance", "attestation", path, "--id", "absent")
+    assert (code, len(err) < 400) == (4, True)
+
+
+def test_a_set_of_many_thousand_samples_is_looked_through(run: Any, tmp_path: Path) -> None:
+    one = sample(tmp_path)
+    many = [{**one, "id": str(number)} for number in range(20_000)]
+    code, out, _ = run("conformance", "attestation", index(tmp_path, *many), "--id", "19999")
+    assert (code, "1 of 1" in out) == (0, True)

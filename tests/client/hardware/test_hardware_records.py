@@ -8,69 +8,20 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 from simulators.gpu_tee import SnpGpuTee
-from simulators.hardware_tee import AzureSnpTee, HardwareTee, NitroTee, SnpTee, TdxTee
-from simulators.service import Service
+from simulators.hardware_tee import AzureSnpTee, SnpTee, TdxTee
+from simulators.hardware_workers import KINDS, carried, tee_of
 
-from attestation.carried import collateral_json
 from client.clock import utc_text
 from wire.ids import b64u
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from simulators.answers import Listed
+    from simulators.service import Service
 
-
-KINDS: list[type[HardwareTee]] = [SnpTee, TdxTee, NitroTee, AzureSnpTee, SnpGpuTee]
 every_kind = pytest.mark.parametrize("make", KINDS)
-
-
-@pytest.fixture
-def make() -> type[HardwareTee]:
-    """The kind of worker; overridden by parametrising `make`."""
-    return SnpTee
-
-
-@pytest.fixture
-def service(make: type[HardwareTee]) -> Service:
-    """A deployment of one worker."""
-    made = Service(kind=make)
-    made.add()
-    return made
-
-
-@pytest.fixture
-def listed(service: Service) -> Listed:
-    return service.workers[0]
-
-
-@pytest.fixture
-def run(
-    run: Callable[..., tuple[int, str, str]],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    service: Service,
-) -> Callable[..., tuple[int, str, str]]:
-    """The same, as this deployment's tenant."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("ANCHORHOLD_API_KEY", service.api_key)
-    monkeypatch.delenv("ANCHORHOLD_POLICY", raising=False)
-    return run
-
-
-def tee_of(listed: Listed) -> Any:
-    """The worker's hardware."""
-    assert isinstance(listed.tee, HardwareTee)
-    return listed.tee
-
-
-def carried(listed: Listed, **roles: bytes | None) -> dict[str, Any]:
-    """The worker's collateral as served, with some roles changed, or absent for None."""
-    kind = listed.tee.kind
-    found: Mapping[str, bytes] = listed.tee.collateral()[kind]
-    changed = {role: data for role, data in {**found, **roles}.items() if data is not None}
-    return collateral_json({**listed.tee.collateral(), kind: changed})
 
 
 @pytest.fixture

@@ -10,13 +10,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from simulators.gpu_tee import SnpGpuTee
-from simulators.hardware_tee import AzureSnpTee, HardwareTee, NitroTee, SnpTee, TdxTee
+from simulators.hardware_tee import AzureSnpTee, NitroTee, SnpTee, TdxTee
+from simulators.hardware_workers import KINDS, carried, tee_of
 from simulators.service import Service
 from simulators.vendor_services import VendorServices
 
 from attestation.anchors import Anchors
-from attestation.carried import collateral_json
 from attestation.collateral.http_fetcher import HttpFetcher
 from attestation.collateral.store import Store
 from attestation.collateral.vendors import Vendors
@@ -25,7 +24,7 @@ from client.api import Client
 from wire.errors import AttestationError, ProtocolFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from simulators.answers import Listed
@@ -33,41 +32,7 @@ if TYPE_CHECKING:
     from client.session import Options
 
 MESSAGES = [{"role": "user", "content": "hello there"}]
-KINDS: list[type[HardwareTee]] = [SnpTee, TdxTee, NitroTee, AzureSnpTee, SnpGpuTee]
 every_kind = pytest.mark.parametrize("make", KINDS)
-
-
-@pytest.fixture
-def make() -> type[HardwareTee]:
-    """The kind of worker; overridden by parametrising `make`."""
-    return SnpTee
-
-
-@pytest.fixture
-def service(make: type[HardwareTee]) -> Service:
-    """A deployment of one worker."""
-    made = Service(kind=make)
-    made.add()
-    return made
-
-
-@pytest.fixture
-def listed(service: Service) -> Listed:
-    return service.workers[0]
-
-
-@pytest.fixture
-def run(
-    run: Callable[..., tuple[int, str, str]],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    service: Service,
-) -> Callable[..., tuple[int, str, str]]:
-    """The same, as this deployment's tenant."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("ANCHORHOLD_API_KEY", service.api_key)
-    monkeypatch.delenv("ANCHORHOLD_POLICY", raising=False)
-    return run
 
 
 def report(service: Service, options: Options) -> Any:
@@ -87,22 +52,9 @@ def refusal(service: Service, options: Options) -> tuple[str, ...]:
     return found.error.reasons
 
 
-def tee_of(listed: Listed) -> Any:
-    """The worker's hardware."""
-    assert isinstance(listed.tee, HardwareTee)
-    return listed.tee
-
-
-def carried(listed: Listed, **roles: bytes | None) -> dict[str, Any]:
-    """The worker's collateral as served, with some roles changed, or absent for None."""
-    kind = listed.tee.kind
-    found: Mapping[str, bytes] = listed.tee.collateral()[kind]
-    changed = {role: data for role, data in {**found, **roles}.items() if data is not None}
-    return collateral_json({**listed.tee.collateral(), kind: changed})
-
-
 def fill(folder: Path, *workers: Listed) -> None:
     """A folder of the client's own, as `anchorhold collateral fetch` fills it."""
+    folder.mkdir(exist_ok=True)
     with VendorServices() as served:
         store = Store(folder)
         for listed in workers:
