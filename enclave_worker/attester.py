@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from attestation.collect import nitro, snp, tdx
+from attestation.collect.hardware import Guest, HardwareAttester
 from attestation.collect.probe import probe
 from attestation.collect.software import SoftwareAttester, software_root
 from attestation.collect.tpm import TpmAttester
@@ -40,8 +41,8 @@ class Attester(Protocol):
         """Release keys and processes."""
 
 
-_HARDWARE: Final[Mapping[str, Callable[[], Attester]]] = MappingProxyType(
-    {tdx.KIND: tdx.TdxAttester, snp.KIND: snp.SnpAttester, nitro.KIND: nitro.NitroAttester}
+_GUESTS: Final[Mapping[str, Callable[[], Guest]]] = MappingProxyType(
+    {tdx.KIND: tdx.TdxGuest, snp.KIND: snp.SnpGuest, nitro.KIND: nitro.NitroGuest}
 )
 
 
@@ -54,7 +55,7 @@ def make_attester(config: LauncherConfig) -> Attester:
     """
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if config.trust == "hardware":
-        return _HARDWARE[probe().choose(config.attester)]()
+        return HardwareAttester(_GUESTS[probe().choose(config.attester)]())
     if config.trust == "simulated":
         return TpmAttester(config.state_dir / TPM_FOLDER, config.tpm_ca)
     return SoftwareAttester(software_root(config.software_root or config.state_dir / ROOT_FILE))

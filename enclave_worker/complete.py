@@ -10,27 +10,33 @@ At the start, before anything is loaded:
     1 statement      the parts combine to the measurement the worker will claim
     2 environment    exactly the variables of `launch_line`, and they are the part `env`
     3 arguments      exactly those of `launch_line`, a search path inside the staged root, the
-                     staged interpreter, and they are the part `args`
+                     staged interpreter under its own name, and they are the part `args`
     4 configuration  the settings received are the part `config`
     5 model          the digest receipts will name is the part `model`
     6 descriptors    0, 1 and 2, no inherited file or socket
     7 read paths     the staged root, where its links lead, and the model; nothing more
-    8 mounts         none inside what was measured; in a root of its own, no other mount at all
+    8 mounts         every read path leads where it led when it was measured; no mount inside one,
+                     nor over this process' own entries in /proc; in a root of its own, no other
+                     mount at all
+    9 process        no debugger, and nothing can stand where bytecode is looked for
+    10 code          as below, and no executable memory without a file behind it
 
 After the warm-up, before the system-call filter ends all loading:
 
-    9 code           every mapped program and library is staged, or one of the part `system` with
+    10 code          every mapped program and library is staged, or one of the part `system` with
                      this very content; other mapped files are staged, the model's, or the C
                      library's tables
-    10 modules       every imported module came from the staged root
+    11 modules       every imported module came from the staged root
 
-What this cannot see: a change of the staged files after they were hashed, and a library loaded
-before the interpreter that lies about /proc. The first needs a read-only image, the second is what
-2 refuses to an honest kernel. Spec: docs/spec/evidence.md §2.
+What this cannot see: a change of the staged files after they were hashed; code that ran before this
+did and lies about /proc (a library loaded before the interpreter, a debugger or a supervisor of
+system calls outside); what torch compiles into memory after the start. The first needs a read-only
+image, the second an honest launcher in it. Spec: docs/spec/evidence.md §2.2.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final
 
@@ -47,14 +53,17 @@ from .launch_line import (
     environment,
     environment_digest,
 )
+from .observed import NULL
 from .sandbox.namespaces import BWRAP_READ
 from .system_libraries import file_tag, libraries_digest, system_folders
 
 if TYPE_CHECKING:
+    from collections import abc
     from collections.abc import Iterable, Sequence
 
     from .measured import Measured
-    from .observed import Mapping, Mount, Staged, Start
+    from .mounts import Mount
+    from .observed import Mapping, Staged, Start
     from .worker_config import WorkerConfig
 
 DESCRIPTORS: Final = (0, 1, 2)  # control channel, nothing, the operator's log
@@ -64,9 +73,11 @@ _SEARCHED: Final = ("stdlib", "stdlib/lib-dynload", "site", "first_party")
 # Memory that the kernel shows as a file; none of it comes from a folder.
 _MEMORY: Final = ("/memfd:", "/dev/zero", "/secretmem", "/SYSV", "/[aio]", "/anon_hugepage")
 # Not code: character tables that the C library maps for its locale.
-_TABLES: Final = ("/usr/lib/locale", "/usr/share/locale", "gconv")
+_LOCALES: Final = frozenset({"/usr/lib/locale", "/usr/share/locale"})
+_GCONV: Final = "gconv"
 _PSEUDO: Final = frozenset({"proc", "tmpfs", "devtmpfs", "devpts", "mqueue", "sysfs"})
 _PSEUDO_AT: Final = ("/proc", "/dev")
+_OWN_PROC: Final = re.compile(r"/proc/(?:[0-9]+|self|thread-self)(?:/|$)")
 
 
 def check_start(
@@ -74,17 +85,17 @@ def check_start(
     staged: Staged,
     config: WorkerConfig,
     threads: int,
-    read_paths: Sequence[str],
+    places: abc.Mapping[str, str],
     measured: Measured,
 ) -> None:
-    """Steps 1 to 8.
+    """Steps 1 to 10.
 
     Args:
         start: what the process was started with.
         staged: the root that its arguments name.
         config: the settings received.
         threads: engine threads in them.
-        read_paths: what the launcher wants the sandbox to let through.
+        places: what the launcher wants the sandbox to let through, each with where it leads.
         measured: the launcher's statement.
 
     Raises:
@@ -97,8 +108,14 @@ def check_start(
     _equal("config", sha256_tag(config.measured()), measured)
     _equal("model", config.model_digests.get("tree", "none"), measured)
     _check_descriptors(start.descriptors)
-    _check_read_paths(staged, config.model_dir, read_paths)
-    _check_mounts(start.mounts, read_paths, own_root=config.wrapper == "bwrap")
+    _check_read_paths(staged, config.model_dir, places)
+    _check_mounts(start.mounts, places, measured, own_root=config.wrapper == "bwrap")
+    _check_process(start)
+    _check_code(start.mappings, staged, config.model_dir, measured)
+    for name in start.loose:
+        raise _found(
+            "code", f"executable {_shown(name)}", "only code that a file stands behind", "code"
+        )
 
 
 def check_loaded(
@@ -108,7 +125,7 @@ def check_loaded(
     model_dir: str,
     measured: Measured,
 ) -> None:
-    """Steps 9 and 10.
+    """Steps 10 and 11.
 
     Args:
         mappings: the files mapped now.
@@ -120,7 +137,18 @@ def check_loaded(
     Raises:
         AttestationError: code or data that was not measured.
     """
-    # 9
+    _check_code(mappings, staged, model_dir, measured)
+    # 11
+    roots = staged.targets | {staged.path}
+    for path in modules:
+        if not _inside(path, roots):
+            raise _found("modules", _shown(path), f"modules of {staged.path} only", "module")
+
+
+def _check_code(
+    mappings: Iterable[Mapping], staged: Staged, model_dir: str, measured: Measured
+) -> None:
+    # 10
     known = frozenset(measured.system.values())
     roots = staged.targets | {staged.path}
     for mapping in mappings:
@@ -139,10 +167,6 @@ def check_loaded(
             raise _found(
                 "code", _shown(path), "only staged files and the measured system libraries", "code"
             )
-    # 10
-    for path in modules:
-        if not _inside(path, roots):
-            raise _found("modules", _shown(path), f"modules of {staged.path} only", "module")
 
 
 def _check_statement(config: WorkerConfig, measured: Measured) -> None:
@@ -188,6 +212,8 @@ def _check_arguments(start: Start, staged: Staged, measured: Measured) -> None:
         raise _found("arguments", f"{count} of them", f"{len(expected)}", "argument")
     if start.program not in staged.interpreters:
         raise _found("program", _shown(start.program), "the staged interpreter", "argument")
+    if start.name != start.program:
+        raise _found("argument 0", _shown(start.name), _shown(start.program), "argument")
     _equal("args", arguments_digest([*LAUNCH_FLAGS, BOOTSTRAP, MODULE, *ARGUMENTS]), measured)
 
 
@@ -204,23 +230,36 @@ def _check_descriptors(descriptors: Sequence[int]) -> None:
             )
 
 
-def _check_read_paths(staged: Staged, model_dir: str, read_paths: Sequence[str]) -> None:
+def _check_read_paths(staged: Staged, model_dir: str, places: abc.Mapping[str, str]) -> None:
     # 7
     allowed = staged.targets | {staged.path, model_dir}
-    for path in read_paths:
+    for path in places:
         if path not in allowed:
             raise _found(
                 "read paths", _shown(path), "the staged root, its links and the model", "path"
             )
 
 
-def _check_mounts(mounts: Iterable[Mount], read_paths: Sequence[str], *, own_root: bool) -> None:
+def _check_mounts(
+    mounts: Iterable[Mount], places: abc.Mapping[str, str], measured: Measured, *, own_root: bool
+) -> None:
     # 8
-    paths = frozenset(read_paths)
+    for path, place in places.items():
+        if place != measured.places.get(path):
+            raise _found(
+                "mounts",
+                f"{_shown(path)} at {_shown(place)}",
+                f"what was measured, {_shown(measured.places.get(path, 'nothing'))}",
+                "mount",
+                "Unmount what covers it, or start the launcher again, which measures it.",
+            )
+    paths = frozenset(places)
     for mount in mounts:
         point = mount.point
         if point in paths or point == "/":
             continue
+        if _OWN_PROC.match(point):
+            raise _found("mounts", _shown(point), "none over a process in /proc", "mount")
         if _inside(point, paths):
             raise _found(
                 "mounts",
@@ -232,6 +271,14 @@ def _check_mounts(mounts: Iterable[Mount], read_paths: Sequence[str], *, own_roo
         pseudo = mount.kind in _PSEUDO and _inside(point, set(_PSEUDO_AT))
         if own_root and not pseudo and point not in BWRAP_READ:
             raise _found("mounts", _shown(point), "only measured folders and /proc, /dev", "mount")
+
+
+def _check_process(start: Start) -> None:
+    # 9
+    if start.tracer:
+        raise _found("process", f"a debugger, process {start.tracer}", "none", "process")
+    if not start.null:
+        raise _found("process", f"another {NULL}", "the device, below which nothing is", "process")
 
 
 def _equal(part: str, tag: str, measured: Measured) -> None:
@@ -256,7 +303,10 @@ def _is_library(path: str, known: frozenset[str]) -> bool:
 
 
 def _is_table(path: str) -> bool:
-    return path.startswith(_TABLES[:2]) or PurePath(path).parent.name == _TABLES[2]
+    folders = frozenset(map(str, system_folders()))
+    return _inside(path, _LOCALES) or (
+        _inside(path, folders) and PurePath(path).parent.name == _GCONV
+    )
 
 
 def _shown(text: str) -> str:

@@ -41,13 +41,15 @@ def environment(threads: int) -> dict[str, str]:
     """The whole environment of a worker with `threads` engine threads.
 
     Libraries that size themselves from the environment get the same number; PWD is what a wrapper
-    that changes into the working folder would set, so that every wrapper gives the same.
+    that changes into the working folder would set, so that every wrapper gives the same. OpenSSL
+    reads its configuration from a folder of the system otherwise, before anything here could look.
     """
     return {
         "HOME": "/nonexistent",
         "LC_ALL": "C.UTF-8",
         "MKL_NUM_THREADS": str(threads),
         "OMP_NUM_THREADS": str(threads),
+        "OPENSSL_CONF": "/dev/null",
         "PWD": "/",
     }
 

@@ -26,6 +26,7 @@ from .engine.errors import EngineError
 from .epochs import Keyring
 from .journal import Event, emit, loop_handler, report, silence
 from .measured import Measured
+from .mounts import places_of
 from .observed import Start, module_files, observe_mappings, observe_root, observe_start
 from .port import LauncherPort
 from .sandbox.confine import confine_early, confine_late
@@ -76,7 +77,8 @@ class _Worker:
         self._stage = "measurement"
         measured = Measured.from_json(message["measured"])
         staged = observe_root(Path(sys.path[0]).parent)
-        check_start(self._start, staged, config, settings.threads, message["read_paths"], measured)
+        places = places_of(message["read_paths"], self._start.mounts)
+        check_start(self._start, staged, config, settings.threads, places, measured)
         # 2
         early = confine_early(
             paths, wrapper=config.wrapper, parent_namespaces=config.namespaces or None

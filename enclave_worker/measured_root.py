@@ -15,6 +15,7 @@ from .launch_line import ARGUMENTS, MODULE, environment
 from .launcher_config import LauncherConfig
 from .measured import Measured
 from .model_folder import check_model, model_digests
+from .mounts import observe_mounts, places_of
 from .stage import WorkerRoot, measure, stage_worker_root
 from .system_libraries import library_tags
 from .worker_config import WorkerConfig
@@ -32,6 +33,7 @@ class MeasuredRoot:
         measurement: of everything.
         parts: what it is combined from.
         system: the system's libraries by name, each a "sha256:" tag: the part `system`.
+        places: what the worker may read, each with where it led when it was measured.
         worker_config: settings, complete but for where the worker happens to run.
     """
 
@@ -39,12 +41,13 @@ class MeasuredRoot:
     measurement: str
     parts: Mapping[str, str]
     system: Mapping[str, str]
+    places: Mapping[str, str]
     worker_config: WorkerConfig
 
     @property
     def measured(self) -> Measured:
         """What the worker compares itself with."""
-        return Measured(self.parts, self.system)
+        return Measured(self.parts, self.system, self.places)
 
 
 def measure_root(config: LauncherConfig, progress: Progress | None) -> MeasuredRoot:
@@ -71,6 +74,8 @@ def measure_root(config: LauncherConfig, progress: Progress | None) -> MeasuredR
     staged_path = Path(tempfile.mkdtemp(prefix="root-", dir=config.state_dir))
     try:
         staged = stage_worker_root(staged_path)
+        # Before the files are read: a mount that comes in between is then another place.
+        places = places_of((*map(str, staged.read_paths), str(model_dir)), observe_mounts())
         report = None
         if progress is not None:
             report = _counter(progress, _size((*staged.parts.values(), model_dir)))
@@ -92,7 +97,7 @@ def measure_root(config: LauncherConfig, progress: Progress | None) -> MeasuredR
     except BaseException:
         shutil.rmtree(staged_path, ignore_errors=True)
         raise
-    return MeasuredRoot(staged, measurement, parts, system, settings)
+    return MeasuredRoot(staged, measurement, parts, system, places, settings)
 
 
 def _counter(progress: Progress, total: int) -> Callable[[str, int], None]:

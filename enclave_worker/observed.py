@@ -7,26 +7,23 @@ and the limits close most of /proc to the process itself.
 from __future__ import annotations
 
 import os
-import re
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from .mounts import observe_mounts
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .mounts import Mount
+
 SELF: Final = Path("/proc/self")
+NULL: Final = Path("/dev/null")
 DELETED: Final = " (deleted)"
-_OCTAL = re.compile(r"\\([0-7]{3})")
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """One line of mountinfo: where, and what kind of file system."""
-
-    point: str
-    kind: str
+KERNELS: Final = frozenset({"[vdso]", "[vsyscall]"})  # code that the kernel puts into every process
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +41,27 @@ class Start:
 
     Attributes:
         program: the executable's path.
+        name: what it was started as, argument 0: the interpreter finds its library by it.
         arguments: everything behind it.
         variables: the environment as the kernel has it, "name=value" each.
         descriptors: numbers of the open descriptors.
         mounts: the mount table.
+        mappings: the files mapped.
+        loose: executable memory that no file stands behind, by the kernel's name for it.
+        tracer: process id of a debugger; 0 without one, or with one outside the namespace.
+        null: whether /dev/null is the device of that name.
     """
 
     program: str
+    name: str
     arguments: tuple[str, ...]
     variables: tuple[str, ...]
     descriptors: tuple[int, ...]
     mounts: tuple[Mount, ...]
+    mappings: tuple[Mapping, ...]
+    loose: tuple[str, ...]
+    tracer: int
+    null: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +81,18 @@ class Staged:
 
 def observe_start() -> Start:
     """Look at this process. Call before anything opens a descriptor."""
+    maps = (SELF / "maps").read_text("utf-8", "surrogateescape")
     return Start(
         program=str((SELF / "exe").readlink()),
+        name=sys.orig_argv[0],
         arguments=tuple(sys.orig_argv[1:]),
         variables=_variables((SELF / "environ").read_bytes()),
         descriptors=_descriptors(),
-        mounts=parse_mounts((SELF / "mountinfo").read_text("utf-8", "surrogateescape")),
+        mounts=observe_mounts(),
+        mappings=parse_mappings(maps),
+        loose=parse_loose(maps),
+        tracer=parse_tracer((SELF / "status").read_text("ascii", "replace")),
+        null=_is_null(NULL.stat()),
     )
 
 
@@ -103,17 +116,6 @@ def module_files() -> tuple[str, ...]:
     return tuple(sorted({origin for origin in origins if isinstance(origin, str)}))
 
 
-def parse_mounts(text: str) -> tuple[Mount, ...]:
-    """The lines of a mountinfo file; optional fields end with a lone hyphen."""
-    found = []
-    for line in text.splitlines():
-        fields = line.split(" ")
-        kind = fields[fields.index("-", 6) + 1]
-        # The kernel writes spaces and the like as octal escapes.
-        found.append(Mount(_OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4]), kind))
-    return tuple(found)
-
-
 def parse_mappings(text: str) -> tuple[Mapping, ...]:
     """The file mappings of a maps file, each path once; code if any part of it is executable."""
     code: dict[str, bool] = {}
@@ -125,6 +127,26 @@ def parse_mappings(text: str) -> tuple[Mapping, ...]:
         Mapping(path.removesuffix(DELETED), executable, path.endswith(DELETED))
         for path, executable in sorted(code.items())
     )
+
+
+def parse_loose(text: str) -> tuple[str, ...]:
+    """Names of a maps file's executable memory without a file, but for the kernel's own."""
+    found = []
+    for line in text.splitlines():
+        fields = line.split(maxsplit=5)
+        name = fields[5] if len(fields) == 6 else "anonymous memory"
+        if "x" in fields[1] and not name.startswith("/") and name not in KERNELS:
+            found.append(name)
+    return tuple(found)
+
+
+def parse_tracer(text: str) -> int:
+    """The process id behind TracerPid in a status file."""
+    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("TracerPid")))
+
+
+def _is_null(found: os.stat_result) -> bool:
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(1, 3)
 
 
 def _variables(raw: bytes) -> tuple[str, ...]:

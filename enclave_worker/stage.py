@@ -36,6 +36,7 @@ __all__ = (
     "WORKER_DISTRIBUTIONS",
     "MeasureProgress",
     "WorkerRoot",
+    "check_beside",
     "measure",
     "stage_worker_root",
 )
@@ -142,6 +143,7 @@ def stage_worker_root(
     folders = {name: dest / name for name in ("interpreter", "stdlib", "site", "first_party")}
     if dest.exists() and any(dest.iterdir()):
         raise ConfigError(f"stage: {dest.name}: found files, expected an empty folder")
+    check_beside(_interpreter_files()[0])
     dest.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in folders.values():
         folder.mkdir()
@@ -167,6 +169,27 @@ def stage_worker_root(
         sys_path=tuple(map(str, path)),
         read_paths=(dest, *targets),
     )
+
+
+def check_beside(program: Path) -> None:
+    """Nothing lies beside the interpreter that moves its library before measured code can look.
+
+    Raises:
+        ConfigError: something does.
+    """
+    version = f"{sys.version_info.major}{sys.version_info.minor}"
+    prefix = program.parent.parent
+    for path in (
+        program.parent / "pyvenv.cfg",
+        prefix / "pyvenv.cfg",
+        program.parent / "pybuilddir.txt",
+        prefix / sys.platlibdir / f"python{version}.zip",
+    ):
+        if path.exists():
+            raise ConfigError(
+                f"stage: found {path}, expected none: the interpreter would start by it",
+                hint="Remove it, or run the launcher with an interpreter installed without it.",
+            )
 
 
 def measure(

@@ -1,11 +1,12 @@
-"""The `aws-nitro-document` attester: the measurement in PCR 16, documents from the NSM.
+"""A Nitro enclave (`aws-nitro-document`): the measurement in PCR 16, documents from the NSM.
 
     1 describe  PCR 16: unlocked and zero (a fresh enclave), or already this measurement's value
                 (the launcher started again); anything else is somebody else's
     2 extend    once, only from zero
     3 lock      so that nothing can follow
     4 describe  again: locked, and exactly the value
-    5 document  with the binding's report data as user data and its 32-byte report as nonce
+    5 document  with the binding's report data as user data and its 32-byte report as nonce; it
+                must repeat the former
 
 A call that failed on the way may or may not have reached the module, so nothing is repeated
 blindly: after a failure the register is described again and its state decides.
@@ -13,58 +14,46 @@ blindly: after a failure the register is described again and its state decides.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from attestation.binding import report32, report_data
-from attestation.evidence import Evidence
-from attestation.formats.container import encode_container
-from attestation.measurement import digest_bytes
 from attestation.registers import NITRO_PCR, nitro_pcr_event, nitro_pcr_value
 from wire.errors import ConfigError, UnavailableError
 
 from .nsm import Nsm, NsmError
-from .run_parts import RunParts
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 KIND: Final = "aws-nitro-document"
 PCR_LEN: Final = 48
 DOCUMENT_MAX: Final = 0x3000  # it came in one response
-ATTEMPTS: Final = 4  # extend, lock, and one failure of each
+LOOKS: Final = 5  # before extending and before locking, after a failure of each, and at the end
 
 
-class NitroAttester:
-    """Makes `aws-nitro-document` evidence in a Nitro enclave.
+class NitroGuest:
+    """A Nitro enclave.
 
     Args:
-        nsm: the module; closed with the attester.
+        nsm: the module; closed with the enclave.
     """
 
     kind = KIND
-    trust = "hardware"
 
     def __init__(self, nsm: Nsm | None = None) -> None:
         self._nsm = Nsm() if nsm is None else nsm
-        self._run = RunParts()
 
-    def measure(self, parts: Mapping[str, str]) -> str:
-        """Put the measurement of `parts` into PCR 16 and lock it; returns the measurement.
+    def place(self, measurement: bytes) -> None:
+        """Put the measurement into PCR 16 and lock it.
 
         Raises:
             ConfigError: the register holds something else: the enclave must be started again.
             UnavailableError: the module does not answer.
-            RuntimeError: called again with other parts.
         """
-        tag = self._run.take(parts)
-        measurement = digest_bytes(tag)
         wanted = nitro_pcr_value(measurement)
         failure: UnavailableError | None = None
-        for _ in range(ATTEMPTS):
+        for _ in range(LOOKS):
             # 1 and 4
             value, locked = self._describe()
             if value == wanted and locked:
-                return tag
+                return
             if value not in (wanted, bytes(PCR_LEN)) or locked:
                 raise ConfigError(
                     f"PCR {NITRO_PCR}: found {'a locked' if locked else 'another'} value, "
@@ -82,45 +71,26 @@ class NitroAttester:
             except UnavailableError as error:
                 failure = error
         raise UnavailableError(
-            f"PCR {NITRO_PCR}: could not be extended and locked in {ATTEMPTS} steps"
+            f"PCR {NITRO_PCR}: could not be extended and locked, seen {LOOKS} times"
         ) from failure
 
-    def attest(self, binding_raw: bytes, now_ms: int) -> Evidence:
+    def pieces(self, binding_raw: bytes, measurement: bytes) -> dict[str, bytes]:
         """A fresh document for one binding.
 
-        Args:
-            binding_raw: the binding's bytes.
-            now_ms: unused; the module puts its own time in. Here so that attesters are alike.
-
         Raises:
-            RuntimeError: `measure` was not called.
             UnavailableError: the module does not answer.
         """
-        del now_ms
-        parts = self._run.known()
+        del measurement  # locked: it cannot have changed
         # 5
-        fields = {
-            "user_data": report_data(binding_raw),
-            "nonce": report32(binding_raw),
-            "public_key": None,
-        }
+        asked = report_data(binding_raw)
+        fields = {"user_data": asked, "nonce": report32(binding_raw), "public_key": None}
         document = self._nsm.ask("Attestation", fields).get("document")
         if not isinstance(document, bytes) or not 0 < len(document) <= DOCUMENT_MAX:
             raise UnavailableError("NSM Attestation: found no document in the answer")
-        return Evidence(KIND, encode_container({"document": document}, parts))
-
-    def activate(self, credential: object) -> dict[str, str]:
-        """Refused: there is no TPM whose keys could be linked.
-
-        Raises:
-            UnavailableError: always.
-        """
-        del credential
-        raise UnavailableError(f"activation: {KIND} evidence has no TPM, expected kind tpm2")
-
-    def trust_anchor(self) -> str:
-        """Nothing to list: a policy's rule for this kind pins AWS's root by itself."""
-        return "vendor"
+        if asked not in document:
+            # A document that is late belongs to a call that was given up.
+            raise UnavailableError("NSM Attestation: found a document of another binding")
+        return {"document": document}
 
     def close(self) -> None:
         """Close the module."""

@@ -1,4 +1,4 @@
-"""The `amd-sev-snp-report` attester: reports through configfs-tsm, the measurement in HOST_DATA.
+"""An SEV-SNP guest (`amd-sev-snp-report`): reports by configfs-tsm, the measurement in HOST_DATA.
 
 SNP has no register that a running guest can extend. The host states HOST_DATA when it launches the
 VM, the processor signs it into every report, and this launcher, part of the measured image, refuses
@@ -16,18 +16,14 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from attestation.binding import report_data
-from attestation.evidence import Evidence
 from attestation.formats.certificate_table import parse_table
-from attestation.formats.container import encode_container
-from attestation.measurement import digest_bytes
 from attestation.registers import host_data_value
 from wire.errors import ConfigError, MalformedError, UnavailableError
 
-from .run_parts import RunParts
 from .tsm import INBLOB_LEN, Tsm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from .tsm import TsmReport
 
@@ -38,8 +34,8 @@ _REPORT_DATA: Final = slice(0x50, 0x90)
 _HOST_DATA: Final = slice(0xC0, 0xE0)
 
 
-class SnpAttester:
-    """Makes `amd-sev-snp-report` evidence in an SEV-SNP guest.
+class SnpGuest:
+    """An SEV-SNP guest.
 
     Args:
         tsm: configfs-tsm.
@@ -47,63 +43,40 @@ class SnpAttester:
     """
 
     kind = KIND
-    trust = "hardware"
 
     def __init__(self, tsm: Tsm | None = None, rng: Callable[[int], bytes] = os.urandom) -> None:
         self._tsm = Tsm() if tsm is None else tsm
         self._rng = rng
-        self._run = RunParts()
 
-    def measure(self, parts: Mapping[str, str]) -> str:
-        """Check that this VM was launched for the measurement of `parts`; returns it.
+    def place(self, measurement: bytes) -> None:
+        """Check that this VM was launched for this measurement.
 
         Raises:
             ConfigError: it was launched for another one.
             UnavailableError: no report.
-            RuntimeError: called again with other parts.
         """
-        tag = self._run.take(parts)
-        wanted = host_data_value(digest_bytes(tag))
+        wanted = host_data_value(measurement)
         # 1
         report = self._report(self._rng(INBLOB_LEN)).outblob
         # 2
         if report[_HOST_DATA] != wanted:
             raise ConfigError(
                 f"HOST_DATA: found {report[_HOST_DATA].hex()}, expected {wanted.hex()}",
-                hint=f"Launch the VM with host data {wanted.hex()} for worker {tag}.",
+                hint=f"Launch the VM with host data {wanted.hex()} "
+                f"for worker sha256:{measurement.hex()}.",
             )
-        return tag
 
-    def attest(self, binding_raw: bytes, now_ms: int) -> Evidence:
-        """A fresh report for one binding.
-
-        Args:
-            binding_raw: the binding's bytes.
-            now_ms: unused; a report states no time. Here so that attesters are alike.
+    def pieces(self, binding_raw: bytes, measurement: bytes) -> dict[str, bytes]:
+        """A fresh report for one binding, and the host's table if there is one.
 
         Raises:
-            RuntimeError: `measure` was not called.
             UnavailableError: no report, or one of something else.
         """
-        del now_ms
-        parts = self._run.known()
+        del measurement  # HOST_DATA does not change while the VM runs
         # 3
         made = self._report(report_data(binding_raw))
         # 4
-        return Evidence(KIND, encode_container({"report": made.outblob, **_hint(made)}, parts))
-
-    def activate(self, credential: object) -> dict[str, str]:
-        """Refused: there is no TPM whose keys could be linked.
-
-        Raises:
-            UnavailableError: always.
-        """
-        del credential
-        raise UnavailableError(f"activation: {KIND} evidence has no TPM, expected kind tpm2")
-
-    def trust_anchor(self) -> str:
-        """Nothing to list: a policy's rule for this kind pins AMD's roots by itself."""
-        return "vendor"
+        return {"report": made.outblob, **_hint(made)}
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -20,6 +20,8 @@ from attestation.measurement import combine
 from wire.errors import ConfigError, UnavailableError
 from wire.ids import b64u
 
+from .run_parts import RunParts
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -64,7 +66,7 @@ class SoftwareAttester:
 
     def __init__(self, root_key: Ed25519PrivateKey) -> None:
         self._root_key = root_key
-        self._parts: dict[str, str] = {}
+        self._run = RunParts()
 
     def measure(self, parts: Mapping[str, str]) -> str:
         """Take the worker's parts; returns the measurement that later evidence will claim.
@@ -73,11 +75,7 @@ class SoftwareAttester:
             MalformedError: see `measurement.combine`.
             RuntimeError: called again with other parts: a measurement is for a whole run.
         """
-        if self._parts and self._parts != dict(parts):
-            raise RuntimeError("measure: already given other parts for this run")
-        measurement = combine(parts)
-        self._parts = dict(parts)
-        return measurement
+        return self._run.take(parts)
 
     def attest(self, binding_raw: bytes, now_ms: int) -> Evidence:
         """Evidence for one binding.
@@ -89,12 +87,11 @@ class SoftwareAttester:
         Raises:
             RuntimeError: `measure` was not called.
         """
-        if not self._parts:
-            raise RuntimeError("attest: measure the worker first")
+        parts = self._run.known()
         statement = encode_statement(
             report_data=report_data(binding_raw),
-            measurement=combine(self._parts),
-            parts=self._parts,
+            measurement=combine(parts),
+            parts=parts,
             ts=now_ms,
         )
         return Evidence(SOFTWARE, encode_body(statement, self._root_key.sign(LABEL + statement)))

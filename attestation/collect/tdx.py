@@ -1,9 +1,9 @@
-"""The `intel-tdx-quote` attester: the measurement in RTMR3, quotes through configfs-tsm.
+"""A TDX guest (`intel-tdx-quote`): the measurement in RTMR3, quotes through configfs-tsm.
 
     1 RTMR3   must be zero (a fresh VM) or hold exactly this measurement (the launcher started
               again); anything else means that somebody else extended it, and no later value could
               prove ours
-    2 extend  48 bytes in one write, only from zero
+    2 extend  48 bytes in one write, only from zero; a busy module is asked again, after 1
     3 read    it back: it must hold exactly this measurement
     4 quote   over the binding's report data; it must repeat that data and RTMR3, or it is no
               quote of this VM for this binding
@@ -17,22 +17,16 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from attestation.binding import report_data
-from attestation.evidence import Evidence
-from attestation.formats.container import encode_container
-from attestation.measurement import digest_bytes
 from attestation.registers import rtmr_event, rtmr_value
 from wire.errors import ConfigError, UnavailableError
 
 from .files import OsFiles
-from .run_parts import RunParts
 from .tsm import Tsm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from .files import Files
 
 KIND: Final = "intel-tdx-quote"
@@ -41,6 +35,7 @@ MEASUREMENTS: Final = Path("/sys/class/misc/tdx_guest/measurements")
 CCEL: Final = Path("/sys/firmware/acpi/tables/data/CCEL")
 RTMR: Final = "rtmr3:sha384"  # 0 and 1 belong to firmware and loader, 2 to the kernel's own users
 RTMR_LEN: Final = 48
+ATTEMPTS: Final = 4  # the module is busy only while another processor extends a register
 CCEL_MAX: Final = 128 * 1024  # firmware reserves 64 KiB; with the quote it must fit one body
 
 # TDX quote: 48 bytes of header, then the body, in version 5 behind six bytes of type and length.
@@ -48,11 +43,9 @@ _BODY_AT: Final = {4: 48, 5: 54}
 _REPORT_DATA_AT: Final = 520
 _RTMR3_AT: Final = 472
 
-_Result = TypeVar("_Result")
 
-
-class TdxAttester:
-    """Makes `intel-tdx-quote` evidence in a TDX guest.
+class TdxGuest:
+    """A TDX guest.
 
     Args:
         tsm: configfs-tsm.
@@ -61,7 +54,6 @@ class TdxAttester:
     """
 
     kind = KIND
-    trust = "hardware"
 
     def __init__(
         self,
@@ -72,77 +64,66 @@ class TdxAttester:
         self._tsm = Tsm() if tsm is None else tsm
         self._register = measurements / RTMR
         self._files: Files = OsFiles() if files is None else files
-        self._run = RunParts()
 
-    def measure(self, parts: Mapping[str, str]) -> str:
-        """Put the measurement of `parts` into RTMR3; returns it.
+    def place(self, measurement: bytes) -> None:
+        """Put the measurement into RTMR3.
 
         Raises:
             ConfigError: the register holds something else: this VM must be started again.
             UnavailableError: the register cannot be read or extended.
-            RuntimeError: called again with other parts.
         """
-        tag = self._run.take(parts)
-        measurement = digest_bytes(tag)
         wanted = rtmr_value(measurement)
-        # 1
-        before = self._read()
-        if before == wanted:
-            return tag
-        if before != bytes(RTMR_LEN):
-            raise ConfigError(
-                "RTMR3: found another value, expected zeros or this worker's measurement",
-                hint="A register only grows. Start the VM again to run another worker in it.",
-            )
-        # 2
-        taken = _reach(lambda: self._files.write(self._register, rtmr_event(measurement)))
-        if taken != RTMR_LEN:
-            raise UnavailableError(f"RTMR3: found {taken} bytes taken, expected {RTMR_LEN}")
-        # 3
-        if self._read() != wanted:
-            raise ConfigError(
-                "RTMR3: found another value after extending it once",
-                hint="Something else in this VM extends RTMR3. Remove it and start the VM again.",
-            )
-        return tag
+        busy: OSError | None = None
+        for _ in range(ATTEMPTS):
+            # 1
+            before = self._read()
+            if before == wanted:
+                return
+            if before != bytes(RTMR_LEN):
+                raise ConfigError(
+                    "RTMR3: found another value, expected zeros or this worker's measurement",
+                    hint="A register only grows. Start the VM again to run another worker in it.",
+                )
+            # 2
+            try:
+                taken = self._files.write(self._register, rtmr_event(measurement))
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise _unreachable(error) from error
+                busy = error
+                continue
+            if taken != RTMR_LEN:
+                raise UnavailableError(f"RTMR3: found {taken} bytes taken, expected {RTMR_LEN}")
+            # 3
+            if self._read() != wanted:
+                raise ConfigError(
+                    "RTMR3: found another value after extending it once",
+                    hint="Something else in this VM extends RTMR3. Remove it and start the VM "
+                    "again.",
+                )
+            return
+        raise UnavailableError(f"RTMR3: found it busy {ATTEMPTS} times") from busy
 
-    def attest(self, binding_raw: bytes, now_ms: int) -> Evidence:
+    def pieces(self, binding_raw: bytes, measurement: bytes) -> dict[str, bytes]:
         """A fresh quote for one binding.
 
-        Args:
-            binding_raw: the binding's bytes.
-            now_ms: unused; a quote states no time. Here so that attesters are alike.
-
         Raises:
-            RuntimeError: `measure` was not called.
             UnavailableError: no quote, or one of something else.
         """
-        del now_ms
-        parts, measurement = self._run.known(), self._run.measurement()
         asked = report_data(binding_raw)
         # 4
         quote = self._tsm.report(asked, PROVIDER).outblob
         _check_quote(quote, asked, rtmr_value(measurement))
-        return Evidence(KIND, encode_container({"quote": quote}, parts))
-
-    def activate(self, credential: object) -> dict[str, str]:
-        """Refused: there is no TPM whose keys could be linked.
-
-        Raises:
-            UnavailableError: always.
-        """
-        del credential
-        raise UnavailableError(f"activation: {KIND} evidence has no TPM, expected kind tpm2")
-
-    def trust_anchor(self) -> str:
-        """Nothing to list: a policy's rule for this kind pins Intel's root by itself."""
-        return "vendor"
+        return {"quote": quote}
 
     def close(self) -> None:
         """Nothing is held open."""
 
     def _read(self) -> bytes:
-        value = _reach(lambda: self._files.read(self._register, RTMR_LEN))
+        try:
+            value = self._files.read(self._register, RTMR_LEN)
+        except OSError as error:
+            raise _unreachable(error) from error
         if len(value) != RTMR_LEN:
             raise UnavailableError(f"RTMR3: found {len(value)} bytes, expected {RTMR_LEN}")
         return value
@@ -167,18 +148,13 @@ def read_ccel(files: Files | None = None, path: Path = CCEL) -> bytes:
     return log
 
 
-def _reach(act: Callable[[], _Result]) -> _Result:
-    """Use the register; its absence has one usual cause."""
-    try:
-        return act()
-    except OSError as error:
-        hint = "Run the launcher as root, or give its user this file."
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            hint = "The register files came with Linux 6.16; this VM needs a kernel with them."
-        found = os.strerror(error.errno or 0)
-        raise UnavailableError(
-            f"RTMR3: found {found}, expected to read and extend it", hint=hint
-        ) from error
+def _unreachable(error: OSError) -> UnavailableError:
+    """Why the register cannot be used; its absence has one usual cause."""
+    hint = "Run the launcher as root, or give its user this file."
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        hint = "The register files came with Linux 6.16; this VM needs a kernel with them."
+    found = os.strerror(error.errno or 0)
+    return UnavailableError(f"RTMR3: found {found}, expected to read and extend it", hint=hint)
 
 
 def _check_quote(quote: bytes, asked: bytes, rtmr3: bytes) -> None:

@@ -7,7 +7,8 @@ atomic: whoever else may write into the folder can put his input under our outpu
 
     1 folder      a fresh one with a random name; nobody else knows it
     2 provider    the format the caller understands
-    3 level       privlevel, where asked, not below the provider's floor
+    3 level       privlevel: the one asked for, else the provider's floor, where it has levels. The
+                  kernel's own default is 0, which a guest that runs below 0 is refused
     4 before      generation
     5 input       one write of 64 bytes
     6 output      outblob, then auxblob: reading makes the report
@@ -19,8 +20,9 @@ Whose write it was, 7 cannot tell: ours may have been dropped in silence while a
 report before it uses it; the attesters do.
 
 What may pass by itself (a busy provider, a host that did not answer, a race) is tried again in a
-new folder until a deadline. A read can block inside the kernel for as long as the provider waits
-for its host (30 s for TDX); nothing here can cut that short.
+new folder until a deadline; so is a folder that somebody removed under us. A read can block inside
+the kernel for as long as the provider waits for its host (30 s for TDX, 60 s for SNP); nothing here
+can cut that short.
 
 https://docs.kernel.org/ABI/testing/configfs-tsm-report
 """
@@ -46,7 +48,8 @@ if TYPE_CHECKING:
 
 REPORTS: Final = Path("/sys/kernel/config/tsm/report")
 INBLOB_LEN: Final = 64
-OUTBLOB_MAX: Final = 32 * 1024  # TSM_REPORT_OUTBLOB_MAX when this was written; quotes take 8 KiB
+# Reports take 1,184 bytes, quotes 8 KiB. Newer kernels allow more, for formats not verified here.
+OUTBLOB_MAX: Final = 32 * 1024
 AUXBLOB_MAX: Final = 32 * 1024  # SNP certificate tables take 8 KiB
 WORD_MAX: Final = 256  # provider names and numbers
 PRIVLEVEL_MAX: Final = 3  # TSM_REPORT_PRIVLEVEL_MAX: SNP has four levels
@@ -63,12 +66,13 @@ _PASSING: Final = frozenset(
     {errno.EBUSY, errno.EAGAIN, errno.EINTR, errno.EIO, errno.ETIMEDOUT, errno.EEXIST}
 )
 _FINAL: Final = {
-    errno.ENXIO: "This machine has no security module, or its driver is not loaded.",
+    errno.ENXIO: "This machine has no security module, its driver is not loaded, or its firmware "
+    "refused the request: see the kernel's log.",
     errno.ENOENT: "Mount it (mount -t configfs none /sys/kernel/config) and load tsm_report.",
     errno.EACCES: "Run the launcher as root or give its user this folder by a udev rule.",
     errno.EPERM: "Run the launcher as root or give its user this folder by a udev rule.",
     errno.EFBIG: "The report is larger than this version accepts.",
-    errno.EINVAL: "The provider does not take 64 bytes of input; another kernel may.",
+    errno.EINVAL: "The provider does not take 64 bytes of input, or this privilege level.",
     errno.ENOTTY: "The guest's key to the module is disabled; only a new VM gets another.",
 }
 
@@ -140,7 +144,7 @@ class Tsm:
         Args:
             inblob: 64 bytes.
             provider: the only provider whose format the caller understands.
-            privlevel: SNP VMPL to report as, 0 to 3; None leaves it to the provider.
+            privlevel: SNP VMPL to report as, 0 to 3; None for the highest that it grants.
 
         Raises:
             ValueError: `inblob` or `privlevel` is impossible.
@@ -164,7 +168,8 @@ class Tsm:
                 if attempt == ATTEMPTS_MAX or self._monotonic() + pause > until:
                     raise UnavailableError(
                         f"{self.base}: found no report in {attempt} attempts, the last: {failure}",
-                        hint="On TDX the host's quoting service (QGS) must run; see its log.",
+                        hint="On TDX the host's quoting service (QGS) must run; see its log. On "
+                        "SNP the host's certificates may not fit into 16 KiB.",
                     ) from failure
             self._sleep(pause)
             pause = min(pause * 2, PAUSE_MAX_S)
@@ -173,8 +178,10 @@ class Tsm:
     def _once(self, act: Callable[[Path], _Result]) -> _Result:
         # 1
         folder = self.base / f"anchorhold-{self._rng(8).hex()}"
+        made = False
         try:
             self._files.mkdir(folder)
+            made = True
             try:
                 return act(folder)
             finally:
@@ -185,7 +192,8 @@ class Tsm:
         except OSError as error:
             number = error.errno or 0
             said = f"{Path(str(error.filename or folder)).name}: {os.strerror(number)}"
-            if number in _PASSING:
+            # No file in a folder that was there: the folder, or the provider, was taken away.
+            if number in _PASSING or (made and number == errno.ENOENT):
                 raise _PassingError(said) from error
             raise UnavailableError(
                 f"{self.base}: {said}, expected a report",
@@ -198,8 +206,7 @@ class Tsm:
         if found != provider:
             raise ConfigError(f'{self.base}: found provider "{found}", expected "{provider}"')
         # 3
-        if privlevel is not None:
-            self._level(folder, privlevel)
+        self._level(folder, privlevel)
         # 4
         before = self._generation(folder)
         # 5
@@ -218,16 +225,21 @@ class Tsm:
             raise _PassingError("outblob: found nothing, expected a report")
         return TsmReport(found, outblob, auxblob)
 
-    def _level(self, folder: Path, privlevel: int) -> None:
+    def _level(self, folder: Path, privlevel: int | None) -> None:
         try:
             floor = self._number(folder / "privlevel_floor")
         except FileNotFoundError:
+            if privlevel is None:
+                return
             raise ConfigError(
                 f"privlevel: found a provider without levels, expected one with level {privlevel}"
             ) from None
-        if privlevel < floor:
-            raise ConfigError(f"privlevel: found {privlevel}, expected at least the floor {floor}")
-        text = str(privlevel).encode("ascii")
+        level = floor if privlevel is None else privlevel
+        if level < floor:
+            raise ConfigError(f"privlevel: found {level}, expected at least the floor {floor}")
+        if level == 0:
+            return  # as a fresh folder has it
+        text = str(level).encode("ascii")
         taken = self._files.write(folder / "privlevel", text)
         if taken != len(text):
             raise _PassingError(f"privlevel: found {taken} bytes taken, expected {len(text)}")

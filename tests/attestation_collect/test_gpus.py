@@ -1,9 +1,12 @@
 """GPU evidence: every GPU, the right state, one nonce, and no work before somebody looked."""
 
 import base64
+import ctypes
 import datetime
+import inspect
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 from cryptography import x509
@@ -11,10 +14,22 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
-from simulators.nvml import BLACKWELL, FakeNvml, Gpu
+from simulators.nvml import BLACKWELL, Certificate, FakeNvml, Gpu, Report, SystemState
 
 from attestation.binding import report32
-from attestation.collect.nvml import ACCEPTING, NOT_ACCEPTING, GpuCollector, load_nvml
+from attestation.collect.nvml import (
+    ACCEPTING,
+    ARCHITECTURES,
+    CHAIN_MAX,
+    DEVTOOLS_OFF,
+    ENVIRONMENT_PROD,
+    FEATURE_ENABLED,
+    NOT_ACCEPTING,
+    REPORT_MAX,
+    GpuCollector,
+    Nvml,
+    load_nvml,
+)
 from attestation.evidence import Evidence
 from attestation.formats.container import parse_container
 from wire.errors import AttestationError, ConfigError, UnavailableError
@@ -247,7 +262,37 @@ def test_a_call_that_fails_is_named_and_leaves_nothing_open(
     assert nvml.accepting == NOT_ACCEPTING
 
 
+@pytest.mark.skipif(find_spec("pynvml") is not None, reason="nvidia-ml-py is installed")
 def test_a_machine_without_nvml_says_what_to_install() -> None:
     with pytest.raises(ConfigError) as caught:
         load_nvml()
     assert "nvidia-ml-py" in caught.value.hint
+
+
+def test_the_model_has_the_structures_and_numbers_of_nvidias_own_module() -> None:
+    real = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
+    for ours, theirs in (
+        (SystemState, real.c_nvmlConfComputeSystemState_t),
+        (Certificate, real.c_nvmlConfComputeGpuCertificate_t),
+        (Report, real.c_nvmlConfComputeGpuAttestationReport_t),
+    ):
+        assert ctypes.sizeof(ours) == ctypes.sizeof(theirs)
+        for name, _ in ours._fields_:
+            found, expected = getattr(ours, name), getattr(theirs, name)
+            assert (found.offset, found.size) == (expected.offset, expected.size)
+        assert len(ours._fields_) == len(theirs._fields_)
+    assert REPORT_MAX == real.NVML_CC_GPU_ATTESTATION_REPORT_SIZE
+    assert CHAIN_MAX == real.NVML_GPU_ATTESTATION_CERT_CHAIN_SIZE
+    assert FEATURE_ENABLED == real.NVML_CC_SYSTEM_FEATURE_ENABLED
+    assert DEVTOOLS_OFF == real.NVML_CC_SYSTEM_DEVTOOLS_MODE_OFF
+    assert ENVIRONMENT_PROD == real.NVML_CC_SYSTEM_ENVIRONMENT_PROD
+    assert ACCEPTING == real.NVML_CC_ACCEPTING_CLIENT_REQUESTS_TRUE
+    assert NOT_ACCEPTING == real.NVML_CC_ACCEPTING_CLIENT_REQUESTS_FALSE
+    assert {
+        real.NVML_DEVICE_ARCH_HOPPER: "HOPPER",
+        real.NVML_DEVICE_ARCH_BLACKWELL: "BLACKWELL",
+    } == ARCHITECTURES
+    for call in [name for name in vars(Nvml) if name.startswith("nvml")]:
+        ours = inspect.signature(getattr(FakeNvml, call)).parameters
+        assert len(inspect.signature(getattr(real, call)).parameters) == len(ours) - 1
+    assert issubclass(real.NVMLError, Exception)

@@ -14,11 +14,12 @@ from simulators.nvml import BLACKWELL, HOPPER, FakeNvml, Gpu
 from simulators.snp_report import table
 
 from attestation.binding import report32, report_data
-from attestation.collect.nitro import NitroAttester
+from attestation.collect.hardware import HardwareAttester
+from attestation.collect.nitro import NitroGuest
 from attestation.collect.nsm import Nsm
 from attestation.collect.nvml import ACCEPTING, GpuCollector
-from attestation.collect.snp import SnpAttester
-from attestation.collect.tdx import RTMR, TdxAttester
+from attestation.collect.snp import SnpGuest
+from attestation.collect.tdx import RTMR, TdxGuest
 from attestation.collect.tsm import Tsm
 from attestation.evidence import Evidence
 from attestation.examined import Examined, Expected, Question
@@ -69,8 +70,8 @@ def test_a_td(version: int) -> None:
         intel.body |= {"report_data": asked, "rt_mr3": registers.values[RTMR]}
         return intel.quote() + bytes(200), b""
 
-    attester = TdxAttester(
-        tsm(ConfigfsTsm(BASE, Provider("tdx_guest", quote))), MEASUREMENTS, registers
+    attester = HardwareAttester(
+        TdxGuest(tsm(ConfigfsTsm(BASE, Provider("tdx_guest", quote))), MEASUREMENTS, registers)
     )
     attester.measure(PARTS)
     evidence = attester.attest(BINDING, 0)
@@ -90,7 +91,7 @@ def test_an_snp_guest(product: str, *, hinted: bool) -> None:
         return signed["report"], table({"vcek": leaf}) if hinted else b""
 
     kernel = ConfigfsTsm(BASE, Provider("sev_guest", report, frozenset({"auxblob"})))
-    attester = SnpAttester(tsm(kernel))
+    attester = HardwareAttester(SnpGuest(tsm(kernel)))
     attester.measure(PARTS)
     evidence = attester.attest(BINDING, 0)
     collateral = amd.collateral() | ({} if hinted else {"endorsement_cert": leaf})
@@ -108,7 +109,7 @@ def test_an_enclave(tmp_path: Path) -> None:
     device = NsmDevice(sign)
     device.values |= {number: bytes([number + 1]) * 48 for number in (0, 1, 2)}
     (tmp_path / "nsm").write_bytes(b"")
-    attester = NitroAttester(Nsm(tmp_path / "nsm", device.ioctl))
+    attester = HardwareAttester(NitroGuest(Nsm(tmp_path / "nsm", device.ioctl)))
     attester.measure(PARTS)
     assert NITRO_PCR in device.locked
     evidence = attester.attest(BINDING, 0)
@@ -165,7 +166,7 @@ def test_a_quote_of_another_td_does_not_leave_the_guest() -> None:
     intel = Intel("tdx")
     registers = Registers(MEASUREMENTS)
     quote = Provider("tdx_guest", lambda *_: (intel.quote(), b""))
-    attester = TdxAttester(tsm(ConfigfsTsm(BASE, quote)), MEASUREMENTS, registers)
+    attester = HardwareAttester(TdxGuest(tsm(ConfigfsTsm(BASE, quote)), MEASUREMENTS, registers))
     attester.measure(PARTS)
     with pytest.raises(UnavailableError, match="other report data"):
         attester.attest(BINDING, 0)

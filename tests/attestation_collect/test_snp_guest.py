@@ -8,7 +8,8 @@ from simulators.configfs_tsm import ULONG, Clock, ConfigfsTsm, Provider
 from simulators.snp_report import GUIDS, table
 
 from attestation.binding import report_data
-from attestation.collect.snp import SnpAttester
+from attestation.collect.hardware import HardwareAttester
+from attestation.collect.snp import SnpGuest
 from attestation.collect.tsm import Tsm
 from attestation.formats.container import parse_container
 from attestation.measurement import combine, digest_bytes
@@ -35,10 +36,11 @@ class Snp:
         self.kernel = ConfigfsTsm(BASE, Provider("sev_guest", self._report, files))
         clock = Clock()
         tsm = Tsm(BASE, self.kernel, monotonic=clock.monotonic, sleep=clock.sleep)
-        self.attester = SnpAttester(tsm)
+        self.attester = HardwareAttester(SnpGuest(tsm))
 
-    def _report(self, asked: bytes, _: int) -> tuple[bytes, bytes]:
+    def _report(self, asked: bytes, level: int) -> tuple[bytes, bytes]:
         report = bytearray(1184)
+        report[0x30] = level
         report[0x50:0x90], report[0xC0:0xE0] = asked, self.host_data
         return self.edit(bytes(report)), self.auxblob
 
@@ -104,6 +106,14 @@ def test_a_report_of_another_length_is_not_sent(snp: Snp, length: int) -> None:
     snp.edit = lambda report: (report + bytes(4000))[:length]
     with pytest.raises(UnavailableError, match=f"found {length} bytes, expected 1184"):
         snp.attester.attest(BINDING, 0)
+
+
+def test_a_guest_below_level_0_reports_its_own_level(snp: Snp) -> None:
+    assert snp.kernel.provider is not None
+    snp.kernel.provider.floor = 2
+    snp.attester.measure(PARTS)
+    found = parse_container(snp.attester.attest(BINDING, 0).body, ("report",), ())
+    assert found.roles["report"][0x30] == 2
 
 
 def test_a_report_for_another_binding_is_not_sent(snp: Snp) -> None:

@@ -9,7 +9,8 @@ import pytest
 from simulators.configfs_tsm import Clock, ConfigfsTsm, Provider, Registers
 
 from attestation.binding import report_data
-from attestation.collect.tdx import CCEL_MAX, RTMR, TdxAttester, read_ccel
+from attestation.collect.hardware import HardwareAttester
+from attestation.collect.tdx import CCEL_MAX, RTMR, TdxGuest, read_ccel
 from attestation.collect.tsm import Tsm
 from attestation.formats.container import parse_container
 from attestation.measurement import combine, digest_bytes
@@ -38,8 +39,8 @@ class Td:
         self.tsm = Tsm(BASE, self.kernel, monotonic=clock.monotonic, sleep=clock.sleep)
         self.attester = self.new_attester()
 
-    def new_attester(self) -> TdxAttester:
-        return TdxAttester(self.tsm, MEASUREMENTS, self.registers)
+    def new_attester(self) -> HardwareAttester:
+        return HardwareAttester(TdxGuest(self.tsm, MEASUREMENTS, self.registers))
 
     def _quote(self, asked: bytes, _: int) -> tuple[bytes, bytes]:
         body = bytearray(584 if self.version == 4 else 648)
@@ -117,6 +118,43 @@ def test_a_register_out_of_reach_is_said_with_what_to_do(td: Td, number: int, hi
     with pytest.raises(UnavailableError) as caught:
         td.attester.measure(PARTS)
     assert hint in caught.value.hint
+
+
+def test_a_busy_module_is_asked_again_and_extended_once(td: Td) -> None:
+    td.registers.write_fails.extend([errno.EBUSY] * 3)
+    td.attester.measure(PARTS)
+    assert td.registers.values[RTMR] == WANTED
+    assert td.registers.writes == 1
+
+
+def test_a_module_that_stays_busy_ends_in_an_error(td: Td) -> None:
+    td.registers.write_fails.extend([errno.EBUSY] * 100)
+    with pytest.raises(UnavailableError, match="busy 4 times"):
+        td.attester.measure(PARTS)
+    assert td.registers.values[RTMR] == bytes(48)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENXIO, errno.EINVAL])
+def test_a_module_that_refuses_is_not_asked_again(td: Td, number: int) -> None:
+    td.registers.write_fails.append(number)
+    with pytest.raises(UnavailableError, match="expected to read and extend"):
+        td.attester.measure(PARTS)
+    assert td.registers.writes == 0
+
+
+def test_what_the_kernel_extended_unseen_is_seen_when_ours_is_read_back(td: Td) -> None:
+    """The files answer from a copy: it still says zero when the register no longer is."""
+    assert td.registers.read(MEASUREMENTS / RTMR, 48) == bytes(48)
+    td.registers.extend_inside(RTMR, b"k" * 48)
+    with pytest.raises(ConfigError, match="after extending it once"):
+        td.attester.measure(PARTS)
+
+
+def test_what_the_kernel_extends_later_is_seen_in_the_quote(td: Td) -> None:
+    td.attester.measure(PARTS)
+    td.registers.extend_inside(RTMR, b"k" * 48)
+    with pytest.raises(UnavailableError, match="another RTMR3"):
+        td.attester.attest(BINDING, 0)
 
 
 def test_a_register_of_another_size_is_refused(td: Td) -> None:

@@ -2,10 +2,12 @@
 
 import errno
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
-from simulators.configfs_tsm import Clock, ConfigfsTsm, Provider
+from simulators.configfs_tsm import LEVELS, SVSM, ULONG, Clock, ConfigfsTsm, Item, Provider
 
 from attestation.collect.files import OsFiles
 from attestation.collect.tsm import AUXBLOB_MAX, DEADLINE_S, OUTBLOB_MAX, Tsm
@@ -13,7 +15,7 @@ from wire.errors import ConfigError, UnavailableError
 
 BASE = Path("/sys/kernel/config/tsm/report")
 ASKED = bytes(range(64))
-SNP_FILES = frozenset({"auxblob", "privlevel", "privlevel_floor"})
+SNP_FILES = LEVELS | {"auxblob"}
 
 
 def repeat(inblob: bytes, privlevel: int) -> tuple[bytes, bytes]:
@@ -79,6 +81,53 @@ def test_another_writer_between_count_and_input_is_noticed(guest: Guest) -> None
     guest.kernel.when("read", "generation", lambda folder: _write(guest, folder, b"\xff" * 64))
     assert ASKED in guest.tsm.report(ASKED, "sev_guest").outblob
     assert guest.made() == 2
+
+
+def test_a_report_that_changes_between_its_size_and_its_content_is_not_used(guest: Guest) -> None:
+    """The kernel then gives the new content at the old size."""
+    guest.kernel.provider = Provider("sev_guest", lambda data, _: (data * (1 + data[0] % 2), b""))
+    guest.kernel.when("size", "outblob", lambda folder: _write(guest, folder, b"\x01" + ASKED[1:]))
+    assert guest.tsm.report(ASKED, "sev_guest").outblob == ASKED
+    assert guest.made() == 2
+
+
+def test_an_input_that_a_full_counter_dropped_in_silence_is_noticed(guest: Guest) -> None:
+    def fill(folder: Path) -> None:
+        _write(guest, folder, b"\xff" * 64)
+        guest.kernel.items[folder.name].write_generation = ULONG - 1
+
+    guest.kernel.when("read", "provider", fill)
+    assert ASKED in guest.tsm.report(ASKED, "sev_guest").outblob
+    assert guest.made() == 2
+
+
+@pytest.mark.parametrize(
+    "when", ["read provider", "read generation", "write inblob", "size outblob", "read outblob"]
+)
+def test_a_folder_that_somebody_removes_is_made_again(guest: Guest, when: str) -> None:
+    call, name = when.split()
+    guest.kernel.when(call, name, guest.kernel.rmdir)
+    assert ASKED in guest.tsm.report(ASKED, "sev_guest").outblob
+    assert guest.made() == 2
+    assert guest.kernel.items == {}
+
+
+def test_folders_of_killed_and_of_other_processes_are_left_alone(guest: Guest) -> None:
+    others = {"anchorhold-0011223344556677": Item(inblob=b"x" * 64), "report0": Item()}
+    guest.kernel.items |= others
+    guest.tsm.report(ASKED, "sev_guest")
+    assert guest.kernel.items == others
+
+
+def test_a_driver_that_goes_away_is_said_not_waited_for(guest: Guest) -> None:
+    def unload(_: Path) -> None:
+        guest.kernel.provider = None
+
+    guest.kernel.when("read", "privlevel_floor", unload)
+    with pytest.raises(UnavailableError, match="outblob: No such device") as caught:
+        guest.tsm.report(ASKED, "sev_guest")
+    assert "not loaded" in caught.value.hint
+    assert guest.made() == 1
 
 
 def test_a_short_write_is_tried_again_in_a_new_folder(guest: Guest) -> None:
@@ -179,6 +228,26 @@ def test_a_level_is_set_before_the_input_and_shows_in_the_report(guest: Guest) -
     assert guest.tsm.report(ASKED, "sev_guest", privlevel=2).outblob[-1] == 2
 
 
+@pytest.mark.parametrize("floor", [1, 2, 3])
+def test_a_guest_below_level_0_asks_for_the_highest_it_is_granted(guest: Guest, floor: int) -> None:
+    """The kernel would ask for 0, which the firmware refuses it."""
+    guest.kernel.provider = Provider("sev_guest", repeat, SNP_FILES | SVSM, floor=floor)
+    assert guest.tsm.report(ASKED, "sev_guest").outblob[-1] == floor
+
+
+def test_a_guest_at_level_0_writes_no_level(guest: Guest) -> None:
+    guest.tsm.report(ASKED, "sev_guest")
+    assert ("write", "privlevel") not in guest.kernel.calls
+
+
+def test_the_processors_own_report_is_asked_for_never_that_of_a_service_module(
+    guest: Guest,
+) -> None:
+    guest.kernel.provider = Provider("sev_guest", repeat, SNP_FILES | SVSM, floor=2)
+    guest.tsm.report(ASKED, "sev_guest")
+    assert not {name for call, name in guest.kernel.calls if call == "write"} & SVSM
+
+
 def test_a_level_below_the_floor_is_refused(guest: Guest) -> None:
     assert guest.kernel.provider is not None
     guest.kernel.provider.floor = 2
@@ -229,6 +298,28 @@ def test_the_operating_systems_files_write_once_and_create_nothing(tmp_path: Pat
     assert files.exists(tmp_path / "folder")
     files.rmdir(tmp_path / "folder")
     assert not files.exists(tmp_path / "folder")
+
+
+def test_content_that_comes_in_pieces_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    os.mkfifo(path)
+
+    def give() -> None:
+        with path.open("wb", buffering=0) as pipe:
+            for piece in (b"one ", b"two ", b"three"):
+                pipe.write(piece)
+                time.sleep(0.01)
+
+    giver = threading.Thread(target=give)
+    giver.start()
+    assert OsFiles().read(path, 64) == b"one two three"
+    giver.join()
+
+
+def test_what_fails_on_an_open_file_names_it_too(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as caught:
+        OsFiles().read(tmp_path, 8)
+    assert caught.value.filename == str(tmp_path)
 
 
 def test_a_machine_without_configfs_says_how_to_get_it(tmp_path: Path) -> None:

@@ -18,15 +18,16 @@ from enclave_worker.launch_line import (
     environment_digest,
 )
 from enclave_worker.measured import Measured
+from enclave_worker.mounts import Mount, parse_mounts, place_of
 from enclave_worker.observed import (
     Mapping,
-    Mount,
     Staged,
     Start,
     observe_mappings,
     observe_start,
+    parse_loose,
     parse_mappings,
-    parse_mounts,
+    parse_tracer,
 )
 from enclave_worker.system_libraries import (
     file_tag,
@@ -50,11 +51,17 @@ READ_PATHS = (ROOT, PYTHON, f"{SITE}/torch", "/srv/code/wire", MODEL)
 LINE = [*LAUNCH_FLAGS, "-c", BOOTSTRAP, SEARCH, MODULE, *ARGUMENTS]
 START = Start(
     program=PYTHON,
+    name=PYTHON,
     arguments=tuple(LINE),
     variables=tuple(f"{name}={value}" for name, value in environment(2).items()),
     descriptors=(0, 1, 2),
     mounts=(Mount("/", "ext4"), Mount("/proc", "proc"), Mount("/home", "ext4"), Mount(MODEL, "x")),
+    mappings=(),
+    loose=(),
+    tracer=0,
+    null=True,
 )  # fmt: skip
+PLACES = {path: f"8:1 {path}" for path in READ_PATHS}
 LIBRARIES = library_tags(system_libraries([]))
 LIBC = "/usr/lib/x86_64-linux-gnu/libc.so.6"
 
@@ -73,7 +80,7 @@ def world() -> tuple[WorkerConfig, Measured]:
         "site": sha256_tag(b"site"),
         "system": libraries_digest(LIBRARIES),
     }
-    return replace(config, image=combine(parts)), Measured(parts, LIBRARIES)
+    return replace(config, image=combine(parts)), Measured(parts, LIBRARIES, PLACES)
 
 
 def check(start: Start = START, **changes: Any) -> None:
@@ -84,7 +91,7 @@ def check(start: Start = START, **changes: Any) -> None:
         changes.get("staged", STAGED),
         config,
         changes.get("threads", 2),
-        changes.get("read_paths", READ_PATHS),
+        changes.get("places", PLACES),
         changes.get("measured", lambda m: m)(measured),
     )
 
@@ -104,7 +111,9 @@ def test_a_worker_that_is_what_was_measured_starts() -> None:
 @pytest.mark.parametrize(
     "name",
     ["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GLIBC_TUNABLES", "PYTHONPATH", "PYTHONHOME",
-     "PYTHONSTARTUP", "TORCH_LOGS", "PATH", "TZ", "ld_preload", "HOME ", ""],
+     "PYTHONSTARTUP", "TORCH_LOGS", "PATH", "TZ", "ld_preload", "HOME ", "",
+     "OPENSSL_MODULES", "LOCPATH", "TORCH_HOME", "CUDA_CACHE_PATH", "CUDA_VISIBLE_DEVICES",
+     "LD_DEBUG", "MALLOC_CHECK_", "TMPDIR"],
 )  # fmt: skip
 def test_a_variable_that_is_not_measured_is_named_without_its_value(name: str) -> None:
     start = replace(START, variables=(*START.variables, f"{name}=secret value"))
@@ -186,14 +195,14 @@ def test_every_part_the_worker_can_check_must_be_there_and_true(part: str) -> No
             del parts[part]
         with pytest.raises(AttestationError, match=f"part {part}"):
             check_start(
-                START, STAGED, replace(config, image=combine(parts)), 2, READ_PATHS,
-                Measured(parts, measured.system),
+                START, STAGED, replace(config, image=combine(parts)), 2, PLACES,
+                Measured(parts, measured.system, PLACES),
             )  # fmt: skip
 
 
 def test_a_library_added_to_the_statement_alone_is_refused() -> None:
     added = {**LIBRARIES, "libevil.so.1": sha256_tag(b"evil")}
-    assert "part system" in refused("statement", measured=lambda m: Measured(m.parts, added))
+    assert "part system" in refused("statement", measured=lambda m: replace(m, system=added))
 
 
 @pytest.mark.parametrize("number", [3, 7, 255])
@@ -205,7 +214,7 @@ def test_an_inherited_descriptor_is_refused(number: int) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/etc", "/home/user", f"{SITE}/torch/lib", f"{ROOT}/site/x"])
 def test_a_read_path_beyond_the_measured_ones_is_refused(path: str) -> None:
-    assert path in refused("path", read_paths=(*READ_PATHS, path))
+    assert path in refused("path", places={**PLACES, path: f"8:1 {path}"})
 
 
 @pytest.mark.parametrize(
@@ -214,6 +223,52 @@ def test_a_read_path_beyond_the_measured_ones_is_refused(path: str) -> None:
 def test_a_mount_inside_a_measured_folder_is_refused(point: str) -> None:
     start = replace(START, mounts=(*START.mounts, Mount(point, "tmpfs")))
     assert point in refused("mount", start)
+
+
+@pytest.mark.parametrize("path", [ROOT, MODEL, PYTHON, f"{SITE}/torch"])
+def test_a_mount_exactly_at_a_measured_path_after_it_was_measured_is_refused(path: str) -> None:
+    """Same names, another file system or another place in the same one: other files."""
+    for place in ("0:42 /", "8:1 /elsewhere", f"8:2 {path}"):
+        message = refused("mount", places={**PLACES, path: place})
+        assert f"found {path} at {place}" in message
+    assert "nothing" in refused(
+        "mount", measured=lambda m: replace(m, places={**m.places, path: "nothing"})
+    )
+
+
+@pytest.mark.parametrize("point", ["/proc/1/environ", "/proc/self", "/proc/thread-self/maps"])
+@pytest.mark.parametrize("wrapper", ["bwrap", "unshare", "none"])
+def test_a_mount_over_what_the_worker_looks_at_is_refused(point: str, wrapper: str) -> None:
+    start = replace(START, mounts=(*START.mounts[:2], Mount(point, "tmpfs")))
+    assert point in refused("mount", start, config={"wrapper": wrapper})
+
+
+def test_a_masked_entry_of_the_kernel_is_not_the_workers_own() -> None:
+    check(replace(START, mounts=(*START.mounts, Mount("/proc/kcore", "tmpfs"))))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [({"tracer": 77}, "a debugger, process 77"), ({"null": False}, "another /dev/null")],
+)
+def test_a_process_that_others_hold_is_refused(change: dict[str, Any], sentence: str) -> None:
+    assert sentence in refused("process", replace(START, **change))
+
+
+@pytest.mark.parametrize("name", ["python", "/venv/bin/python", "/tmp/bin/python3.11", ""])
+def test_another_name_than_the_programs_own_is_refused(name: str) -> None:
+    """The interpreter looks for its library beside the name it was started by."""
+    assert "argument 0" in refused("argument", replace(START, name=name))
+
+
+@pytest.mark.parametrize("name", ["anonymous memory", "[heap]", "[stack]", "[uprobes]"])
+def test_executable_memory_without_a_file_is_refused_at_the_start(name: str) -> None:
+    assert f"executable {name}" in refused("code", replace(START, loose=(name,)))
+
+
+def test_a_library_that_is_gone_before_the_end_is_seen_at_the_start() -> None:
+    mapping = Mapping("/tmp/libevil.so", code=True, deleted=False)
+    assert "libevil" in refused("code", replace(START, mappings=(mapping,)))
 
 
 @pytest.mark.parametrize(
@@ -266,6 +321,9 @@ def test_staged_code_system_libraries_and_the_models_data_may_be_mapped() -> Non
     [
         Mapping("/tmp/libevil.so", code=True, deleted=False),
         Mapping("/tmp/data", code=False, deleted=False),
+        Mapping("/tmp/gconv/data", code=False, deleted=False),
+        Mapping("/usr/lib/localevil/data", code=False, deleted=False),
+        Mapping("/usr/lib/x86_64-linux-gnu/gconv/EVIL.so", code=True, deleted=False),
         Mapping(f"{SITE}/other/evil.so", code=True, deleted=False),
         Mapping(f"{SITE}/torchevil.so", code=True, deleted=False),
         Mapping(f"{SITE}/torch/lib/libtorch.so", code=True, deleted=True),
@@ -287,7 +345,7 @@ def test_a_system_library_with_other_content_is_refused() -> None:
     other = {**LIBRARIES, "libc.so.6": sha256_tag(b"another libc")}
     mapping = Mapping(LIBC, code=True, deleted=False)
     with pytest.raises(AttestationError, match=r"libc\.so\.6"):
-        check_loaded([mapping], (), STAGED, MODEL, Measured(measured.parts, other))
+        check_loaded([mapping], (), STAGED, MODEL, replace(measured, system=other))
 
 
 @pytest.mark.parametrize("path", ["/tmp/evil.py", f"{SITE}/evil.py", "relative.py"])
@@ -302,18 +360,73 @@ def test_the_kernels_tables_are_read_as_it_writes_them() -> None:
         "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n"
         "23 22 0:5 /x /mnt/a\\040b rw shared:1 master:2 - tmpfs none rw,size=1k\n"
     )
-    assert parse_mounts(text) == (Mount("/", "ext4"), Mount("/mnt/a b", "tmpfs"))
+    assert parse_mounts(text) == (
+        Mount("/", "ext4", 22, 1, "8:1", "/"),
+        Mount("/mnt/a b", "tmpfs", 23, 22, "0:5", "/x"),
+    )
     text = (
         "7f00-7f01 r--p 00000000 08:01 12   /usr/lib/a b.so\n"
         "7f01-7f02 r-xp 00001000 08:01 12   /usr/lib/a b.so\n"
         "7f02-7f03 rw-s 00000000 00:01 13   /memfd:x (deleted)\n"
         "7f03-7f04 rwxp 00000000 00:00 0 \n"
         "7f04-7f05 rw-p 00000000 00:00 0    [heap]\n"
+        "7f05-7f06 r-xp 00000000 00:00 0    [vdso]\n"
+        "7f06-7f07 rwxp 00000000 00:00 0    [stack]\n"
     )
+    assert parse_loose(text) == ("anonymous memory", "[stack]")
+    assert parse_tracer("Name:\tpython\nTracerPid:\t12\nUid:\t0\n") == 12
     assert parse_mappings(text) == (
         Mapping("/memfd:x", code=False, deleted=True),
         Mapping("/usr/lib/a b.so", code=True, deleted=False),
     )
+
+
+TABLE = """\
+20 1 8:1 / / rw - ext4 /dev/sda1 rw
+21 20 0:4 / /proc rw - proc proc rw
+22 20 8:1 /srv/model /model rw - ext4 /dev/sda1 rw
+23 20 8:2 / /data rw - ext4 /dev/sdb1 rw
+24 23 8:3 / /data/in rw - ext4 /dev/sdc1 rw
+25 20 0:50 / /home rw - tmpfs none rw
+26 25 0:51 / /home/a rw - tmpfs none rw
+27 25 0:52 /x /home rw - overlay none rw
+28 20 8:1 /usr/bin/python3 /opt/python rw - ext4 /dev/sda1 rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("/", "8:1 /"),
+        ("/etc/x", "8:1 /etc/x"),
+        ("/model/a", "8:1 /srv/model/a"),
+        ("/data", "8:2 /"),
+        ("/data/in/x", "8:3 /x"),
+        ("/data/inx", "8:2 /inx"),
+        ("/home/a/b", "0:52 /x/a/b"),
+        ("/opt/python", "8:1 /usr/bin/python3"),
+    ],
+)
+def test_a_path_leads_where_the_mounts_on_its_way_say(path: str, place: str) -> None:
+    """`/home/a` is covered by a later mount on `/home`, so it is on nobody's way."""
+    assert place_of(path, parse_mounts(TABLE)) == place
+
+
+def test_in_a_chroot_what_is_mounted_inside_still_shows() -> None:
+    inside = parse_mounts(
+        "21 20 0:4 / /proc rw - proc proc rw\n22 20 8:1 /m /model rw - ext4 x rw\n"
+    )
+    assert place_of("/proc/self", inside) == "0:4 /self"
+    assert place_of("/model/a", inside) == "8:1 /m/a"
+    assert place_of("/srv/a", inside) == "? /srv/a"
+
+
+def test_the_first_file_system_of_all_is_its_own_parent() -> None:
+    initial = parse_mounts(
+        "1 1 0:2 / / rw - rootfs rootfs rw\n21 1 0:4 / /proc rw - proc proc rw\n"
+    )
+    assert place_of("/srv/a", initial) == "0:2 /srv/a"
+    assert place_of("/proc/self", initial) == "0:4 /self"
 
 
 def test_this_very_process_can_be_observed() -> None:
@@ -322,6 +435,10 @@ def test_this_very_process_can_be_observed() -> None:
     assert {0, 1, 2} <= set(start.descriptors)
     assert any(mount.point == "/" for mount in start.mounts)
     assert any(mapping.path == LIBC and mapping.code for mapping in observe_mappings())
+    assert any(mapping.path == LIBC and mapping.code for mapping in start.mappings)
+    assert start.null
+    assert (start.tracer, start.loose) == (0, ())
+    assert place_of("/proc/self/maps", start.mounts).endswith(" /self/maps")
     assert file_tag(system_libraries([])["libc.so.6"]) in LIBRARIES.values()
 
 
@@ -335,8 +452,24 @@ def test_this_very_process_can_be_observed() -> None:
         lambda doc: doc["system"].update(x="no tag"),
         lambda doc: doc.update(parts={}),
         lambda doc: doc.update(system={str(n): sha256_tag(b"") for n in range(257)}),
+        lambda doc: doc.update(places={}),
+        lambda doc: doc.update(places=["/"]),
+        lambda doc: doc.update(places={"/": 1}),
+        lambda doc: doc.update(places={str(n): "" for n in range(4097)}),
     ],
-    ids=["gone", "more", "empty", "list", "no-tag", "no-parts", "too-many"],
+    ids=[
+        "gone",
+        "more",
+        "empty",
+        "list",
+        "no-tag",
+        "no-parts",
+        "too-many",
+        "no-place",
+        "place-list",
+        "place-number",
+        "too-many-places",
+    ],
 )
 def test_a_statement_of_another_shape_is_refused(edit: Callable[[dict[str, Any]], Any]) -> None:
     _, measured = world()

@@ -3,13 +3,14 @@
 import json
 import py_compile
 import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from enclave_worker.stage import WorkerRoot, measure, stage_worker_root
+from enclave_worker.stage import WorkerRoot, check_beside, measure, stage_worker_root
 from wire.errors import ConfigError
 
 pytestmark = pytest.mark.sandbox
@@ -209,3 +210,23 @@ def test_progress_names_the_part_it_is_in(small, model):
     assert set(seen) == {"interpreter", "stdlib", "site", "first_party", "model"}
     assert seen["model"] == 2
     assert seen["interpreter"] > 1 << 20
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bin/pyvenv.cfg",
+        "pyvenv.cfg",
+        "bin/pybuilddir.txt",
+        f"{sys.platlibdir}/python{sys.version_info.major}{sys.version_info.minor}.zip",
+    ],
+)
+def test_what_moves_the_interpreters_library_before_anything_can_look_is_refused(tmp_path, name):
+    program = tmp_path / "bin" / "python3"
+    for path in (program, tmp_path / name):
+        path.parent.mkdir(exist_ok=True)
+    program.write_bytes(b"")
+    check_beside(program)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ConfigError, match="expected none"):
+        check_beside(program)

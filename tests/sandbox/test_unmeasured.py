@@ -54,14 +54,17 @@ class Smuggler:
         arguments: Sequence[str] = (),
         program: Sequence[str] = (),
         prefix: Sequence[str] = (),
+        name: str | None = None,
         message: dict[str, Any] | None = None,
         descriptors: Sequence[int] = (),
     ) -> dict[str, Any]:
         """Run until the worker fails or has confined itself; returns its last message."""
         command = self.root.staged.command("enclave_worker.main", "--fd", "0")
         ours, theirs = socket.socketpair()
+        started = [*prefix, *program, *command, *arguments]
         process = subprocess.Popen(
-            [*prefix, *program, *command, *arguments],
+            started if name is None else [name, *started[1:]],
+            executable=started[0],
             stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -133,6 +136,21 @@ def test_a_loader_in_front_of_the_interpreter(smuggler: Smuggler) -> None:
     assert "program: found" in refusal(said)
 
 
+def test_another_name(smuggler: Smuggler) -> None:
+    """The interpreter would look for its library beside that name."""
+    said = smuggler.start(name="/usr/bin/python3")
+    assert "argument 0: found /usr/bin/python3" in refusal(said)
+
+
+def test_a_debugger(smuggler: Smuggler) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("no strace on this machine")
+    said = smuggler.start(prefix=["strace", "-f", "-qq", "-e", "trace=none"])
+    if said["type"] == "GONE":
+        pytest.skip("no process may trace another here")
+    assert "process: found a debugger" in refusal(said)
+
+
 def test_an_interpreter_option(smuggler: Smuggler) -> None:
     adds = 'program=$1; shift; exec "$program" -O "$@"'
     said = smuggler.start(prefix=["/bin/sh", "-c", adds, "sh"])
@@ -179,6 +197,22 @@ def test_a_file_system_mounted_into_the_model(smuggler: Smuggler) -> None:
     if trial.returncode != 0:
         pytest.skip("no user namespace may mount on this kernel")
     said = smuggler.start(prefix=[*prefix, str(point)])
+    assert f"mounts: found {str(point)[:60]}" in refusal(said)
+
+
+@pytest.mark.parametrize("covered", ["model", "root"])
+def test_the_same_names_mounted_over_what_was_measured(
+    smuggler: Smuggler, tmp_path: Path, covered: str
+) -> None:
+    """Every name is there and every link leads where it did; the files may be others."""
+    point = smuggler.model if covered == "model" else smuggler.root.staged.path
+    other = shutil.copytree(point, tmp_path / "other", symlinks=True)
+    mount = 'mount --bind "$0" "$1" && shift && exec "$@"'
+    prefix = ["unshare", "--user", "--map-root-user", "--mount", "--", "sh", "-c", mount]
+    prefix += [str(other), str(point)]
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no user namespace may mount on this kernel")
+    said = smuggler.start(prefix=prefix)
     assert f"mounts: found {str(point)[:60]}" in refusal(said)
 
 

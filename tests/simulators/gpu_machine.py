@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attestation.appraise import appraise
-from attestation.collect.tdx import RTMR, TdxAttester
+from attestation.collect.hardware import HardwareAttester
+from attestation.collect.tdx import RTMR, TdxGuest
 from attestation.collect.tsm import Tsm
 from enclave_worker.clock import Clock as WorkerClock
 from enclave_worker.machine import Machine, gpu_collector
@@ -60,7 +61,7 @@ class GpuMachine:
         kernel = ConfigfsTsm(BASE, Provider("tdx_guest", self._quote))
         tsm = Tsm(BASE, kernel, monotonic=clock.monotonic, sleep=clock.sleep)
         collector = gpu_collector(self.nvml, self.tee.nvidia.anchors, self.clock)
-        return Machine(TdxAttester(tsm, MEASUREMENTS, self.registers), collector)
+        return Machine(HardwareAttester(TdxGuest(tsm, MEASUREMENTS, self.registers)), collector)
 
     def appraise(
         self, binding: bytes, evidence: Sequence[Evidence], **more: Any

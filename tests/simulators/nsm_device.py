@@ -1,8 +1,14 @@
 """A model of the Nitro Secure Module behind /dev/nsm's ioctl (linux/nsm.h).
 
 Usable by third parties: `NsmDevice.ioctl` has the shape of `fcntl.ioctl` and reads and writes the
-caller's memory through the addresses in its struct, like the driver. Registers, locks and error
-names are those of the module; a reply longer than the caller's buffer is cut without a word.
+caller's memory through the addresses in its struct, like the driver.
+
+- From Linux' drivers/misc/nsm.c: another command is EINVAL, a request over 4,096 bytes EMSGSIZE; a
+  reply longer than the caller's buffer is cut without a word; ETIMEDOUT (after two minutes), EIO
+  and ENODATA say nothing about whether the module carried the request out (`fails`).
+- From AWS's nsm-api (`ErrorCode`, nsm-check): 32 registers of 48 bytes, 0 to 15 locked from the
+  start; locking or extending a locked one is an error, as is an index beyond the last; extending
+  hashes the old value and the data, of any length; a document lists the locked registers only.
 """
 
 from __future__ import annotations

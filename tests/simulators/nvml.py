@@ -1,7 +1,9 @@
 """A model of NVML's confidential-computing calls, with the names and structures of `pynvml`.
 
-Usable by third parties wherever the module `pynvml` goes. Buffers have NVML's fixed sizes, with
-rubbish behind what the size members say; a GPU in a confidential VM starts out not accepting work.
+Usable by third parties wherever the module `pynvml` goes. Structures, sizes and numbers are those
+of nvml.h as `pynvml` 13 spells them: buffers of fixed sizes with rubbish behind what the size
+members say, every call before nvmlInit an error, one exception type for all. A GPU in a
+confidential VM starts out not accepting work.
 """
 
 # ruff: noqa: N802 -- the names are NVML's
