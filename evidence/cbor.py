@@ -1,40 +1,35 @@
-"""The CBOR a COSE_Sign1 needs, and nothing else.
+"""The CBOR a COSE_Sign1 of ours needs, and nothing else.
 
 Types: integers of -2^64..2^64-1, byte strings, text strings, arrays, maps with integer or text
 keys, tag 18. Floats, simple values (true, false, null), other tags, indefinite lengths are refused.
 Exactly one encoding of a value is accepted (RFC 8949 §4.2.1): shortest heads, map keys in bytewise
 order of their encodings, no duplicates, no trailing bytes. General codecs accept all of these, and
 every second spelling of a signed header is a place to hide a second meaning.
+
+Bytes are read by the reader that vendors' evidence is read by; ours is the narrower dialect.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import TYPE_CHECKING, Final
 
+from attestation.formats.cbor import TAG_SIGN1, Dialect, Tagged
+from attestation.formats.cbor import decode as read
 from wire.errors import MalformedError
 
-DATA_MAX = 64 * 1024  # a statement is about 2 KiB
-DEPTH_MAX = 6  # tag > array > map > map is what COSE with CWT claims uses
-MAP_MAX = 16
-ARRAY_MAX = 64
-TAG_SIGN1 = 18
+if TYPE_CHECKING:
+    from attestation.formats.cbor import CborValue
 
+DATA_MAX: Final = 64 * 1024  # a statement is about 2 KiB
+DEPTH_MAX: Final = 6  # tag > array > map > map is what COSE with CWT claims uses
+ITEMS_MAX: Final = 512  # a message is seven and a header's pairs
+CODE: Final = "cbor_malformed"
+
+_DIALECT: Final = Dialect(
+    "CBOR", DATA_MAX, DEPTH_MAX, ITEMS_MAX, tags=frozenset({TAG_SIGN1}), simples=False
+)
 _UINT, _NINT, _BYTES, _TEXT, _ARRAY, _MAP, _TAG = range(7)
-_HEAD_SIZES = {24: 1, 25: 2, 26: 4, 27: 8}
-
-CborKey: TypeAlias = int | str
-CborValue: TypeAlias = Union[
-    int, bytes, str, "list[CborValue]", "dict[CborKey, CborValue]", "Tagged"
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Tagged:
-    """A tagged value; only tag 18 (COSE_Sign1) exists here."""
-
-    tag: int
-    value: CborValue
+_HEAD_SIZES: Final = {24: 1, 25: 2, 26: 4, 27: 8}
 
 
 def encode(value: CborValue) -> bytes:
@@ -62,12 +57,13 @@ def encode(value: CborValue) -> bytes:
 
 def decode(data: bytes) -> CborValue:
     """Decode one item that fills `data` exactly; anything else raises `MalformedError`."""
-    if len(data) > DATA_MAX:
-        raise _malformed(f"at most {DATA_MAX} bytes expected, found {len(data)}")
-    reader = _Reader(data)
-    value = reader.item(0)
-    if reader.at != len(data):
-        raise _malformed(f"end of data expected, found {len(data) - reader.at} more bytes")
+    try:
+        value = read(data, _DIALECT)
+    except MalformedError as error:
+        raise MalformedError(error.message, code=CODE) from error
+    # The reader took shortest heads and no key twice, so only the order of keys can still differ.
+    if encode(value) != data:
+        raise MalformedError("CBOR: found map keys in another order than ascending", code=CODE)
     return value
 
 
@@ -79,78 +75,3 @@ def _head(major: int, argument: int) -> bytes:
             return bytes([major << 5 | info]) + argument.to_bytes(size, "big")
     msg = "integer of at most 64 bits expected"
     raise ValueError(msg)
-
-
-class _Reader:
-    __slots__ = ("at", "data")
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = 0
-
-    def take(self, count: int) -> bytes:
-        if count > len(self.data) - self.at:
-            raise _malformed(f"{count} more bytes expected, found {len(self.data) - self.at}")
-        self.at += count
-        return self.data[self.at - count : self.at]
-
-    def head(self) -> tuple[int, int]:
-        first = self.take(1)[0]
-        major, info = first >> 5, first & 31
-        if major > _TAG:
-            raise _malformed("no float and no simple value expected")
-        if info < 24:
-            return major, info
-        size = _HEAD_SIZES.get(info)
-        if size is None:
-            raise _malformed("definite length expected")
-        argument = int.from_bytes(self.take(size), "big")
-        if argument < (24 if size == 1 else 1 << 4 * size):
-            raise _malformed("shortest integer encoding expected")
-        return major, argument
-
-    def item(self, depth: int) -> CborValue:
-        if depth > DEPTH_MAX:
-            raise _malformed(f"nesting of at most {DEPTH_MAX} expected")
-        major, argument = self.head()
-        if major == _UINT:
-            return argument
-        if major == _NINT:
-            return -1 - argument
-        if major == _BYTES:
-            return self.take(argument)
-        if major == _TEXT:
-            try:
-                return self.take(argument).decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise _malformed("valid UTF-8 text expected") from error
-        if major == _ARRAY:
-            if argument > ARRAY_MAX:
-                raise _malformed(f"array of at most {ARRAY_MAX} expected, found {argument}")
-            return [self.item(depth + 1) for _ in range(argument)]
-        if major == _MAP:
-            return self.map(argument, depth)
-        if argument != TAG_SIGN1:
-            raise _malformed(f"tag {TAG_SIGN1} expected, found {argument}")
-        return Tagged(argument, self.item(depth + 1))
-
-    def map(self, count: int, depth: int) -> dict[CborKey, CborValue]:
-        if count > MAP_MAX:
-            raise _malformed(f"map of at most {MAP_MAX} expected, found {count}")
-        found: dict[CborKey, CborValue] = {}
-        previous = b""
-        for _ in range(count):
-            start = self.at
-            key = self.item(depth + 1)
-            if not isinstance(key, int | str):
-                raise _malformed("integer or text map key expected")
-            encoded = self.data[start : self.at]
-            if encoded <= previous:
-                raise _malformed("map keys in strictly ascending order expected")
-            previous = encoded
-            found[key] = self.item(depth + 1)
-        return found
-
-
-def _malformed(message: str) -> MalformedError:
-    return MalformedError(f"CBOR: {message}", code="cbor_malformed")

@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from attestation.formats.cbor import TAG_SIGN1, Tagged
 from wire.errors import MalformedError
 
-from .cbor import TAG_SIGN1, CborKey, CborValue, Tagged, decode, encode
+from .cbor import decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from attestation.formats.cbor import CborKey, CborValue
 
 HEADER_ALG: Final = 1
 HEADER_CRIT: Final = 2

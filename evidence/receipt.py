@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from .cbor import CborKey, CborValue
+    from attestation.formats.cbor import CborKey, CborValue
 
 CONTENT_TYPE: Final = "application/vnd.anchorhold.receipt+json"
 STATEMENT_MAX: Final = 16 * 1024  # about 2 KiB in practice; bounds what a peer can make us parse

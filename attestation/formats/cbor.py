@@ -1,4 +1,4 @@
-"""Strict CBOR for evidence that others encode: one reading of every byte, or none.
+"""Strict CBOR, as vendors write it and as we do: one reading of every byte, or none.
 
 A general codec keeps the last of two equal keys, reads lengths it was never given, turns tags into
 objects of its choosing and nests until the stack ends. Each is a second meaning for signed bytes,
@@ -50,6 +50,7 @@ class Dialect:
         depth_max: arrays, maps and tags inside each other; bounds the stack.
         items_max: data items in all; bounds time and memory, whatever the lengths claim.
         tags: tag numbers that may stand; any other is refused.
+        simples: whether true, false and null may stand.
         indefinite_maps: whether maps may be of indefinite length: some vendors' encoders stream
             them. Strings in chunks and open arrays nobody needs.
     """
@@ -59,6 +60,7 @@ class Dialect:
     depth_max: int
     items_max: int
     tags: frozenset[int] = frozenset()
+    simples: bool = True
     indefinite_maps: bool = False
 
 
@@ -161,8 +163,8 @@ class _Reader:
             if argument not in self.dialect.tags:
                 raise self.refused(f"tag {argument}", "only tags of the format")
             return Tagged(argument, self.item(depth + 1))
-        if argument not in _SIMPLES:
-            raise self.refused("another simple value", "true, false or null")
+        if argument not in _SIMPLES or not self.dialect.simples:
+            raise self.refused("a simple value", "one that the format has")
         return _SIMPLES[argument]
 
     def text(self, count: int) -> str:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evidence.cbor import Tagged, decode, encode
+from attestation.formats.cbor import Tagged
+from evidence.cbor import decode, encode
 from wire.errors import MalformedError
 
 if TYPE_CHECKING:
@@ -42,39 +43,39 @@ def test_what_decodes_has_no_second_encoding(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        ("", "more bytes"),
+        ("", "a length of 1"),
         ("1817", "shortest"),
         ("1900ff", "shortest"),
         ("1a0000ffff", "shortest"),
         ("1b00000000ffffffff", "shortest"),
-        ("5818", "more bytes"),
+        ("5818", "a length of 24"),
         ("580100", "shortest"),
         ("5f4101ff", "definite"),
         ("9fff", "definite"),
         ("bfff", "definite"),
-        ("1c", "definite"),
+        ("1c", "reserved length"),
         ("f4", "simple"),
         ("f6", "simple"),
         ("f97e00", "simple"),
         ("61ff", "UTF-8"),
-        ("0000", "1 more bytes"),
-        ("a201000100", "ascending"),
+        ("0000", "1 bytes after the item"),
+        ("a201000100", "key twice"),
         ("a202000100", "ascending"),
-        ("a2200001" + "00", "ascending"),
+        ("a220000100", "ascending"),
         ("a1400" + "0", "key"),
-        ("c000", "tag 18"),
-        ("d901" + "00" + "00", "tag 18"),
-        ("b1" + "".join(f"{at:02x}00" for at in range(17)), "at most 16"),
-        ("9841" + "00" * 65, "at most 64"),
+        ("c000", "only tags"),
+        ("d901" + "00" + "00", "only tags"),
+        ("990200" + "00" * 512, "more items"),
         ("81" * 8 + "00", "nesting"),
         ("d2" * 8 + "00", "nesting"),
-        ("5bffffffffffffffff", "more bytes"),
-        ("9b7fffffffffffffff", "at most 64"),
+        ("5bffffffffffffffff", "a length of"),
+        ("9b7fffffffffffffff", "an array of"),
     ],
 )
 def test_a_second_spelling_is_refused(data: str, why: str) -> None:
-    with pytest.raises(MalformedError, match=why):
+    with pytest.raises(MalformedError, match=why) as caught:
         decode(bytes.fromhex(data))
+    assert caught.value.code == "cbor_malformed"
 
 
 def test_map_keys_are_sorted_by_their_encodings_not_by_length() -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulators.log import flip
 
-from evidence.cbor import CborValue, Tagged, encode
+from attestation.formats.cbor import CborValue, Tagged
+from evidence.cbor import encode
 from evidence.cose import HEADER_KID, parse_sign1, sign1, verify_sign1
 from wire.errors import MalformedError
 

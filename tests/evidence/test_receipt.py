@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from simulators.exchange import Exchange, key, public, random
 from simulators.log import SimulatedLog, flip, flip_leaf, flip_proof
 
-from evidence.cbor import Tagged, encode
+from attestation.formats.cbor import Tagged
+from evidence.cbor import encode
 from evidence.cose import HEADER_CONTENT_TYPE, HEADER_CWT_CLAIMS, HEADER_KID, parse_sign1, sign1
 from evidence.entry import Logged, VerifiedEntry, verify_logged
 from evidence.receipt import (
