@@ -113,7 +113,8 @@ def _sample(item: object, number: int) -> Sample:
     for key in ("authentic", "strict"):
         if key not in expected:
             raise MalformedError(f'{where}.expected: key "{key}" is missing')
-    if expected["authentic"] not in (True, False, None) or expected["strict"] not in _VERDICTS:
+    flag = expected["authentic"]  # 1 and 0 are neither true nor false
+    if not (flag is None or isinstance(flag, bool)) or expected["strict"] not in _VERDICTS:
         raise MalformedError(
             f"{where}.expected: found authentic {_found(expected['authentic'])} and strict "
             f'{_found(expected["strict"])}, expected true|false|null and "accept"|"reject"|null'

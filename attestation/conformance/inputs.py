@@ -1,17 +1,20 @@
 """What a sample's relying party brings: nonces, architectures, and the rule that binds a key.
 
+An input that is named after a claim, such as expected_report_data_hex, is what the claim must be.
 The binding rule is a text. This grammar is understood, and anything else is refused, because a rule
 that is not applied is a check that did not run:
 
     RULE   = CLAUSE {"; " CLAUSE}                     every clause must hold
     CLAUSE = ["TEE "] FIELD ["[" LOW ":" HIGH "]"] " == " TERMS
-    TERMS  = TERM {" || " TERM}                       concatenation
-    TERM   = HASH "(" TERMS ")"                       SHA-256, SHA-384 or SHA-512
+    TERMS  = TERM {(" || " | " + ") TERM}             concatenation
+    TERM   = HASH "(" TERMS ")"                       SHA-256, SHA-384 or SHA-512, in any case
            | "zeros(" COUNT ")" | "'" ASCII "'"       zero bytes; literal text
            | "DER SubjectPublicKeyInfo of the TLS certificate"   of tls_certificate_der_hex
-           | NAME                                     an input, given as NAME_hex or NAME, in hex
+           | NAME                                     an input in hex, given as NAME or NAME_hex,
+                                                      or as either behind "expected_"
 
-FIELD is a claim in hex, such as report_data. The rule of Azure samples, in its one spelling, is
+FIELD is a claim in hex, such as report_data, where fewer bytes than its 64 stand before zeros; LOW
+or HIGH may be left out. The rule of Azure samples, in its one spelling, is
 what their kind always checks.
 """
 
@@ -36,6 +39,10 @@ if TYPE_CHECKING:
 
 INPUT_MAX: Final = 65_536  # hex digits; a certificate is the longest input
 _NONCES: Final = ("expected_nonce_hex", "expected_nonce")
+_LOOSE_NONCES: Final = ("nonce_hex", "nonce")  # a binding rule's own, where there is one
+_EXPECTED: Final = "expected_"
+_CLAIMS: Final = ("report_data", "user_data", "host_data", "public_key", "extra_data")
+_PADDED: Final = {"report_data": 64}  # a field of fixed size, which guests fill from the front
 _BUILT_IN: Final = frozenset(
     {
         "TEE report_data[0:32] == SHA-256(variable data); variable data names HCLAkPub; "
@@ -44,10 +51,11 @@ _BUILT_IN: Final = frozenset(
 )
 _BUILT_IN_KINDS: Final = ("azure-vtpm-snp", "azure-vtpm-tdx")
 _CLAUSE = re.compile(
-    r"(?:TEE )?(?P<field>[a-z_]+)(?:\[(?P<low>\d{1,4}):(?P<high>\d{1,4})\])? == (?P<terms>.+)"
+    r"(?:TEE )?(?P<field>[a-z_]+)(?P<part>\[(?P<low>\d{0,4}):(?P<high>\d{0,4})\])? == (?P<terms>.+)"
 )
 _TOKEN = re.compile(
-    r"(?P<hash>SHA-?(?:256|384|512)\()|(?P<close>\))|(?P<join> \|\| )|zeros\((?P<zeros>\d{1,3})\)|"
+    r"(?P<hash>(?i:SHA)[-_]?(?:256|384|512)\()|(?P<close>\))|(?P<join> (?:\|\||\+) )|"
+    r"zeros\((?P<zeros>\d{1,3})\)|"
     r"'(?P<text>[\x20-\x26\x28-\x7e]*)'|"
     r"(?P<tls>DER SubjectPublicKeyInfo of the TLS certificate)|(?P<name>[A-Za-z0-9_]+)"
 )
@@ -78,7 +86,9 @@ class BindingRule:
             data = bytes.fromhex(found) if isinstance(found, str) else b""
         except ValueError:
             return False
-        return bool(self.value) and (data if self.part is None else data[self.part]) == self.value
+        if self.part is not None:
+            return bool(self.value) and data[self.part] == self.value
+        return bool(self.value) and data == self.value.ljust(_PADDED.get(self.field, 0), b"\0")
 
 
 def expected_of(sample: Sample) -> Expected:
@@ -87,11 +97,28 @@ def expected_of(sample: Sample) -> Expected:
     Raises:
         MalformedError: an input of another type than its name says.
     """
-    nonce = next((_data(sample, key) for key in _NONCES if sample.inputs.get(key)), None)
+    names = _NONCES if "binding" in sample.inputs else _NONCES + _LOOSE_NONCES
+    nonce = next((_data(sample, key) for key in names if sample.inputs.get(key)), None)
     arch = sample.inputs.get("arch")
     if arch is not None and not isinstance(arch, str):
         raise MalformedError(f"sample {sample.id}: expected a text as arch")
-    return Expected(nonce=nonce, arch=arch)
+    return Expected(nonce=nonce, arch=None if arch is None else arch.upper())
+
+
+def claim_rules(sample: Sample) -> tuple[BindingRule, ...]:
+    """The claims that a sample's inputs give by their names; a binding rule may use them instead.
+
+    Raises:
+        MalformedError: an input that is no hex.
+    """
+    ruled = "binding" in sample.inputs
+    return tuple(
+        BindingRule(claim, None, _data(sample, key), gpu=False)
+        for claim in _CLAIMS
+        for name in ((_EXPECTED + claim,) if ruled else (_EXPECTED + claim, claim))
+        for key in (f"{name}_hex", name)
+        if sample.inputs.get(key) and not (ruled and claim in str(sample.inputs["binding"]))
+    )
 
 
 def binding_rules(sample: Sample, named: Mapping[str, bytes]) -> tuple[BindingRule, ...]:
@@ -105,10 +132,12 @@ def binding_rules(sample: Sample, named: Mapping[str, bytes]) -> tuple[BindingRu
         MalformedError: a rule that is not understood, or an input it names that is not there.
     """
     text = sample.inputs.get("binding")
-    if text is None or (text in _BUILT_IN and sample.kind in _BUILT_IN_KINDS):
+    if text is None:
         return ()
     if not isinstance(text, str) or len(text) > RULE_MAX:
         raise MalformedError(f"sample {sample.id}: expected a binding rule of ≤ {RULE_MAX} bytes")
+    if text in _BUILT_IN and sample.kind in _BUILT_IN_KINDS:
+        return ()
     return tuple(_clause(sample, clause, named) for clause in text.split("; "))
 
 
@@ -117,8 +146,8 @@ def _clause(sample: Sample, text: str, named: Mapping[str, bytes]) -> BindingRul
     if match is None:
         raise _not_understood(sample, text)
     part = None
-    if match["low"] is not None:
-        part = slice(int(match["low"]), int(match["high"]))
+    if match["part"] is not None:
+        part = slice(*(int(end) if end else None for end in match.group("low", "high")))
     value, rest = _terms(sample, match["terms"], named, 0)
     if rest:
         raise _not_understood(sample, text)
@@ -147,9 +176,10 @@ def _terms(sample: Sample, text: str, named: Mapping[str, bytes], depth: int) ->
             joined += _spki(sample)
         else:
             joined += _named(sample, match["name"], named)
-        if not text.startswith(" || "):
+        following = _TOKEN.match(text)
+        if following is None or not following["join"]:
             return joined, text
-        text = text[4:]
+        text = text[following.end() :]
 
 
 def _not_understood(sample: Sample, text: str) -> MalformedError:
@@ -157,7 +187,7 @@ def _not_understood(sample: Sample, text: str) -> MalformedError:
 
 
 def _named(sample: Sample, name: str, named: Mapping[str, bytes]) -> bytes:
-    for key in (f"{name}_hex", name):
+    for key in (f"{name}_hex", name, f"{_EXPECTED}{name}_hex", _EXPECTED + name):
         if key in sample.inputs:
             return _data(sample, key)
     if name in named:

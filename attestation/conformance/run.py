@@ -4,14 +4,14 @@ Steps:
  1. the sample's files become evidence and collateral by their roles; the kind's own pinned roots
     are the anchors, and for kinds without any, the roots the index lists;
  2. examine: authentic or not;
- 3. the sample's binding rule must hold; CPU evidence with GPU evidence beside it must name it;
+ 3. the sample's binding rule must hold; CPU evidence with GPU evidence beside it must name it, and
+    a nonce that the kind has no place for must stand in its report data;
  4. judge under the strict rule of the kind;
  5. compare verdicts, reasons and claims with what the index expects.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +22,8 @@ from attestation.result import Reason
 from attestation.schemes import SCHEMES
 from wire.errors import MalformedError
 
-from .inputs import binding_rules, expected_of
+from .inputs import binding_rules, claim_rules, expected_of
+from .pairing import pair_of
 from .strict import strict_rule
 
 if TYPE_CHECKING:
@@ -31,11 +32,8 @@ if TYPE_CHECKING:
     from attestation.scheme import Scheme
 
     from .index import Index, Sample
-
-# GPU evidence beside a CPU's is only as good as the CPU's word for it.
-_GPU_ROLES: Final = ("gpu_evidence", "gpu_evidence_list", "evidence_list", "gpu")
-_GPU_DIGEST: Final = ("gpu_evidence_hash", "gpu_evidence_digest", "gpu_evidence_sha256")
-_CPU_ROLES: Final = ("quote", "td_quote", "report", "hcl_report", "document")
+    from .inputs import BindingRule
+    from .pairing import Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +63,9 @@ class Outcome:
     def ok(self) -> bool:
         """Whether everything was as expected."""
         return not self.faults
+
+
+_HALF: Final = 64  # hex digits: half of a CPU's report data
 
 
 def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Outcome:
@@ -112,24 +113,65 @@ def _verdict(
         now=0 if sample.at is None else sample.at,
     )
     examined = scheme.examine(question)  # 2
-    gpu = next((files[role] for role in _GPU_ROLES if role in files), None)
-    named = {} if gpu is None else dict.fromkeys(_GPU_DIGEST, hashlib.sha256(gpu).digest())
-    rules = binding_rules(sample, named)
-    for rule in rules:
-        if not rule.holds(examined.claims):  # 3
-            # Whatever it hashes, what is missing is the relying party's word in the evidence.
-            examined = _refuted(examined, "nonce_mismatch", f"{rule.field}: the rule fails")
+    pair = pair_of(scheme, files)
+    rules = _rules(sample, pair)
+    loose = pair is not None and not _names_gpus(sample, rules, pair)
+    for rule in (*claim_rules(sample), *rules):
+        if rule.holds(examined.claims):  # 3
+            continue
+        if pair is not None and rule.field not in examined.claims:
+            loose = True  # a rule about the other side's evidence, which is not examined here
+            continue
+        loose = loose or rule.gpu
+        # Whatever it hashes, what is missing is the relying party's word in the evidence.
+        examined = _refuted(examined, "nonce_mismatch", f"{rule.field}: the rule fails")
+    if "binding" in sample.inputs and "report_data_mismatch" in _codes(examined):
+        # The rule that a kind always checks, stated by the sample, fails as any other does.
+        examined = _refuted(examined, "nonce_mismatch", "report_data: the kind's own rule fails")
+    nonce = question.expected.nonce
+    if nonce is not None and examined.authentic and not (examined.bound or rules):
+        examined = _with_nonce(examined, nonce)
     ledger = Ledger()
     if examined.facts is not None:
         scheme.judge(ledger, examined.facts, strict_rule(scheme), question.now)  # 4
     state = tuple(ledger.reasons)
     if any(check.ok is None for check in ledger.checks) and not state:
         state = (Reason("check_not_run", "a step did not run, expected every step to pass"),)
-    both = gpu is not None and any(role in files for role in _CPU_ROLES)
-    if both and not any(rule.gpu for rule in rules):
+    if loose:
         detail = "the CPU's evidence names no GPU evidence, expected it in what it signs"
         state = (*state, Reason("gpu_not_bound_to_cpu", detail))
     return examined, state
+
+
+def _rules(sample: Sample, pair: Pair | None) -> tuple[BindingRule, ...]:
+    """The sample's binding rule.
+
+    One that is not understood shows of no GPU that the CPU names it; elsewhere, of nothing.
+    """
+    if pair is None:
+        return binding_rules(sample, {})
+    try:
+        return binding_rules(sample, pair.values())
+    except MalformedError:
+        return ()
+
+
+def _names_gpus(sample: Sample, rules: tuple[BindingRule, ...], pair: Pair) -> bool:
+    named = any(rule.gpu for rule in rules) or pair.named_in(sample.inputs.get("binding"))
+    return bool(rules) and named and not pair.contradicted(sample.inputs)
+
+
+def _codes(examined: Examined) -> set[str]:
+    return {reason.code for reason in examined.reasons}
+
+
+def _with_nonce(examined: Examined, nonce: bytes) -> Examined:
+    """Examined for a nonce that its kind has no place for: first in the report data, or behind a
+    key, where guests put one."""
+    data, text = examined.claims.get("report_data"), nonce.hex()
+    if isinstance(data, str) and (data.startswith(text) or data.startswith(text, _HALF)):
+        return examined
+    return _refuted(examined, "nonce_mismatch", "nothing in it is the nonce asked for")
 
 
 def _refuted(examined: Examined, code: str, detail: str) -> Examined:

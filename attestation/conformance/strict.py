@@ -101,7 +101,11 @@ _RULES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "intel-sgx-quote": {**_INTEL, "enclave": "any"},
         "aws-nitro-document": {"image": "any", "max_age_s": "any"},
         "nvidia-gpu-spdm": _GPU,
-        "nvidia-gpu-spdm-list": {**_GPU, "count": "any"},
+        "nvidia-gpu-spdm-list": {
+            **_GPU,
+            "architectures": ["HOPPER", "BLACKWELL", "LS10"],
+            "count": "any",
+        },
         "nvidia-nvswitch-spdm": {**_NVIDIA, "architectures": ["LS10"]},
         "tpm2-quote": {"pcrs": {}, "aks": "as_supplied", "revocation": "as_supplied"},
         "nvidia-nras-eat": {"results": "as_supplied"},

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from attestation.conformance.index import INDEX_MAX, Sample, parse_index
-from attestation.conformance.inputs import binding_rules
+from attestation.conformance.inputs import binding_rules, claim_rules, expected_of
 from attestation.conformance.run import run_sample
 from attestation.conformance.strict import strict_rule, unknown_sentences
 from attestation.schemes import SCHEMES
@@ -183,6 +183,13 @@ def sample_with(text: str, **inputs: str) -> Sample:
             {"a": "00"},
             hashlib.sha384(hashlib.sha256(b"\0").digest() + b"tag").hexdigest() + "00",
         ),
+        (
+            "report_data == sha256(a + b)",
+            {"a": "00", "b": "01"},
+            hashlib.sha256(b"\0\1").hexdigest(),
+        ),
+        ("report_data == nonce", {"expected_nonce_hex": "0102"}, "0102"),
+        ("report_data == nonce", {"expected_nonce": "0102"}, "0102"),
     ],
 )
 def test_a_binding_rule_gives_the_bytes_it_says(
@@ -190,10 +197,51 @@ def test_a_binding_rule_gives_the_bytes_it_says(
 ) -> None:
     (rule,) = binding_rules(sample_with(text, **inputs), {})
     assert rule.value.hex() == value
-    assert rule.holds({"report_data": value})
-    assert not rule.holds({"report_data": value + "00"})
+    whole = value.ljust(128, "0")
+    assert rule.holds({"report_data": whole})
+    assert not rule.holds({"report_data": whole + "00"})
+    assert not rule.holds({"report_data": "ff" + whole[2:]})
+    assert not rule.holds({"report_data": whole[:-2] + "01"})
     assert not rule.holds({})
     assert not rule.holds({"report_data": "zz"})
+
+
+def test_only_fields_of_fixed_size_are_filled_with_zeros() -> None:
+    (rule,) = binding_rules(sample_with("user_data == a", a="01"), {})
+    assert rule.holds({"user_data": "01"})
+    assert not rule.holds({"user_data": "0100"})
+
+
+@pytest.mark.parametrize(
+    ("part", "data"), [("[:1]", "01ff"), ("[1:]", "ff01"), ("[1:2]", "ff01ff")]
+)
+def test_a_rule_may_leave_an_end_out(part: str, data: str) -> None:
+    (rule,) = binding_rules(sample_with(f"report_data{part} == a", a="01"), {})
+    assert rule.holds({"report_data": data})
+    assert not rule.holds({"report_data": data.replace("01", "02")})
+
+
+@pytest.mark.parametrize("name", ["report_data", "expected_report_data", "report_data_hex",
+                                  "expected_report_data_hex"])  # fmt: skip
+def test_an_input_named_after_a_claim_is_what_the_claim_must_be(name: str) -> None:
+    sample = Sample("s", "k", {}, {}, None, {name: "0102"}, None, None, (), {})
+    (rule,) = claim_rules(sample)
+    assert rule.holds({"report_data": "0102".ljust(128, "0")})
+    assert not rule.holds({"report_data": "0103".ljust(128, "0")})
+
+
+def test_a_binding_rule_takes_its_inputs_for_itself() -> None:
+    named = sample_with("report_data == SHA-256(user_data)", user_data="01", nonce_hex="02")
+    assert claim_rules(named) == ()
+    assert expected_of(named).nonce is None
+    other = sample_with("report_data == a", a="01", expected_user_data_hex="02")
+    (rule,) = claim_rules(other)
+    assert (rule.field, rule.value) == ("user_data", b"\2")
+
+
+def test_a_loose_nonce_is_asked_for_where_no_rule_uses_it() -> None:
+    sample = Sample("s", "k", {}, {}, None, {"nonce_hex": "0102"}, None, None, (), {})
+    assert expected_of(sample).nonce == b"\1\2"
 
 
 def test_every_clause_of_a_rule_counts() -> None:
@@ -210,6 +258,7 @@ def test_every_clause_of_a_rule_counts() -> None:
     [
         "", "report_data", "report_data ==", "report_data == ", "report_data == SHA-256(a",
         "report_data == a)", "report_data == a ||", "report_data == a | b", "report_data = a",
+        "report_data == a +b",
         "report_data == MD5(a)", "report_data == SHA-256()", "report_data == a; ", "a == a b",
         "report_data == " + "SHA-256(" * 6 + "a" + ")" * 6, "x" * 2000,
     ],

@@ -1,0 +1,181 @@
+"""A sample with evidence of a CPU and of a GPU: whoever wrote the index named the files freely.
+
+The samples come from $ANCHORHOLD_VECTORS; each test puts two genuine ones together.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from attestation.conformance.index import parse_index
+from attestation.conformance.pairing import Pair
+from attestation.conformance.run import run_sample
+from attestation.reasons import CODES
+
+if TYPE_CHECKING:
+    from attestation.conformance.run import Outcome
+
+FOLDER = Path(os.environ.get("ANCHORHOLD_VECTORS", "/nonexistent"))
+INDEX = FOLDER / "index.json"
+DOCUMENT = json.loads(INDEX.read_bytes()) if INDEX.is_file() else {"vectors": []}
+QUOTE, GPU, GPUS = "tdx-v4-uptodate-b0c06f", "nvidia-hopper-550", "nvidia-hopper-multi4"
+
+pytestmark = pytest.mark.skipif(
+    not DOCUMENT["vectors"], reason="ANCHORHOLD_VECTORS names no folder of vendor samples"
+)
+
+
+def files_of(name: str) -> dict[str, str]:
+    found: dict[str, str] = _sample(name)["files"]
+    return found
+
+
+def _sample(name: str) -> dict[str, Any]:
+    return copy.deepcopy(next(item for item in DOCUMENT["vectors"] if item["id"] == name))
+
+
+def outcome(name: str, beside: dict[str, str], **inputs: Any) -> Outcome:
+    """A published sample with more files beside its own, run."""
+    sample = _sample(name)
+    sample["files"] |= beside
+    sample["inputs"] |= inputs
+    document = {**DOCUMENT, "vectors": [sample]}
+    index = parse_index(json.dumps(document).encode())
+    return run_sample(index.samples[0], index, lambda path: (FOLDER / path).read_bytes())
+
+
+def codes(found: Outcome) -> list[str]:
+    return [reason.code for reason in found.reasons]
+
+
+@pytest.mark.parametrize(
+    "role", ["gpu_evidence", "gpu_report", "nvidia_evidence", "evidence", "evidence_list", "gpu"]
+)
+def test_a_gpu_beside_a_quote_that_does_not_name_it_is_genuine_and_refused(role: str) -> None:
+    found = outcome(QUOTE, {role: files_of(GPU)["evidence"]})
+    assert (found.authentic, found.accepted) == (True, False)
+    assert codes(found) == ["gpu_not_bound_to_cpu"]
+
+
+@pytest.mark.parametrize(
+    "role", ["quote", "cpu_quote", "td_quote", "tdx_quote", "cpu_evidence", "snp_report", "report"]
+)
+@pytest.mark.parametrize("gpu", [GPU, GPUS])
+def test_a_cpus_evidence_beside_a_gpus_must_name_it(role: str, gpu: str) -> None:
+    found = outcome(gpu, {role: files_of(QUOTE)["quote"]})
+    assert (found.authentic, codes(found)) == (True, ["gpu_not_bound_to_cpu"])
+
+
+@pytest.mark.parametrize("role", ["notes", "gpu_report", "diag"])
+def test_other_files_beside_a_gpus_evidence_are_no_cpus(role: str) -> None:
+    assert outcome(GPU, {role: files_of(GPU)["evidence"]}).accepted is True
+
+
+@pytest.mark.parametrize(
+    "binding",
+    [
+        "report_data == SHA-256(gpu_evidence) || zeros(32)",
+        "report_data[0:32] == gpu_report_sha256",
+        "report_data[0:32] == SHA-256(gpu_report)",
+    ],
+)
+def test_a_rule_about_the_gpu_that_fails_shows_that_they_do_not_belong_together(
+    binding: str,
+) -> None:
+    found = outcome(QUOTE, {"gpu_report": files_of(GPU)["evidence"]}, binding=binding)
+    assert (found.authentic, codes(found)) == (False, ["nonce_mismatch", "gpu_not_bound_to_cpu"])
+
+
+def test_a_rule_about_the_gpu_that_is_not_understood_binds_nothing() -> None:
+    rule = "the quote names the GPU by a digest of its report"
+    found = outcome(QUOTE, {"gpu_report": files_of(GPU)["evidence"]}, binding=rule)
+    assert (found.authentic, codes(found)) == (True, ["gpu_not_bound_to_cpu"])
+
+
+def test_a_rule_about_the_cpus_evidence_beside_a_gpus_is_not_proved_here() -> None:
+    beside = {"quote": files_of(QUOTE)["quote"]}
+    found = outcome(GPU, beside, binding="report_data[0:32] == gpu_evidence_hash")
+    assert (found.authentic, codes(found)) == (True, ["gpu_not_bound_to_cpu"])
+
+
+def test_a_rule_about_something_else_does_not_bind_the_gpu() -> None:
+    data = _sample(QUOTE)["expected"]["claims"]["report_data"]
+    rule = {"binding": "report_data == challenge", "challenge_hex": data}
+    assert outcome(QUOTE, {}, **rule).accepted is True
+    found = outcome(QUOTE, {"gpu_evidence": files_of(GPU)["evidence"]}, **rule)
+    assert codes(found) == ["gpu_not_bound_to_cpu"]
+
+
+@pytest.mark.parametrize("word", ["gpu_list", "gpu_evidence"])
+def test_a_gpu_that_the_report_data_names_is_bound(word: str, tmp_path: Path) -> None:
+    """No published report names a GPU: what one does name stands in for the GPU's evidence."""
+    name = "snp-milan-v5-key-bound"
+    given = _sample(name)["inputs"]
+    stand_in = tmp_path / "gpu"
+    stand_in.write_bytes(bytes.fromhex(given["nonce_hex"] + given["x25519_public_hex"]))
+    found = outcome(name, {"gpu_list": str(stand_in)}, binding=f"report_data == SHA-512({word})")
+    assert (found.accepted, codes(found)) == (True, [])
+
+
+def test_a_stated_digest_of_other_gpus_binds_none(tmp_path: Path) -> None:
+    name = "snp-milan-v5-key-bound"
+    given = _sample(name)["inputs"]
+    stand_in = tmp_path / "gpu"
+    stand_in.write_bytes(bytes.fromhex(given["nonce_hex"] + given["x25519_public_hex"]))
+    rule = "report_data == SHA-512(gpu_evidence)"
+    for digest, codes_found in (
+        (hashlib.sha256(stand_in.read_bytes()).hexdigest(), []),
+        ("11" * 32, ["gpu_not_bound_to_cpu"]),
+        (None, ["gpu_not_bound_to_cpu"]),
+    ):
+        found = outcome(name, {"gpu": str(stand_in)}, binding=rule, gpu_evidence_hash_hex=digest)
+        assert codes(found) == codes_found
+
+
+def test_gpus_and_switches_are_named_by_their_digests_in_one_rule() -> None:
+    pair = Pair({"gpu": b"gpus", "nvswitch": b"switches"})
+    values = pair.values()
+    assert values["gpu_evidence_hash"] == values["gpu_sha256"] == hashlib.sha256(b"gpus").digest()
+    assert values["nvswitch_evidence_hash"] == hashlib.sha256(b"switches").digest()
+
+
+@pytest.mark.parametrize(
+    ("name", "nonce"), [(QUOTE, "11" * 32), ("snp-genoa-v3", "11" * 32), (GPU, "11" * 32)]
+)
+def test_a_nonce_that_stands_nowhere_is_refused_for_every_kind(name: str, nonce: str) -> None:
+    key = "expected_nonce" if name == GPU else "expected_nonce_hex"
+    found = outcome(name, {}, **{key: nonce})
+    assert (found.authentic, codes(found)) == (False, ["nonce_mismatch"])
+
+
+@pytest.mark.parametrize("place", [slice(0, 128), slice(0, 64), slice(64, 128)])
+def test_a_nonce_is_found_in_the_report_data_where_guests_put_it(place: slice) -> None:
+    nonce = _sample(QUOTE)["expected"]["claims"]["report_data"][place]
+    assert outcome(QUOTE, {}, expected_nonce_hex=nonce).accepted is True
+
+
+def test_a_nonce_elsewhere_in_the_report_data_needs_a_rule_that_says_so() -> None:
+    nonce = _sample(QUOTE)["expected"]["claims"]["report_data"][32:64]
+    assert codes(outcome(QUOTE, {}, expected_nonce_hex=nonce)) == ["nonce_mismatch"]
+    rule = {"binding": "report_data[16:32] == nonce", "nonce_hex": nonce}
+    assert outcome(QUOTE, {}, expected_nonce_hex=nonce, **rule).accepted is True
+
+
+def test_the_rule_that_azures_kinds_always_check_fails_as_any_other_does() -> None:
+    other = {role: files_of("azure-tdx-v1")[role] for role in ("quote_msg", "quote_sig", "pcrs")}
+    assert "signature_invalid" in codes(outcome("azure-snp-milan-v1", other))
+    found = outcome("azure-tdx-v1", {"td_quote": files_of(QUOTE)["quote"]})
+    assert found.authentic is False
+    assert {"report_data_mismatch", "td_report_mismatch", "nonce_mismatch"} <= set(codes(found))
+
+
+def test_every_code_the_index_lists_is_one_of_ours() -> None:
+    """And each of ours is asserted by some test: `test_reason_codes`."""
+    assert set(DOCUMENT["reason_codes"]) <= set(CODES)
