@@ -46,7 +46,7 @@ SIGNATURE_LEN: Final = 64
 ROLES: Final = (
     "tcb_info", "qe_identity", "tcb_sign_chain", "pck_sign_chain", "pck_crl", "root_crl",
 )  # fmt: skip
-STATUSES: Final = (  # of a platform or a quoting enclave, from best to worst
+STATUSES: Final = (  # of a platform, from best to worst
     "UpToDate",
     "SWHardeningNeeded",
     "ConfigurationNeeded",
@@ -56,6 +56,8 @@ STATUSES: Final = (  # of a platform or a quoting enclave, from best to worst
     "Revoked",
 )
 MODULE_STATUSES: Final = ("UpToDate", "OutOfDate", "Revoked")
+# Of a quoting enclave: Intel publishes the same three, its libraries know two more.
+QE_STATUSES: Final = (*MODULE_STATUSES, "ConfigurationNeeded", "OutOfDateConfigurationNeeded")
 
 _MEMBERS: Final = (
     "pck_crl_issuer_chain", "root_ca_crl", "pck_crl", "tcb_info_issuer_chain", "tcb_info",
@@ -245,7 +247,9 @@ def parse_qe_identity(text: bytes) -> QeIdentity:
         attributes_mask=_fixed(members, "attributesMask", 16),
         mrsigner=_fixed(members, "mrsigner", 32),
         isvprodid=members.integer("isvprodid", 0, SVN_MAX),
-        levels=tuple(_svn_level(item) for item in members.array("tcbLevels", LEVELS_MAX)),
+        levels=tuple(
+            _svn_level(item, QE_STATUSES) for item in members.array("tcbLevels", LEVELS_MAX)
+        ),
     )
 
 
@@ -324,7 +328,7 @@ def _module(item: object, *, base: bool = False) -> Module:
     )
 
 
-def _svn_level(item: object, statuses: tuple[str, ...] = STATUSES) -> Level:
+def _svn_level(item: object, statuses: tuple[str, ...]) -> Level:
     members = _level(item)
     tcb = Members(members.value("tcb"), "tcbLevels.tcb", required=("isvsvn",))
     _word(members, "tcbStatus", statuses)

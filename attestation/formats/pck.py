@@ -8,7 +8,6 @@ Source: Intel SGX PCK Certificate and Certificate Revocation List Profile Specif
 
 from __future__ import annotations
 
-import base64
 import warnings
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -18,7 +17,7 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from wire.errors import MalformedError
 
-from .pem import certificates
+from .pem import certificates, encode
 from .x509_errors import UNREADABLE
 
 CHAIN_MAX: Final = 4  # leaf, intermediate, root, and one to spare
@@ -28,6 +27,7 @@ COMPONENTS: Final = 16
 _SGX: Final = ObjectIdentifier("1.2.840.113741.1.13.1")
 _SGX_DER: Final = bytes.fromhex("2a864886f84d010d01")  # the same, as DER content
 _SEQUENCE, _OID, _OCTETS, _INTEGER, _ENUM, _BOOLEAN = 0x30, 0x06, 0x04, 0x02, 0x0A, 0x01
+_VERSION: Final = 0xA0  # stands before a certificate's serial number, or does not
 _PAIRS_MAX: Final = 64
 _SGX_TYPES: Final = {0: "standard", 1: "scalable", 2: "scalable_with_integrity"}
 
@@ -39,19 +39,16 @@ class Chain:
     Attributes:
         ders: DER of each.
         pem: whether they came as PEM; some toolkits put DER there, root first.
+        turned: whether they came root first.
     """
 
     ders: tuple[bytes, ...]
     pem: bool
+    turned: bool = False
 
     def to_pem(self) -> str:
         """The chain in PEM, leaf first, spelled one way."""
-        return "".join(
-            "-----BEGIN CERTIFICATE-----\n"
-            + base64.encodebytes(der).decode("ascii")
-            + "-----END CERTIFICATE-----\n"
-            for der in self.ders
-        )
+        return encode(self.ders).decode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +110,15 @@ def parse_chain(data: bytes, what: str) -> Chain:
     if len(data) > CHAIN_PEM_MAX:
         raise MalformedError(f"{what}: found {len(data)} bytes, expected ≤ {CHAIN_PEM_MAX}")
     pem = not data.startswith(b"\x30")
-    # One closing NUL is normal in quotes.
+    # One closing NUL is normal in quotes: what provides the chain counts a C string's. A buffer
+    # filled up with more means the same to Intel's own library.
     ders = list(
-        certificates(data.removesuffix(b"\0"), what, CHAIN_MAX) if pem else _der_blocks(data, what)
+        certificates(data.rstrip(b"\0"), what, CHAIN_MAX) if pem else _der_blocks(data, what)
     )
-    if len(ders) > 1 and _self_issued(ders[0]):
+    turned = len(ders) > 1 and self_issued(ders[0])
+    if turned:
         ders.reverse()
-    return Chain(tuple(ders), pem)
+    return Chain(tuple(ders), pem, turned)
 
 
 def parse_pck(der: bytes) -> Pck:
@@ -154,6 +153,33 @@ def parse_pck(der: bytes) -> Pck:
     )
 
 
+def names(der: bytes) -> tuple[bytes, bytes]:
+    """A certificate's issuer and subject, as the bytes they are. Reads no further.
+
+    Raises:
+        MalformedError: it ends before.
+    """
+    _, at, _ = _element(der, 0)
+    _, at, _ = _element(der, at)
+    found: list[bytes] = []  # serial, algorithm, issuer, validity, subject
+    while len(found) < 5:
+        tag, start, end = _element(der, at)
+        if found or tag != _VERSION:
+            found.append(der[start:end])
+        at = end
+    return found[2], found[4]
+
+
+def self_issued(der: bytes) -> bool:
+    """Whether issuer and subject are the same bytes, as in a root.
+
+    Raises:
+        MalformedError: as `names`.
+    """
+    issuer, subject = names(der)
+    return issuer == subject
+
+
 def _load(der: bytes) -> tuple[x509.Certificate, x509.UnrecognizedExtension]:
     try:
         with warnings.catch_warnings():
@@ -169,19 +195,6 @@ def _load(der: bytes) -> tuple[x509.Certificate, x509.UnrecognizedExtension]:
     if not isinstance(extension, x509.UnrecognizedExtension):
         raise MalformedError("PCK certificate: found an SGX extension of another form")
     return certificate, extension
-
-
-def _self_issued(der: bytes) -> bool:
-    """Whether issuer and subject are the same bytes, as in a root. Reads no further."""
-    _, at, _ = _element(der, 0)
-    _, at, _ = _element(der, at)
-    names = []
-    for _ in range(6):  # version, serial, algorithm, issuer, validity, subject
-        tag, start, end = _element(der, at)
-        if tag == _SEQUENCE:
-            names.append(der[start:end])
-        at = end
-    return len(names) == 4 and names[1] == names[3]  # algorithm, issuer, validity, subject
 
 
 def _issuer(certificate: x509.Certificate) -> str:

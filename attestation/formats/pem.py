@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from typing import TYPE_CHECKING, Final
 
 from wire.errors import MalformedError
@@ -24,7 +23,7 @@ _SEQUENCE: Final = 0x30
 _LINE: Final = 64
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
-_SPACE = re.compile(rb"[ \t\r\n]+")
+_SPACE: Final = b" \t\r\n"
 
 
 def certificates(raw: bytes, where: str, limit: int = CERTIFICATES_MAX) -> tuple[bytes, ...]:
@@ -78,7 +77,7 @@ def _lines(text: bytes) -> list[bytes]:
 
 
 def _decode(body: bytes, where: str) -> bytes:
-    text = _SPACE.sub(b"", body)
+    text = body.translate(None, _SPACE)
     try:
         der = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

@@ -1,11 +1,12 @@
 """What a policy demands of an Intel platform, under a TD or an enclave alike.
 
     tcb: {statuses: ["UpToDate"], allow_advisories: [], deny_advisories: [],
-          min_eval_number: 0, grace_days: 0}
+          min_eval_number: 18, grace_days: 0}
     platform: {fmspc_allow: [], fmspc_deny: [], ppid_allow: [], dynamic, cached_keys, smt: "deny"}
 
-All are optional; what is written above is the default, except that an absent allow list allows any
-and an absent "deny" allows it (every cloud's platform is dynamic, with cached keys and SMT).
+A rule for workers must state `min_eval_number`: no number of ours would stay a good one. All else
+is optional; what is written above is the default, except that an absent allow list allows any and
+an absent "deny" allows it (every cloud's platform is dynamic, with cached keys and SMT).
 
 Steps, run by the kinds' own `judge` after their numbers:
  t1. the converged TCB status is one of `statuses`; out of date passes also within `grace_days` of
@@ -63,15 +64,25 @@ class TcbRule:
         statuses: accepted converged statuses; never Revoked.
         allow_advisories: what may be open where the status is not UpToDate.
         deny_advisories: what must not be open whatever the status.
-        min_eval_number: least TCB evaluation number of the collateral.
+        min_eval_number: least TCB evaluation number of the collateral; None if not stated.
         grace_days: how long a platform may stay after something newer was published.
     """
 
     statuses: frozenset[str]
     allow_advisories: frozenset[str]
     deny_advisories: frozenset[str]
-    min_eval_number: int
+    min_eval_number: int | None
     grace_days: int
+
+    @property
+    def unsaid(self) -> str:
+        """How new Intel's statements must be."""
+        if self.min_eval_number is None:
+            return (
+                "tcb.min_eval_number: found nothing, expected the least evaluation number of "
+                "Intel's statements: older ones, still in date, do not know the newest holes"
+            )
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +123,7 @@ def parse_tcb(members: Members) -> TcbRule:
         frozenset(statuses),
         frozenset(tcb.texts("allow_advisories", LIST_MAX)),
         frozenset(tcb.texts("deny_advisories", LIST_MAX)),
-        tcb.integer("min_eval_number") if "min_eval_number" in tcb else 0,
+        tcb.integer("min_eval_number") if "min_eval_number" in tcb else None,
         tcb.integer("grace_days", 0, GRACE_MAX_DAYS) if "grace_days" in tcb else 0,
     )
 
@@ -207,7 +218,7 @@ def _advisories(tcb: TcbVerdict, rule: TcbRule) -> str:  # step t2
 
 
 def _evaluation(tcb: TcbVerdict, rule: TcbRule) -> str:  # step t3
-    if tcb.eval_number < rule.min_eval_number:
+    if rule.min_eval_number is not None and tcb.eval_number < rule.min_eval_number:
         raise refused(
             "tcb_eval_number_too_low",
             f"TCB evaluation: found {tcb.eval_number}, expected ≥ {rule.min_eval_number}",

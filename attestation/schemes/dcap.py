@@ -20,12 +20,13 @@ Steps, whose numbers are the ledger's ("tdx 1 format"):
     (`verify.intel_tcb`, `verify.dcap`);
 13. report data: equals what the relying party expects, where it expects anything.
 
-Where dcap-qvl accepts a quote as a whole, steps 8, 9, 11 and the signatures of 7 and 10 rest on it;
-it asks neither whether the root is still valid, nor whether an issuer may sign certificates, nor
-for what a statement's signer is certified, so this library does. Everywhere else this library
-verifies all of them by itself: where dcap-qvl has no opinion because the state is one for a policy
-(step 6 passes then, and nothing rests on it), and where evidence is refused, so that all reasons
-are known.
+Where dcap-qvl accepts a quote as a whole, the signatures of steps 7 to 11 and what the lists say
+rest on it. This library asks what it does not: whether the root is still valid, whether each issuer
+is the one above and may sign certificates and lists, whether a certificate has conditions of its
+own, for what a statement's signer is certified, and whether the quoting enclave's report names more
+than one key. Everywhere else this library verifies all of them by itself: where dcap-qvl has no
+opinion because the state is one for a policy (step 6 passes then, and nothing rests on it), and
+where evidence is refused, so that all reasons are known.
 
 Reason codes: `evidence_malformed`, `version_not_accepted`, `wrong_tee`, `trailing_bytes` (1),
 `untrusted_root` (2), `collateral_missing`, `collateral_malformed` (3), `report_data_mismatch` (13),
@@ -45,7 +46,7 @@ from attestation.collateral_key import dcap, named
 from attestation.examined import FOREVER, Examined
 from attestation.formats import intel_collateral as parts
 from attestation.formats.dcap_quote import Quote, parse_quote, quote_version
-from attestation.formats.pck import Chain, Pck, parse_chain, parse_pck
+from attestation.formats.pck import Chain, Pck, parse_chain, parse_pck, self_issued
 from attestation.ledger import Ledger
 from attestation.scheme import Need
 from attestation.verify import dcap as second
@@ -56,6 +57,8 @@ from wire.errors import AnchorholdError, AttestationError, MalformedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from cryptography.x509 import Certificate
 
     from attestation.examined import Question
 
@@ -120,6 +123,7 @@ class _Examination:
         self.subject: _Subject | None = None
         self.stated: _Stated | None = None
         self.opinion: second.Opinion | None = None
+        self.issuers: tuple[Certificate, ...] = ()
         self.tcb: TcbVerdict | None = None
         self.not_after = FOREVER
         self.bound = False
@@ -145,9 +149,10 @@ class _Examination:
             self.verify(subject, stated, self.chain(subject) if anchored else None)
         else:
             self.step("7 chain", lambda: self.standing(subject))
-            self.step("8-9 enclave, signature", lambda: "by dcap-qvl")
+            self.step("8 quoting enclave", lambda: quotes.check_named_key(subject.quote))
+            self.step("9 signature", lambda: "by dcap-qvl")
             self.step("10 issuers", lambda: self.signers(stated.collateral))
-            self.step("11 revocation", lambda: "by dcap-qvl")
+            self.step("11 revocation", lambda: statements.check_list_issuers(self.issuers))
         if stated is not None and not self.failed("2", "5", "7", "10"):
             self.step("12 tcb", lambda: self.level(subject, stated))
         else:
@@ -180,7 +185,9 @@ class _Examination:
         roots = self.question.anchors.among(
             (*chain.ders, *_certificates(self.question.collateral.get("root", b"")))
         )
-        self.subject = _Subject(quote, chain, self.pck, tuple(dict.fromkeys(roots)))
+        # Asked with a root that another CA issued, dcap-qvl ends the process.
+        roots = tuple(der for der in dict.fromkeys(roots) if self_issued(der))
+        self.subject = _Subject(quote, chain, self.pck, roots)
         self.step("1 trailing bytes", lambda: _zeros(quote.trailing))
         return f"version {version}, {quote.body_type}"
 
@@ -228,7 +235,9 @@ class _Examination:
         )
 
     def ask(self, subject: _Subject, stated: _Stated) -> str:  # step 6
-        self.opinion = second.ask(self.raw, stated.collateral, subject.roots[0], self.question.now)
+        # Its clock knows no skew: it is put forward to the statements that step 4 accepted.
+        clock = max(self.question.now, stated.info.issued, stated.identity.issued)
+        self.opinion = second.ask(self.raw, stated.collateral, subject.roots[0], clock)
         if self.opinion.state:
             return "no opinion: a state that it leaves to a policy"
         return "genuine"
@@ -245,14 +254,15 @@ class _Examination:
         return found[0] if found else None
 
     def standing(self, subject: _Subject) -> str:  # step 7, where dcap-qvl verified the signatures
-        ends = quotes.check_standing(
+        ends, self.issuers = quotes.check_standing(
             subject.chain, subject.pck.certificate, subject.roots, self.question.now
         )
         self.not_after = min(self.not_after, ends)
         return "signatures by dcap-qvl"
 
     def signers(self, collateral: parts.Collateral) -> str:  # step 10, in the same case
-        self.not_after = min(self.not_after, statements.check_signers(collateral))
+        ends = statements.check_signers(collateral, self.question.now)
+        self.not_after = min(self.not_after, ends)
         return "signatures by dcap-qvl"
 
     def verify(
@@ -270,7 +280,8 @@ class _Examination:
 
         def issuers() -> str:
             statements.verify_signatures(collateral, certified.root, now)
-            self.not_after = min(self.not_after, statements.check_signers(collateral))
+            ends = statements.check_signers(collateral, now)
+            self.not_after = min(self.not_after, ends)
             return "TCB info and QE identity"
 
         self.step("10 issuers", issuers)

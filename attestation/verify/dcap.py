@@ -8,6 +8,9 @@ It always refuses some states (debug, SEPT_VE_DISABLE off, a migratable TD, a se
 for a policy to judge, so such a refusal is `Opinion.state`, not an error, and `examine` then rests
 on this library's own verification instead.
 
+A panic of its published builds ends the process. The one known comes of a root that another CA
+issued, so the CALLER must give it a root that is its own issuer.
+
 Reason codes: those in `_WORDS`, `verifier_disagrees`, `quote_refused` for words not known here.
 """
 
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     from .intel_tcb import TcbVerdict
 
 _PREFIX: Final = "Verification failed: "
-_PANIC: Final = "PanicException"  # pyo3's, a BaseException that no name exports
+# pyo3's, a BaseException that no name exports; for builds whose panics can be caught.
+_PANIC: Final = "PanicException"
 
 # What it says of a state that a policy judges.
 _STATES: Final = (
@@ -126,21 +130,23 @@ def compare(opinion: Opinion, pck: Pck, verdict: TcbVerdict) -> str:
     """
     if opinion.state:
         return "genuine, in a state that it leaves to a policy"
-    ours = (verdict.status, frozenset(verdict.advisories), pck.ppid)
+    ours = (verdict.lenient, frozenset(verdict.advisories), pck.ppid)
     if (opinion.status, opinion.advisories, opinion.ppid) != ours:
         raise _refused("verifier_disagrees", "two verifiers read different facts")
     return f"agrees: {verdict.status}"
 
 
 def _collateral(collateral: Collateral) -> dcap_qvl.QuoteCollateralV3:
+    tcb_chain = collateral.tcb_chain.to_pem()
+    same = collateral.qe_chain == collateral.tcb_chain
     return dcap_qvl.QuoteCollateralV3(
         pck_crl_issuer_chain=collateral.pck_chain.to_pem(),
         root_ca_crl=collateral.root_crl,
         pck_crl=collateral.pck_crl,
-        tcb_info_issuer_chain=collateral.tcb_chain.to_pem(),
+        tcb_info_issuer_chain=tcb_chain,
         tcb_info=collateral.tcb_info.decode("utf-8"),
         tcb_info_signature=collateral.tcb_info_signature,
-        qe_identity_issuer_chain=collateral.qe_chain.to_pem(),
+        qe_identity_issuer_chain=tcb_chain if same else collateral.qe_chain.to_pem(),
         qe_identity=collateral.qe_identity.decode("utf-8"),
         qe_identity_signature=collateral.qe_identity_signature,
     )

@@ -1,7 +1,8 @@
 """What a quote alone proves: Intel certified the platform whose quoting enclave vouches for it.
 
 Steps (used for `azure-vtpm-tdx` too, whose evidence comes without collateral):
- 1. the PCK chain ends in a pinned root, and every certificate in it is valid now;
+ 1. the PCK chain ends in a pinned root, every certificate in it is valid now and of Intel's form:
+    SHA-256, P-256, for no other use, and no critical extension that is not understood;
  2. the quoting enclave is Intel's, its report is signed by the PCK, and it names the attestation
     key: report data = SHA-256(key ‖ authentication data) ‖ zeros;
  3. the attestation key signed header and body.
@@ -24,12 +25,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.x509.oid import ExtensionOID
 
 from attestation.formats.dcap_quote import INTEL_QE_VENDOR
+from attestation.formats.pck import names
+from attestation.formats.x509_errors import UNREADABLE
 from wire.errors import AttestationError
 
 from . import x509 as x509_steps
-from .x509 import verify_chain
+from .x509 import check_critical, verify_chain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from attestation.formats.pck import Chain
 
 _ECDSA: Final = ec.ECDSA(hashes.SHA256())
+_EXTENDED_KEY_USAGE: Final = ExtensionOID.EXTENDED_KEY_USAGE
 PCK_LINKS: Final = 2  # the PCK certificate and its CA's
 _POINT: Final = b"\x04"  # uncompressed
 
@@ -71,16 +76,26 @@ def verify_pck_chain(chain: Chain, roots: Sequence[bytes], now: int) -> Certifie
         AttestationError: `untrusted_root`, `chain_invalid`, `certificate_not_valid_at_time`.
     """
     leaf, not_after = verify_chain(chain.ders[0], chain.ders[1:], roots, now)
-    if not chain.pem:
-        # Only PEM is certification data of type 5; a reader of another form is another reader.
-        raise _refused("chain_invalid", "PCK chain: found DER, expected PEM")
+    if not chain.pem or chain.turned:
+        # Only this is certification data of type 5; a reader of another form is another reader.
+        raise _refused("chain_invalid", "PCK chain: expected PEM, leaf first")
     path = _links(chain, roots)
     root = next((der for der in chain.ders if der in roots), roots[0])
+    ca, anchor = read(path[1]), read(root)
+    check_form(leaf)
+    check_form(ca)
+    for issuer in (ca, anchor):
+        p256(issuer)
     return Certified(leaf, (*path, root), root, not_after)
 
 
-def check_standing(chain: Chain, pck: x509.Certificate, roots: Sequence[bytes], now: int) -> int:
-    """The CA may sign certificates, and all hold now; their signatures were verified.
+def check_standing(
+    chain: Chain, pck: x509.Certificate, roots: Sequence[bytes], now: int
+) -> tuple[int, tuple[x509.Certificate, ...]]:
+    """What is asked of the chain besides its signatures, which were verified.
+
+    That verifier finds any way from the PCK to the root. It must be the one through the CA, whose
+    list says which PCKs are revoked.
 
     Args:
         chain: from the quote.
@@ -89,13 +104,20 @@ def check_standing(chain: Chain, pck: x509.Certificate, roots: Sequence[bytes], 
         now: Unix seconds.
 
     Returns:
-        Unix second at which the first certificate ends.
+        Unix second at which the first certificate ends, and those of the CA and the root.
 
     Raises:
         AttestationError: `chain_invalid`, `certificate_not_valid_at_time`.
     """
-    ca, root = _links(chain, roots)[1], roots[0]
-    return x509_steps.check_standing((pck, read(ca), read(root)), now)
+    (leaf, middle), root = _links(chain, roots), roots[0]
+    (above, _), (top, own), (_, last) = names(leaf), names(middle), names(root)
+    if above != own or top != last or own == last:
+        raise _refused("chain_invalid", "PCK chain: found other issuers than its CA and the root")
+    ca, anchor = read(middle), read(root)
+    check_critical(pck)
+    check_form(pck)
+    check_form(ca)
+    return x509_steps.check_standing((pck, ca, anchor), now), (ca, anchor)
 
 
 def read(der: bytes) -> x509.Certificate:
@@ -106,10 +128,37 @@ def read(der: bytes) -> x509.Certificate:
     """
     try:
         certificate = x509.load_der_x509_certificate(der)
-        _ = (certificate.extensions, certificate.not_valid_after_utc)
-    except (ValueError, x509.DuplicateExtension, x509.InvalidVersion):
+        check_critical(certificate)
+        _ = (certificate.signature_hash_algorithm, certificate.not_valid_after_utc)
+    except UNREADABLE:
         raise _refused("chain_invalid", "a certificate does not parse") from None
     return certificate
+
+
+def check_form(certificate: x509.Certificate) -> None:
+    """A certificate that Intel's CAs issued: signed with SHA-256, and for no named use.
+
+    One certified for another use, such as a service's TLS, must not pass for a platform.
+
+    Raises:
+        AttestationError: `chain_invalid`.
+    """
+    if not isinstance(certificate.signature_hash_algorithm, hashes.SHA256):
+        raise _refused("chain_invalid", "a certificate: expected it signed with SHA-256")
+    if any(extension.oid == _EXTENDED_KEY_USAGE for extension in certificate.extensions):
+        raise _refused("chain_invalid", "a certificate: found it certified for another use")
+
+
+def p256(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
+    """Its key, on the one curve that Intel's certificates have.
+
+    Raises:
+        AttestationError: `chain_invalid`.
+    """
+    key = certificate.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise _refused("chain_invalid", "a certificate: expected a P-256 key")
+    return key
 
 
 def _links(chain: Chain, roots: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -130,10 +179,16 @@ def verify_quoting_enclave(quote: Quote, pck: x509.Certificate) -> str:
     """
     if quote.qe_vendor_id != INTEL_QE_VENDOR:
         raise _refused("qe_vendor_unknown", "quoting enclave: found another vendor than Intel")
-    key = pck.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise _refused("chain_invalid", "PCK certificate: expected a P-256 key")
-    check_signature(key, quote.qe_signature, quote.qe_report.raw, "QE report")
+    check_signature(p256(pck), quote.qe_signature, quote.qe_report.raw, "QE report")
+    return check_named_key(quote)
+
+
+def check_named_key(quote: Quote) -> str:
+    """The quoting enclave's report, verified before, names the attestation key and nothing else.
+
+    Raises:
+        AttestationError: `attestation_key_not_bound`.
+    """
     named = hashlib.sha256(quote.attestation_key + quote.qe_auth).digest() + bytes(32)
     if not hmac.compare_digest(named, quote.qe_report.report_data):
         raise _refused("attestation_key_not_bound", "quoting enclave: its report names another key")

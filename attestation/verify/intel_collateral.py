@@ -1,11 +1,13 @@
 """Intel's collateral: that it holds now, fits the quote, and is Intel's.
 
 Steps:
- 1. TCB info and QE identity are within their dates;
+ 1. TCB info and QE identity are within their dates, or issued so little ahead of our clock that
+    honest clocks differ by as much;
  2. they are for this TEE, platform family and provisioning enclave, and the PCK CRL comes with the
     CA that issued this platform's certificate;
  3. both are signed by a certificate that the pinned root issued for statements;
- 4. neither that certificate, nor the PCK, nor its CA is revoked, by lists that hold now.
+ 4. neither that certificate, nor the PCK, nor its CA, nor the root is revoked, by whole lists that
+    hold now, of issuers that may sign lists.
 
 Reason codes: `collateral_expired`, `collateral_not_yet_valid` (1), `collateral_fmspc_mismatch`,
 `qe_identity_wrong_type`, `chain_invalid` (2), `untrusted_root`, `chain_invalid`,
@@ -15,21 +17,24 @@ Reason codes: `collateral_expired`, `collateral_not_yet_valid` (1), `collateral_
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import ExtensionOID, NameOID
 
+from attestation.formats.x509_errors import UNREADABLE
 from wire.errors import AttestationError
+from wire.limits import CLOCK_SKEW_S
 
 from .crl import check_crl, check_dates, load_crl
-from .dcap_quote import check_signature, read
-from .x509 import issued_by, load_certificate, verify_chain
+from .dcap_quote import check_form, check_signature, p256, read
+from .x509 import check_standing, issued_by, load_certificate, verify_chain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
 
     from attestation.formats.dcap_quote import Quote
     from attestation.formats.intel_collateral import Collateral, QeIdentity, TcbInfo
@@ -37,7 +42,8 @@ if TYPE_CHECKING:
 
     from .dcap_quote import Certified
 
-_SIGNER = "Intel SGX TCB Signing"
+_SIGNER: Final = "Intel SGX TCB Signing"
+_PARTIAL: Final = (ExtensionOID.DELTA_CRL_INDICATOR, ExtensionOID.ISSUING_DISTRIBUTION_POINT)
 
 
 def check_statement_dates(info: TcbInfo, identity: QeIdentity, now: int) -> int:
@@ -47,10 +53,11 @@ def check_statement_dates(info: TcbInfo, identity: QeIdentity, now: int) -> int:
         AttestationError: `collateral_expired` or `collateral_not_yet_valid`.
     """
     for what, statement in (("TCB info", info), ("QE identity", identity)):
-        if now < statement.issued:
+        if now + CLOCK_SKEW_S < statement.issued:
             raise _refused(
                 "collateral_not_yet_valid",
-                f"{what}: found issue date {statement.issued}, expected at most {now}",
+                f"{what}: found issue date {statement.issued}, expected at most {now} and "
+                f"{CLOCK_SKEW_S} s",
             )
         if now > statement.expires:
             raise _refused(
@@ -102,7 +109,7 @@ def check_match(
     return f"FMSPC {info.fmspc.hex()}, TCB evaluation {info.eval_number}"
 
 
-def check_signers(collateral: Collateral) -> int:
+def check_signers(collateral: Collateral, now: int) -> int:
     """The statements' signers, whose certificates were verified, are certified for statements.
 
     One that a platform holds, such as a PCK, must not pass for Intel's word on all platforms.
@@ -111,15 +118,16 @@ def check_signers(collateral: Collateral) -> int:
         Unix second at which the first of their certificates ends.
 
     Raises:
-        AttestationError: `chain_invalid`.
+        AttestationError: `chain_invalid`, `certificate_not_valid_at_time`.
     """
     ends = []
     for chain in dict.fromkeys((collateral.tcb_chain, collateral.qe_chain)):
         signer = read(chain.ders[0])
+        check_form(signer)
         names = signer.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         if [name.value for name in names] != [_SIGNER]:
             raise _refused("chain_invalid", f'statement signer: expected "{_SIGNER}"')
-        ends.append(int(signer.not_valid_after_utc.timestamp()))
+        ends.append(check_standing((signer,), now))
     return min(ends)
 
 
@@ -137,12 +145,37 @@ def verify_signatures(collateral: Collateral, root: bytes, now: int) -> None:
 
 
 def check_list_dates(collateral: Collateral, now: int) -> int:
-    """Both lists hold now (step 4); returns the Unix second at which the first one ends.
+    """Both lists are whole and hold now (step 4).
+
+    Returns:
+        Unix second at which the first one ends.
 
     Raises:
         AttestationError: `crl_invalid`, `crl_not_yet_valid` or `crl_expired`.
     """
-    return min(check_dates(load_crl(der), now) for der in (collateral.pck_crl, collateral.root_crl))
+    ends = []
+    for der in (collateral.pck_crl, collateral.root_crl):
+        crl = load_crl(der)
+        # Critical or not: what a part of a list does not name may stand in another part.
+        if any(extension.oid in _PARTIAL for extension in crl.extensions):
+            raise _refused("crl_invalid", "revocation list: found a part, expected the whole")
+        if not isinstance(crl.signature_hash_algorithm, hashes.SHA256):
+            raise _refused("crl_invalid", "revocation list: expected it signed with SHA-256")
+        ends.append(check_dates(crl, now))
+    return min(ends)
+
+
+def check_list_issuers(issuers: Iterable[x509.Certificate]) -> str:
+    """The issuers of the two lists, whose signatures were verified, may sign lists (step 4).
+
+    Raises:
+        AttestationError: `crl_invalid`.
+    """
+    for issuer in issuers:
+        for extension in issuer.extensions:
+            if isinstance(extension.value, x509.KeyUsage) and not extension.value.crl_sign:
+                raise _refused("crl_invalid", "revocation list: its issuer may not sign lists")
+    return "by dcap-qvl"
 
 
 def check_revocation(collateral: Collateral, certified: Certified, now: int) -> str:
@@ -154,14 +187,27 @@ def check_revocation(collateral: Collateral, certified: Certified, now: int) -> 
     *below, root = (load_certificate(der) for der in certified.chain)
     signers = [_leaf(collateral.tcb_chain), _leaf(collateral.qe_chain)]
     check_crl(collateral.pck_crl, below[1], below[:1], now)
-    check_crl(collateral.root_crl, root, [below[1], *signers], now)
+    check_crl(collateral.root_crl, root, [below[1], *signers, root], now)
+    for der in (collateral.pck_crl, collateral.root_crl):
+        _check_entries(der)
     return "nothing is on the two lists"
+
+
+def _check_entries(der: bytes) -> None:
+    try:
+        critical = any(
+            extension.critical for entry in load_crl(der) for extension in entry.extensions
+        )
+    except UNREADABLE:
+        raise _refused("crl_invalid", "revocation list: an entry does not parse") from None
+    if critical:  # such as one that says whose certificate the entry is about
+        raise _refused("crl_invalid", "revocation list: found a critical extension of an entry")
 
 
 def _check_crl_issuer(
     chain: Chain, pck: Pck, issuers: Sequence[bytes], roots: Sequence[bytes]
 ) -> None:
-    if chain.ders[0] in issuers:
+    if chain.ders[0] in issuers:  # nearly always, and it spares the rest
         return
     ca = _leaf(chain)  # the CA's certificate was issued again since the quote was made, or is no CA
     if ca.subject != pck.certificate.issuer or not any(
@@ -172,10 +218,7 @@ def _check_crl_issuer(
 
 def _signer(chain: Chain, root: bytes, now: int) -> ec.EllipticCurvePublicKey:
     leaf, _ = verify_chain(chain.ders[0], chain.ders[1:], (root,), now)
-    key = leaf.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise _refused("chain_invalid", "statement signer: expected a P-256 key")
-    return key
+    return p256(leaf)
 
 
 def _leaf(chain: Chain) -> x509.Certificate:

@@ -9,7 +9,8 @@ Steps:
  3. TDX 1.5 also reports what runs now (TEE_TCB_SVN2): that too must have a level, and where only
     what ran at launch is out of date, the status is to relaunch the TD;
  4. the quoting enclave is the one that the identity describes and meets a level of it;
- 5. the statuses converge to the worst; advisories add up.
+ 5. the statuses converge to the worst; advisories add up. A quoting enclave that is neither up to
+    date nor revoked is out of date, and no relaunch mends that.
 
 Reason codes: `tcb_level_not_found` (1, 2, 3, 4), `tdx_module_mismatch` (2, 3),
 `qe_identity_mismatch` (4), `tcb_revoked` (5): keys of a revoked level are known to others, so
@@ -50,6 +51,8 @@ class TcbVerdict:
 
     Attributes:
         status: converged, one of `VERDICTS`.
+        lenient: the same, where a quoting enclave in need of configuration counts for nothing, as
+            in Intel's newest library and dcap-qvl.
         platform, module, qe: each one's own; `module` is None where none is named.
         advisories: identifiers of all three, sorted.
         date: when the platform's level was published, as text.
@@ -59,6 +62,7 @@ class TcbVerdict:
     """
 
     status: str
+    lenient: str
     platform: str
     module: str | None
     qe: str
@@ -90,21 +94,31 @@ def evaluate(quote: Quote, pck: Pck, info: TcbInfo, identity: QeIdentity) -> Tcb
     launched = b"" if td is None else td.tee_tcb_svn
     platform, module = _platform(pck, info, launched), None  # step 1
     status = platform.status
+    relaunched = status
     found = [(platform, info.levels)]
     if td is not None:
         module = _module(td, info, launched)  # step 2
         if module is not None:
             found.append(module)
             status = converge(status, module[0].status)
-        status = _relaunch(status, td, pck, info)  # step 3
+        relaunched = _relaunch(status, td, pck, info)  # step 3
     qe = _quoting_enclave(quote.qe_report, identity)  # step 4
     found.append((qe, identity.levels))
-    status = converge(status, qe.status)  # step 5
+    lenient = relaunched
+    if qe.status == "UpToDate" or relaunched == "Revoked":  # step 5
+        status = relaunched
+    elif qe.status == "Revoked":
+        status = qe.status
+    else:
+        status = converge(status, _OUT_OF_DATE)
+        if qe.status == _OUT_OF_DATE:
+            lenient = status
     if status == "Revoked":
         raise _refused("tcb_revoked", "found a revoked level: its keys are known to others")
     newer = [since for level, levels in found if (since := _superseded(level, levels)) is not None]
     return TcbVerdict(
         status=status,
+        lenient=lenient,
         platform=platform.status,
         module=None if module is None else module[0].status,
         qe=qe.status,

@@ -21,7 +21,7 @@ from attestation.formats.intel_collateral import (
     parse_qe_identity,
     parse_tcb_info,
 )
-from attestation.formats.pck import parse_chain, parse_pck
+from attestation.formats.pck import names, parse_chain, parse_pck, self_issued
 from attestation.schemes import sgx, tdx
 from wire.errors import MalformedError
 
@@ -165,10 +165,27 @@ def test_chain_in_pem_with_crlf_or_root_first_reads_the_same() -> None:
     chain = intel.pck_chain()
     expected = parse_chain(chain, "chain")
     assert parse_chain(chain.replace(b"\n", b"\r\n"), "chain") == expected
-    backwards = pem(*reversed(expected.ders))
-    assert parse_chain(backwards, "chain") == expected
+    backwards = parse_chain(pem(*reversed(expected.ders)), "chain")
+    assert (backwards.ders, backwards.pem, backwards.turned) == (expected.ders, True, True)
     der = parse_chain(b"".join(reversed(expected.ders)), "chain")
-    assert (der.ders, der.pem) == (expected.ders, False)
+    assert (der.ders, der.pem, der.turned) == (expected.ders, False, True)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 100])
+def test_chain_reads_the_same_with_any_number_of_closing_nuls(count: int) -> None:
+    chain = Intel().pck_chain()
+    assert chain.endswith(b"\n\0")
+    assert parse_chain(chain[:-1] + bytes(count), "chain") == parse_chain(chain, "chain")
+
+
+def test_names_of_a_certificate_are_its_issuers_and_its_own() -> None:
+    intel = Intel()
+    pck, ca, root = parse_chain(intel.pck_chain(), "chain").ders
+    assert names(pck)[0] == names(ca)[1] != names(root)[1]
+    assert names(ca)[0] == names(root)[1]
+    assert [self_issued(der) for der in (pck, ca, root)] == [False, False, True]
+    with pytest.raises(MalformedError):
+        names(pck[:20])
 
 
 @pytest.mark.parametrize(
@@ -178,6 +195,7 @@ def test_chain_in_pem_with_crlf_or_root_first_reads_the_same() -> None:
         lambda chain: b"\0",
         lambda chain: chain + b"x",
         lambda chain: b"x" + chain,
+        lambda chain: chain + chain,
         lambda chain: chain.replace(b"-----\n-----BEGIN", b"-----\nx\n-----BEGIN", 1),
         lambda chain: chain.replace(b"CERTIFICATE", b"TRUSTED CERTIFICATE"),
         lambda chain: chain.replace(b"MII", b"M*I", 1),
@@ -186,7 +204,7 @@ def test_chain_in_pem_with_crlf_or_root_first_reads_the_same() -> None:
         lambda chain: b"\x30\x80\x00\x00",
         lambda chain: b"\x30\x02\x00",
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_chain_with_anything_else_in_it_is_malformed(change: object) -> None:
     with pytest.raises(MalformedError):

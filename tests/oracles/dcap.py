@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography import x509
@@ -18,13 +19,21 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.x509.oid import ExtensionOID
 
 SGX = x509.ObjectIdentifier("1.2.840.113741.1.13.1")
+SKEW = timedelta(seconds=120)
+UNDERSTOOD = {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE}
+PARTIAL = {ExtensionOID.DELTA_CRL_INDICATOR, ExtensionOID.ISSUING_DISTRIBUTION_POINT}
+RESERVED = ((20, 32), (96, 128), (160, 192), (262, 304))
 OLD = ("OutOfDate", "OutOfDateConfigurationNeeded")
 ORDER = (
     "UpToDate", "SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded",
     "TDRelaunchAdvised", "TDRelaunchAdvisedConfigurationNeeded", *OLD, "Revoked",
 )  # fmt: skip
+
+STATUSES = {status for status in ORDER if "Relaunch" not in status}
+QE_STATUSES = {status for status in STATUSES if "Hardening" not in status}
 
 
 class Rejected(Exception):  # noqa: N818 -- it names a verdict
@@ -90,7 +99,10 @@ def _verify(quote: bytes, collateral: dict[str, str], root: x509.Certificate, no
     pem = certified[456 + auth_length :]
     _need(kind == 5 and len(pem) == length, "type 5")
 
-    pck, ca, *above = x509.load_pem_x509_certificates(pem.rstrip(b"\0"))
+    text = pem.rstrip(b"\0").decode("ascii")
+    between = re.split(r"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----", text)
+    _need(not "".join(between).strip(), "text around certificates")
+    pck, ca, *above = x509.load_pem_x509_certificates(text.encode())
     _need(above in ([], [root]), "root")
     named = x509.load_pem_x509_certificates(collateral["pck_crl_issuer_chain"].encode())
     _need(named in ([ca], [ca, root]), "PCK CRL issuer")
@@ -100,11 +112,18 @@ def _verify(quote: bytes, collateral: dict[str, str], root: x509.Certificate, no
         _need(crl.issuer == issuer.subject and crl.is_signature_valid(_key(issuer)), "crl")
         _need(issuer.extensions.get_extension_for_class(x509.KeyUsage).value.crl_sign, "crl sign")
         until = crl.next_update_utc
-        _need(until is not None and crl.last_update_utc <= at <= until, "crl window")
-    _chain(pck, ca, at)
-    _chain(ca, root, at)
+        _need(until is not None and crl.last_update_utc - SKEW <= at <= until, "crl window")
+        _need(isinstance(crl.signature_hash_algorithm, hashes.SHA256), "crl hash")
+        found = {extension.oid for extension in crl.extensions}
+        _need(not found & PARTIAL, "part of a crl")
+        marked = [item.critical for entry in crl for item in entry.extensions]
+        _need(not any(marked + [item.critical for item in crl.extensions]), "crl condition")
+    _chain(pck, ca, at, 0)
+    _chain(ca, root, at, 1)
+    _understood(root)
     _need(root.not_valid_before_utc <= at <= root.not_valid_after_utc, "root window")
     _need(_listed(root_crl, ca) is None and _listed(pck_crl, pck) is None, "revoked")
+    _need(_listed(root_crl, root) is None, "root revoked")
 
     statements = []
     for name, chain in (
@@ -113,16 +132,20 @@ def _verify(quote: bytes, collateral: dict[str, str], root: x509.Certificate, no
     ):
         signer, *issuers = x509.load_pem_x509_certificates(collateral[chain].encode())
         _need(issuers == [root], "statement issuer")
-        _chain(signer, root, at)
+        _chain(signer, root, at, 0)
         _need(_listed(root_crl, signer) is None, "signer revoked")
         _need(signer.subject.rfc4514_string().endswith("CN=Intel SGX TCB Signing"), "signer")
         _check(_key(signer), bytes.fromhex(collateral[f"{name}_signature"]), collateral[name])
         found = json.loads(collateral[name])
-        _need(_time(found["issueDate"]) <= at <= _time(found["nextUpdate"]), "statement window")
+        issued, ends = _time(found["issueDate"]), _time(found["nextUpdate"])
+        _need(issued - SKEW <= at <= ends, "statement window")
+        known = STATUSES if name == "tcb_info" else QE_STATUSES
+        _need(all(level["tcbStatus"] in known for level in found["tcbLevels"]), "status")
         statements.append(found)
     info, identity = statements
 
     _check(_key(pck), report_signature, report)
+    _need(not any(report[i] for start, end in RESERVED for i in range(start, end)), "reserved")
     _need(report[320:384] == hashlib.sha256(attestation_key + auth).digest() + bytes(32), "key")
     public = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + attestation_key)
     _check(public, signature, quote[:end])
@@ -141,6 +164,10 @@ def _converged(
     report: bytes,
     td: bytes,
 ) -> Verdict:
+    qe = _enclave(identity, report)
+    enclave = qe["tcbStatus"]
+    if enclave not in ("UpToDate", "Revoked"):
+        enclave = "OutOfDate"
     level = _level(info, platform, td[:16])
     levels, status, module = [level], level["tcbStatus"], None
     if td:
@@ -154,11 +181,10 @@ def _converged(
             if running:
                 current = _worst(current, running["tcbStatus"])
             _need(current != "Revoked", "current revoked")
-            if status in OLD and current not in OLD:
+            if status in OLD and current not in OLD and enclave == "UpToDate":
                 configuration = "Configuration" in status + current
                 status = "TDRelaunchAdvised" + ("ConfigurationNeeded" if configuration else "")
-    qe = _enclave(identity, report)
-    status = _worst(status, qe["tcbStatus"])
+    status = _worst(status, enclave)
     _need(status != "Revoked", "revoked")
     advisories = {name for found in [*levels, qe] for name in found.get("advisoryIDs", [])}
     return Verdict(
@@ -229,8 +255,23 @@ def _worst(one: str, other: str) -> str:
     return max(pair, key=ORDER.index)
 
 
-def _chain(below: x509.Certificate, issuer: x509.Certificate, at: datetime) -> None:
+def _understood(certificate: x509.Certificate) -> None:
+    critical = {extension.oid for extension in certificate.extensions if extension.critical}
+    _need(critical <= UNDERSTOOD, "condition")
+
+
+def _chain(below: x509.Certificate, issuer: x509.Certificate, at: datetime, depth: int) -> None:
     below.verify_directly_issued_by(issuer)
+    _understood(below)
+    oids = {extension.oid for extension in below.extensions}
+    _need(ExtensionOID.EXTENDED_KEY_USAGE not in oids, "use")
+    for certificate in (below, issuer):
+        _need(isinstance(_key(certificate).curve, ec.SECP256R1), "curve")
+    constraints = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value
+    most = constraints.path_length
+    _need(most is None or depth <= most, "path length")
+    own = below.extensions.get_extension_for_class(x509.BasicConstraints).value
+    _need(own.ca is (depth > 0), "leaf")
     _need(below.not_valid_before_utc <= at <= below.not_valid_after_utc, "window")
     _need(isinstance(below.signature_hash_algorithm, hashes.SHA256), "hash")
     _need(issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca, "ca")

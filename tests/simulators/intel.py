@@ -229,8 +229,15 @@ class Intel:
         signature = raw_sign(self.tcb_signer.key, text)
         return self._edited(edit, text), self._edited(f"{edit}_signature", signature)
 
-    def crl(self, issuer: Certificate, serials: Iterable[int]) -> bytes:
-        """A CRL of one issuer, DER."""
+    def crl(
+        self,
+        issuer: Certificate,
+        serials: Iterable[int],
+        *more: tuple[x509.ExtensionType, bool],
+        entry: tuple[tuple[x509.ExtensionType, bool], ...] = (),
+        hashed: hashes.HashAlgorithm | None = None,
+    ) -> bytes:
+        """A CRL of one issuer, DER; `more` and `entry` are extensions of it and of its entries."""
         begin, end = self.crl_window
         builder = (
             x509.CertificateRevocationListBuilder()
@@ -243,14 +250,18 @@ class Intel:
                 critical=False,
             )
         )
+        for extension, critical in more:
+            builder = builder.add_extension(extension, critical=critical)
         for serial in serials:
-            builder = builder.add_revoked_certificate(
+            revoked = (
                 x509.RevokedCertificateBuilder()
                 .serial_number(serial)
                 .revocation_date(datetime.fromtimestamp(self.now + begin, UTC))
-                .build()
             )
-        signed = builder.sign(self.crl_key or issuer.key, hashes.SHA256())
+            for extension, critical in entry:
+                revoked = revoked.add_extension(extension, critical=critical)
+            builder = builder.add_revoked_certificate(revoked.build())
+        signed = builder.sign(self.crl_key or issuer.key, hashed or hashes.SHA256())
         return signed.public_bytes(Encoding.DER)
 
     def sgx_extension(self) -> bytes:

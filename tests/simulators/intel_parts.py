@@ -22,7 +22,11 @@ SGX_OID = "1.2.840.113741.1.13.1"
 
 @dataclass
 class Certificate:
-    """Facts of one certificate; `start` and `end` are seconds from `now`."""
+    """Facts of one certificate; `start` and `end` are seconds from `now`.
+
+    `more` are further extensions and whether each is critical; `issued_as` is the issuer's name
+    where it is not the issuer's own.
+    """
 
     cn: str
     key: Any
@@ -37,6 +41,8 @@ class Certificate:
     hash: hashes.HashAlgorithm = field(default_factory=hashes.SHA256)
     signer: Any = None
     sgx: bytes | None = None
+    more: tuple[tuple[x509.ExtensionType, bool], ...] = ()
+    issued_as: str | None = None
 
     def der(self, now: int) -> bytes:
         """The signed certificate."""
@@ -44,7 +50,7 @@ class Certificate:
         builder = (
             x509.CertificateBuilder()
             .subject_name(name(self.cn))
-            .issuer_name(name(issuer.cn))
+            .issuer_name(name(self.issued_as or issuer.cn))
             .public_key(self.key.public_key())
             .serial_number(self.serial)
             .not_valid_before(datetime.fromtimestamp(now + self.start, UTC))
@@ -73,6 +79,8 @@ class Certificate:
             builder = builder.add_extension(
                 x509.UnrecognizedExtension(ObjectIdentifier(SGX_OID), self.sgx), critical=False
             )
+        for extension, critical in self.more:
+            builder = builder.add_extension(extension, critical=critical)
         signer = self.signer or issuer.key
         return builder.sign(signer, self.hash).public_bytes(Encoding.DER)
 
