@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from attestation.ledger import Ledger
     from attestation.rules.nvidia import NvidiaRule
-    from attestation.verify.device import Fleet
+    from attestation.verify.fleet import Fleet
 
 
 def check_composite(

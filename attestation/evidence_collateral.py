@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wire.errors import MalformedError
 
 from .anchors import Anchors
-from .collateral.resolve import Resolved, resolve
+from .collateral.resolve import Resolved, joined, resolve
 from .collateral.vendors import VENDOR_ROOTS
 from .formats.container import parse_container
 from .rules.hardware import HardwareRule
@@ -16,8 +16,8 @@ from .schemes import SCHEMES
 
 if TYPE_CHECKING:
     from .collateral.fetcher import Fetcher
+    from .collateral.resolve import Asks
     from .collateral.store import Store
-    from .collateral.vendors import Vendors
     from .evidence import Evidence
     from .policy import Policy
 
@@ -31,7 +31,7 @@ def collateral_anchors(policy: Policy) -> Anchors:
 def resolve_evidence(
     item: Evidence,
     store: Store,
-    vendors: Vendors,
+    vendors: Asks,
     fetcher: Fetcher | None,
     now: int,
     *,
@@ -57,7 +57,11 @@ def resolve_evidence(
         roles = parse_container(item.body, *scheme.evidence).roles
     except MalformedError:
         return _NOTHING
-    return resolve(scheme.needs(roles), store, vendors, fetcher, now, max_age_s=max_age_s)
+    found = resolve(scheme.needs(roles), store, vendors, fetcher, now, max_age_s=max_age_s)
+    more = () if scheme.further is None else scheme.further(roles, found.roles)
+    if not more:
+        return found
+    return joined(found, resolve(more, store, vendors, fetcher, now, max_age_s=max_age_s))
 
 
 _NOTHING = Resolved(MappingProxyType({}), (), complete=True, expires=None)

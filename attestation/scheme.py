@@ -51,7 +51,8 @@ class Scheme:
         needs: collateral for this evidence (role to bytes); data never raises, at worst ().
         rule: the policy rule in an `accept` item; raises `PolicyError`.
         judge: runs the state's steps into a ledger: (ledger, examined.facts, rule, now). Called
-            for evidence that parsed, authentic or not, so that all reasons are known.
+            for evidence that parsed, authentic or not, so that all reasons are known. Returns the
+            Unix second at which what it alone read ends, None where `examined.not_after` says all.
         carries: (facts, the worker measurement's 32 bytes): returns what was relied on if a
             register proves exactly this measurement, by the rule of docs/spec/evidence.md §2;
             raises `AttestationError` otherwise. None: the kind has no place for one, so it can
@@ -61,6 +62,8 @@ class Scheme:
             party's own word, empty where the rule says nothing. In an appraisal the policy alone
             fills these roles: collateral is carried by whoever sends the evidence, and would
             choose its own judge. None: the vendor's statements speak for themselves.
+        further: (evidence, collateral at hand for `needs`) to needs that only this collateral
+            names, such as answers about a manifest's signer; data never raises. None: none ever.
     """
 
     kind: str
@@ -71,7 +74,8 @@ class Scheme:
     examine: Callable[[Question], Examined]
     needs: Callable[[Mapping[str, bytes]], tuple[Need, ...]]
     rule: Callable[[Members], Any]
-    judge: Callable[[Ledger, Any, Any, int], None]
+    judge: Callable[[Ledger, Any, Any, int], int | None]
     carries: Callable[[Any, bytes], str] | None
     rule_keys: tuple[tuple[str, ...], tuple[str, ...]]
     own: Callable[[Any, tuple[bytes, ...]], Mapping[str, bytes]] | None = None
+    further: Callable[[Mapping[str, bytes], Mapping[str, bytes]], tuple[Need, ...]] | None = None

@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from attestation.collateral_key import CollateralKey
 from attestation.result import Reason
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from .entry import Entry, Piece
     from .fetcher import Fetcher
     from .store import Store
-    from .vendors import Vendors
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +59,19 @@ class Resolved:
     expires: int | None
 
 
+class Asks(Protocol):
+    """Asks a vendor for one stored key: `Vendors`, or what decides whether they are asked now."""
+
+    def fetch(
+        self, key: CollateralKey, fetcher: Fetcher, now: int, chain: Piece | None = None
+    ) -> Entry:
+        """As `Vendors.fetch`."""
+
+
 def resolve(
     needs: Iterable[Need],
     store: Store,
-    vendors: Vendors,
+    vendors: Asks,
     fetcher: Fetcher | None,
     now: int,
     *,
@@ -103,10 +111,21 @@ def resolve(
     return Resolved(MappingProxyType(roles), tuple(missing), complete, min(ends) if ends else None)
 
 
+def joined(first: Resolved, second: Resolved) -> Resolved:
+    """What two rounds found for one examination; their needs have distinct roles."""
+    ends = [found.expires for found in (first, second) if found.expires is not None]
+    return Resolved(
+        MappingProxyType({**first.roles, **second.roles}),
+        (*first.missing, *second.missing),
+        first.complete and second.complete,
+        min(ends) if ends else None,
+    )
+
+
 def obtain(
     key: CollateralKey,
     store: Store,
-    vendors: Vendors,
+    vendors: Asks,
     fetcher: Fetcher | None,
     now: int,
     *,
@@ -139,7 +158,7 @@ def obtain(
 def _fetched(
     key: CollateralKey,
     store: Store,
-    vendors: Vendors,
+    vendors: Asks,
     fetcher: Fetcher,
     now: int,
     max_age_s: int | None,

@@ -37,6 +37,7 @@ CERTS_MAX: Final = 6
 TIME_MAX: Final = 2**53 - 1
 
 _URI: Final = 32
+_DATE: Final = 0
 _EPOCH: Final = 1
 _WRAPPERS: Final = (500, 502)
 _META: Final = 8
@@ -46,8 +47,10 @@ _MANIFEST = Dialect(
     SIZE_MAX,
     DEPTH_MAX,
     ITEMS_MAX,
-    # Time, URI, UUID and OID; the CoRIM draft's 500s; PSA's older 600s; Intel's set expressions.
-    frozenset({_EPOCH, TAG_SIGN1, _URI, 37, TAG_OID, 60010, 60020, 60021}).union(range(500, 604)),
+    # Times, URI, UUID and OID; the CoRIM draft's 500s; PSA's older 600s; Intel's set expressions.
+    frozenset({_DATE, _EPOCH, TAG_SIGN1, _URI, 37, TAG_OID, 60010, 60020, 60021}).union(
+        range(500, 604)
+    ),
 )
 _HEADER = Dialect("CoRIM header", 16 * 1024, 6, 64, frozenset({_EPOCH, _URI}))
 

@@ -1,14 +1,22 @@
 """Several devices' evidence in one JSON document. Parse only.
 
-    [{"arch": "HOPPER", "evidence": base64, "certificate": base64 PEM, "nonce": hex}, ...]
+An item, as NVIDIA's own tools write it, is
 
-as NVIDIA's own tools write it, where an item may also have "version", "driver_version" and
-"vbios_version"; or the request of its remote service, which inference servers hand out:
+    {"arch": "HOPPER", "evidence": base64, "certificate": base64 PEM, "nonce": hex}
 
-    {"nonce": hex, "arch": "HOPPER", "evidence_list": [{"evidence": …, "certificate": …}, ...]}
+where "arch" and "nonce" may be missing, and "version", "driver_version", "vbios_version" and "uuid"
+be there. The document is one of
 
-What stands beside a report is a claim of the sender. It must agree with the report, and then says
-nothing more.
+    [ITEM, ...]  or one ITEM                                              its libraries
+    {"evidences": [ITEM, ...], "result_code": 0, "result_message": text}  its command line
+    {"device_evidence_list": [ITEM, ...]}                                 Confidential Containers
+    {"nonce": hex, "arch": "HOPPER", "evidence_list": [ITEM, ...]}        inference servers
+
+and nothing else: a member that is not known could be what says that a device is missing here. The
+last is the request of NVIDIA's remote service, perhaps with "claims_version".
+
+What stands beside a report is a claim of the sender. Where it speaks of what the report says, it
+must agree with it; then it says nothing more.
 """
 
 from __future__ import annotations
@@ -17,7 +25,8 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from attestation.members import Members
 from wire.canonical import parse_strict
@@ -26,6 +35,9 @@ from wire.errors import MalformedError
 from .nvidia_chain import CHAIN_MAX
 from .spdm import REPORT_MAX
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 ENTRIES_MAX: Final = 16  # a node has eight GPUs and four switches
 LIST_MAX: Final = 512 * 1024  # sixteen devices take 200 KiB; reading JSON takes 0.2 ms a KiB
 ARCHITECTURES: Final = ("HOPPER", "BLACKWELL", "LS10")
@@ -33,6 +45,13 @@ ARCHITECTURES: Final = ("HOPPER", "BLACKWELL", "LS10")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _VERSION: Final = "1.0"
 _LISTED = ("driver_version", "vbios_version")
+_LISTS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = MappingProxyType(
+    {  # the member that holds the items: the members beside it, (required, optional)
+        "evidence_list": (("nonce",), ("arch", "claims_version")),
+        "evidences": ((), ("result_code", "result_message")),
+        "device_evidence_list": ((), ()),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +80,22 @@ def parse_list(raw: bytes) -> tuple[Entry, ...]:
     doc = parse_strict(raw, max_bytes=LIST_MAX)
     shared: dict[str, Any] = {}
     if isinstance(doc, dict):
-        members = Members(
-            doc,
-            "GPU evidence",
-            required=("nonce", "evidence_list"),
-            optional=("arch", "claims_version"),
-        )
-        shared = {key: members.value(key) for key in ("nonce", "arch") if key in members}
-        doc = members.value("evidence_list")
+        key = next((key for key in _LISTS if key in doc), None)
+        doc, shared = ([doc], shared) if key is None else _opened(doc, key)
     if not isinstance(doc, list) or not 1 <= len(doc) <= ENTRIES_MAX:
         raise MalformedError(f"GPU evidence: expected an array of 1 to {ENTRIES_MAX} devices")
     return tuple(_entry(item, shared, number) for number, item in enumerate(doc))
+
+
+def _opened(doc: dict[str, Any], key: str) -> tuple[object, dict[str, Any]]:
+    """The items in a document, and what it says of them all."""
+    required, optional = _LISTS[key]
+    members = Members(doc, "GPU evidence", required=(key, *required), optional=optional)
+    if "result_code" in members:
+        members.integer("result_code", 0, 0)  # another one: not every device gave its report
+    if "result_message" in members:
+        members.text("result_message")
+    return members.value(key), {name: doc[name] for name in ("nonce", "arch") if name in doc}
 
 
 def _entry(item: object, shared: dict[str, Any], number: int) -> Entry:
@@ -79,15 +103,17 @@ def _entry(item: object, shared: dict[str, Any], number: int) -> Entry:
         item,
         f"GPU evidence[{number}]",
         required=("evidence", "certificate"),
-        optional=("arch", "nonce", "version", *_LISTED),
+        optional=("arch", "nonce", "version", "uuid", *_LISTED),
     )
     if "version" in members and members.value("version") != _VERSION:
         raise members.fail("version", f'"{_VERSION}"')
-    texts = {key: members.text(key) for key in _LISTED if key in members}
+    texts = {key: members.text(key) for key in (*_LISTED, "uuid") if key in members}
     arch = members.value("arch") if "arch" in members else shared.get("arch")
     nonce = members.value("nonce") if "nonce" in members else shared.get("nonce")
-    if arch is not None and arch not in ARCHITECTURES:
-        raise members.fail("arch", " or ".join(ARCHITECTURES))
+    if arch is not None:
+        arch = arch.upper() if isinstance(arch, str) else ""  # some write it in lower case
+        if arch not in ARCHITECTURES:
+            raise members.fail("arch", " or ".join(ARCHITECTURES))
     return Entry(
         report=_base64(members, "evidence", REPORT_MAX),
         chain=_base64(members, "certificate", CHAIN_MAX),

@@ -2,7 +2,9 @@
 
 Five certificates: device attestation key (leaf), the chip's boot ROM, a provisioner, the chip
 family's identity CA, the root. They come as PEM, leaf first or root first, LF or CRLF, with or
-without the root. Names only give the order here; signatures prove it in `verify.spdm`.
+without the root. Names only give the order here; signatures prove it in `verify.spdm`. What is not
+one line of issuers parses too, and says so (`DeviceChain.fault`): it vouches for nothing, but what
+its device reports can be told.
 
 The leaf names the firmware (FWID) it was made for in one of two extensions:
 
@@ -49,10 +51,12 @@ class DeviceChain:
     """A parsed, unverified chain.
 
     Attributes:
-        ders: leaf first; never anchors unless pinned.
+        ders: leaf first; never anchors unless pinned. Only those that lead up from the leaf.
+        fault: why these certificates are not one line of issuers, "" if they are.
         name: the leaf's common name, such as "GH100 A01 GSP FMC LF".
         serial: the leaf's serial number as its subject writes it, upper-case hex.
-        chip: the same of the boot ROM's certificate: one a chip, whatever firmware it runs.
+        chip: the same of the boot ROM's certificate: one a chip, whatever firmware it runs; "" if
+            that certificate is not there.
         key_sha256: SHA-256 of the leaf's SubjectPublicKeyInfo: the device in a binding.
         fwid_oids: which of the two FWID extensions the leaf has.
         fwids: the firmware digests in it.
@@ -60,6 +64,7 @@ class DeviceChain:
     """
 
     ders: tuple[bytes, ...]
+    fault: str
     name: str
     serial: str
     chip: str
@@ -73,14 +78,12 @@ def parse_chain(raw: bytes) -> DeviceChain:
     """The chain in PEM text.
 
     Raises:
-        MalformedError: no PEM, unreadable certificates, or no single line of issuers.
+        MalformedError: no PEM, or unreadable certificates.
     """
     if len(raw) > CHAIN_MAX:
         raise _malformed(f"found {len(raw)} bytes, expected at most {CHAIN_MAX}")
     found = certificates(raw.rstrip(b"\0"), "device chain")  # a C string's end is no content
-    if len(found) < 2:
-        raise _malformed(f"found {len(found)} certificates, expected 2 or more")
-    path = _ordered([_load(der) for der in found])
+    path, fault = _ordered([_load(der) for der in found])
     leaf = path[0]
     try:
         spki = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -89,9 +92,10 @@ def parse_chain(raw: bytes) -> DeviceChain:
         raise _malformed("leaf: does not parse") from cause
     return DeviceChain(
         ders=tuple(certificate.public_bytes(Encoding.DER) for certificate in path),
+        fault=fault,
         name=_attribute(leaf, NameOID.COMMON_NAME),
         serial=_serial(leaf),
-        chip=_serial(path[1]),
+        chip=_serial(path[1]) if len(path) > 1 else "",
         key_sha256=hashlib.sha256(spki).digest(),
         fwid_oids=oids,
         fwids=fwids,
@@ -114,25 +118,36 @@ def _load(der: bytes) -> x509.Certificate:
     return certificate
 
 
-def _ordered(found: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+def _ordered(found: Sequence[x509.Certificate]) -> tuple[list[x509.Certificate], str]:
+    """The line of issuers up from the leaf, and why it is not all there is; "" if it is."""
     by_subject = {certificate.subject.public_bytes(): certificate for certificate in found}
-    if len(by_subject) != len(found):
-        raise _malformed("found a subject twice, expected distinct certificates")
     issuers = {
         certificate.issuer.public_bytes()
         for certificate in found
         if certificate.issuer != certificate.subject
     }
-    leaves = [certificate for name, certificate in by_subject.items() if name not in issuers]
-    if len(leaves) != 1:
-        raise _malformed(f"found {len(leaves)} leaves, expected one line of issuers")
-    path = leaves
-    while len(path) < len(found):
-        issuer = by_subject.get(path[-1].issuer.public_bytes())
-        if issuer is None or issuer in path:
-            raise _malformed("found a certificate outside the line of issuers")
+    ends = [certificate for name, certificate in by_subject.items() if name not in issuers]
+    # Behind a gap stands another end, a CA: the device's key never is one.
+    leaves = [certificate for certificate in ends if not _is_ca(certificate)] or ends or [*found]
+    path = leaves[:1]
+    issuer = by_subject.get(path[0].issuer.public_bytes())
+    while issuer is not None and issuer not in path:
         path.append(issuer)
-    return path
+        issuer = by_subject.get(issuer.issuer.public_bytes())
+    if len(found) < 2:
+        return path, f"found {len(found)} certificate, expected 2 or more"
+    if len(ends) != 1:
+        return path, f"found {len(ends)} leaves, expected one line of issuers"
+    if len(path) != len(found):
+        return path, f"found {len(found) - len(path)} certificates outside the line of issuers"
+    return path, ""
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
 
 
 def _attribute(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> str:

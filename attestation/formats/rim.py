@@ -28,6 +28,8 @@ from lxml import etree  # type: ignore[import-untyped, import-not-found, unused-
 
 from wire.errors import MalformedError
 
+from .pem import CERTIFICATE_MAX
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -222,6 +224,10 @@ def _algorithm(node: Any, accepted: tuple[str, ...]) -> None:
 
 def _certificate(node: Any) -> bytes:
     text = "".join((node.text or "").split())
+    if len(text) > CERTIFICATE_MAX * 4 // 3 + 4:
+        raise _malformed(
+            f"key information: expected certificates of at most {CERTIFICATE_MAX} bytes"
+        )
     if node.tag != f"{_DS}X509Certificate" or len(node):
         raise _malformed("key information: expected certificates only")
     try:

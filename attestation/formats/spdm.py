@@ -49,6 +49,7 @@ PROJECT_SKU: Final = 18
 FWID: Final = 20
 PROTECTED_PCIE: Final = 21
 OPAQUE_DATA_VERSION: Final = 34
+CHIP_INFO: Final = 35
 FEATURE_FLAG: Final = 36
 KNOWN_FIELDS: Final = frozenset({*range(1, 27), *range(32, 37)})  # what NVIDIA has named so far
 OPAQUE_VERSION_MAX: Final = 2  # a later layout could give these numbers another meaning

@@ -7,9 +7,11 @@
      "ocsp_hold": "refuse" | "accept", "rim_ocsp": "required" | "not_checked",
      "unknown_fields": "refuse" | "accept"}
 
-A switch has no `driver_in` and `modes`; only the list has `count`. `ocsp_hold` and
-`unknown_fields` default to "refuse"; `rim_ocsp` (whether the manifests' signers must have OCSP
-responses too) must be stated exactly where `rim` is "required". Steps and reason codes:
+A switch has no `driver_in` and `modes`; only the list has `count`. The list may be one of switches,
+of which `driver_in` and `modes` say nothing; a worker's GPUs may not (`NvidiaRule.unsaid`).
+`ocsp_hold` and `unknown_fields` default to "refuse"; `rim_ocsp` (whether the manifests' signers
+must have OCSP responses too) must be stated exactly where `rim` is "required". Steps and reason
+codes:
 
 10. each device is of an accepted architecture    product_not_accepted
 11. and model                                     product_not_accepted
@@ -31,10 +33,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from attestation.examined import FOREVER
 from attestation.formats.nvidia_chain import DEBUG_FLAGS
 from attestation.formats.spdm import FEATURE_FLAG, KNOWN_FIELDS, PROTECTED_PCIE
 from attestation.verify.device import DEVICES_MAX
-from attestation.verify.spdm import GPUS, SWITCHES
+from attestation.verify.spdm import ARCHITECTURES, GPUS, SWITCHES
 from wire.errors import AttestationError
 from wire.excerpt import listed
 
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 
     from attestation.ledger import Ledger
     from attestation.members import Members
-    from attestation.verify.device import Fleet
+    from attestation.verify.fleet import Fleet
     from attestation.verify.spdm import Device
 
     _Check = Callable[[Device, "NvidiaRule"], str]
@@ -91,6 +94,16 @@ class NvidiaRule:
     accept_unknown: bool
     count: int | None
 
+    @property
+    def unsaid(self) -> str:
+        """What a rule for workers must say and this leaves open, as a sentence; "" if nothing.
+
+        A switch computes nothing: where GPUs are demanded it must not stand in for one.
+        """
+        if self.architectures <= set(GPUS):
+            return ""
+        return f"architectures: found one that is no GPU's, expected only {listed(GPUS)}"
+
 
 def parse_gpu(members: Members) -> NvidiaRule:
     """The rule for one GPU.
@@ -106,13 +119,24 @@ def parse_switch(members: Members) -> NvidiaRule:
     return _parse(members, SWITCHES, gpu=False)
 
 
-def parse_gpus(members: Members) -> NvidiaRule:
-    """The rule for the GPUs of a node; raises as `parse_gpu`."""
-    return _parse(members, GPUS, gpu=True)
+def parse_list(members: Members) -> NvidiaRule:
+    """The rule for the devices of a node; raises as `parse_gpu`."""
+    return _parse(members, ARCHITECTURES, gpu=True)
 
 
-def judge(ledger: Ledger, fleet: Fleet, rule: NvidiaRule, now: int) -> None:
-    """Steps 10 to 19, all of them."""
+def judge(ledger: Ledger, fleet: Fleet, rule: NvidiaRule, now: int) -> int:
+    """Steps 10 to 19, all of them.
+
+    Returns:
+        Unix second at which what step 18 rests on ends, which examination does not read.
+    """
+    ends = [FOREVER]
+
+    def manifests() -> str:
+        detail, end = _manifests(fleet, rule, now)
+        ends.append(end)
+        return detail
+
     for step, check in (
         ("nvidia 10 architecture", _architecture),
         ("nvidia 11 model", _model),
@@ -128,8 +152,9 @@ def judge(ledger: Ledger, fleet: Fleet, rule: NvidiaRule, now: int) -> None:
 
         ledger.run(step, over_all)
     ledger.run("nvidia 17 revocation", lambda: _revocation(fleet, rule))
-    ledger.run("nvidia 18 reference measurements", lambda: _manifests(fleet, rule, now))
+    ledger.run("nvidia 18 reference measurements", manifests)
     ledger.run("nvidia 19 count", lambda: _count(fleet, rule))
+    return min(ends)
 
 
 def mode_of(device: Device) -> str:
@@ -242,9 +267,9 @@ def _revocation(fleet: Fleet, rule: NvidiaRule) -> str:  # step 17
     return "not checked: the policy says so"
 
 
-def _manifests(fleet: Fleet, rule: NvidiaRule, now: int) -> str:  # step 18
+def _manifests(fleet: Fleet, rule: NvidiaRule, now: int) -> tuple[str, int]:  # step 18
     if not rule.rim:
-        return "not checked: the policy says so"
+        return "not checked: the policy says so", FOREVER
     try:
         # Signatures in XML need a library that verifiers of all other kinds do without.
         from attestation.verify.rim import check_fleet

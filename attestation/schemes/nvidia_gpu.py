@@ -10,15 +10,17 @@ A GPU alone cannot show which worker uses it: it accompanies a CPU's evidence (`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attestation.anchors import NVIDIA, NVIDIA_RIM, Anchors
 from attestation.examined import NO_CLAIMS, Examined
+from attestation.formats.spdm import parse_report
 from attestation.ledger import Ledger
 from attestation.rules import nvidia
 from attestation.scheme import Scheme
-from attestation.verify.device import COLLATERAL, Item, examine_items, needs_of
+from attestation.verify.device import COLLATERAL, Item, examine_items, further_needs, needs_of
 from attestation.verify.spdm import GPUS
+from wire.errors import MalformedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,13 +44,26 @@ def examine_single(kind: str, architectures: Sequence[str], question: Question) 
     item = Item(question.evidence.get(ROLES[0], b""), question.evidence.get(ROLES[1], b""))
     examination = examine_items(ledger, [item], question, architectures)
     fleet = examination.fleet
-    claims = fleet.devices[0].claims() if fleet is not None else NO_CLAIMS
+    claims = fleet.devices[0].claims() if fleet is not None else _reported(item.report)
     return examination.finish(kind, claims)
+
+
+def _reported(report: bytes) -> Mapping[str, Any]:
+    """What a report says whose chain does not parse: that is no reason not to tell."""
+    try:
+        return parse_report(report).claims()
+    except MalformedError:
+        return NO_CLAIMS
 
 
 def needs(evidence: Mapping[str, bytes]) -> tuple[Need, ...]:
     """Collateral for this evidence."""
     return needs_of([Item(evidence.get(ROLES[0], b""), evidence.get(ROLES[1], b""))])
+
+
+def further(evidence: Mapping[str, bytes], collateral: Mapping[str, bytes]) -> tuple[Need, ...]:
+    """Answers about the signers of the manifests at hand."""
+    return further_needs(needs(evidence), collateral)
 
 
 SCHEME: Final = Scheme(
@@ -63,4 +78,5 @@ SCHEME: Final = Scheme(
     judge=nvidia.judge,
     carries=None,
     rule_keys=(nvidia.GPU_KEYS, nvidia.OPTIONAL_KEYS),
+    further=further,
 )

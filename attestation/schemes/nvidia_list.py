@@ -1,4 +1,8 @@
-"""Kind `nvidia-gpu-spdm-list`: the GPUs of one node, under one nonce.
+"""Kind `nvidia-gpu-spdm-list`: the GPUs of one node, under one nonce; or its switches.
+
+A list is one of switches if each item says so, or, where none says anything, if that was asked for.
+None holds both, and no switch counts as a worker's GPU: a policy cannot name switches where it
+demands GPUs (`rules.nvidia`), and `composite` refuses them.
 
 Each device goes through steps 1 to 8 of `verify.spdm`; besides, the list's own:
 
@@ -18,8 +22,8 @@ from attestation.formats.gpu_list import parse_list
 from attestation.ledger import Ledger
 from attestation.rules import nvidia
 from attestation.scheme import Scheme
-from attestation.verify.device import COLLATERAL, Item, examine_items, needs_of
-from attestation.verify.spdm import GPUS
+from attestation.verify.device import COLLATERAL, Item, examine_items, further_needs, needs_of
+from attestation.verify.spdm import GPUS, SWITCHES
 from wire.errors import AttestationError, MalformedError
 
 from .nvidia_gpu import ANCHORS
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from attestation.examined import Question
     from attestation.formats.gpu_list import Entry
     from attestation.scheme import Need
-    from attestation.verify.device import Fleet
+    from attestation.verify.fleet import Fleet
     from attestation.verify.spdm import Device
 
 KIND: Final = "nvidia-gpu-spdm-list"
@@ -54,12 +58,16 @@ def examine(question: Question) -> Examined:
             reasons=tuple(ledger.reasons),
             not_after=0,
         )
-    examination = examine_items(ledger, _items(entries), question, GPUS)
+    kinds = _kinds(entries, question.expected.arch)
+    examination = examine_items(ledger, _items(entries), question, kinds)
     fleet = examination.fleet
     if fleet is None:
         return examination.finish(KIND, NO_CLAIMS)
     ledger.run("spdm 9 one list", lambda: _agree(entries, fleet.devices))
-    ledger.run("spdm 9 distinct", lambda: check_distinct(fleet))
+    if all(device.chain.chip for device in fleet.devices):
+        ledger.run("spdm 9 distinct", lambda: check_distinct(fleet))
+    else:
+        ledger.skip("spdm 9 distinct", "a chain does not name its chip")
     return examination.finish(KIND, _claims(fleet))
 
 
@@ -71,8 +79,20 @@ def needs(evidence: Mapping[str, bytes]) -> tuple[Need, ...]:
         return ()
 
 
+def further(evidence: Mapping[str, bytes], collateral: Mapping[str, bytes]) -> tuple[Need, ...]:
+    """Answers about the signers of the manifests at hand."""
+    return further_needs(needs(evidence), collateral)
+
+
 def _items(entries: Sequence[Entry]) -> list[Item]:
     return [Item(entry.report, entry.chain, entry.arch) for entry in entries]
+
+
+def _kinds(entries: Sequence[Entry], expected: str | None) -> tuple[str, ...]:
+    stated = {entry.arch for entry in entries}
+    if stated == {None}:
+        stated = {expected and expected.upper()}
+    return SWITCHES if stated <= set(SWITCHES) else GPUS
 
 
 def _agree(entries: Sequence[Entry], devices: Sequence[Device]) -> str:  # step 9
@@ -124,8 +144,9 @@ SCHEME: Final = Scheme(
     anchors=ANCHORS,
     examine=examine,
     needs=needs,
-    rule=nvidia.parse_gpus,
+    rule=nvidia.parse_list,
     judge=nvidia.judge,
     carries=None,
     rule_keys=(nvidia.GPU_LIST_KEYS, nvidia.OPTIONAL_KEYS),
+    further=further,
 )

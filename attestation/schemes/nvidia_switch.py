@@ -13,7 +13,7 @@ from attestation.scheme import Scheme
 from attestation.verify.device import COLLATERAL
 from attestation.verify.spdm import SWITCHES
 
-from .nvidia_gpu import ANCHORS, ROLES, examine_single, needs
+from .nvidia_gpu import ANCHORS, ROLES, examine_single, further, needs
 
 if TYPE_CHECKING:
     from attestation.examined import Examined, Question
@@ -38,4 +38,5 @@ SCHEME: Final = Scheme(
     judge=nvidia.judge,
     carries=None,
     rule_keys=(nvidia.SWITCH_KEYS, nvidia.OPTIONAL_KEYS),
+    further=further,
 )

@@ -47,6 +47,7 @@ _IMPLEMENTATION: Final = (32,)
 _INSTANCE_SIZE: Final = 33
 _INSTANCE_RAND: Final = 0x01
 _VERSION, _DIGESTS, _RAW, _MASK, _NAME, _KEYS = 0, 2, 4, 5, 11, 13
+_PSA_CERTIFICATE: Final = 100  # PSA's own member: the number of a security certificate
 _REALM_REGISTER = re.compile(r"cca\.rem[0-3]")
 _ROTPK = re.compile(r"cca\.rotpk\.(CM|DM)\.[0-7]\.[0-5]")
 
@@ -156,10 +157,9 @@ def _has_digests(measurement: Measurement, most: int) -> None:
             raise _violated(f"found a digest of {len(digest.value)}, expected {_HASH_SIZES}")
 
 
-def _component(measurement: Measurement, *, need_digests: bool) -> None:  # 3
-    _only(measurement, _VERSION, _DIGESTS, _NAME, _KEYS)
-    if need_digests or measurement.digests is not None:
-        _has_digests(measurement, len(DIGEST_SIZES))
+def _component(measurement: Measurement, *more: int) -> None:  # 3
+    _only(measurement, _VERSION, _DIGESTS, _NAME, _KEYS, *more)
+    _has_digests(measurement, len(DIGEST_SIZES))
     signers = measurement.keys or ()
     if len(signers) != 1 or signers[0].tag != TAG_BYTES or not isinstance(signers[0].value, bytes):
         raise _violated(f"found {len(signers)} signers, expected one in tagged bytes")
@@ -187,7 +187,7 @@ def _only(measurement: Measurement, *members: int) -> None:
 
 def _platform_element(key: str, measurement: Measurement) -> None:
     if key == "cca.software-component":
-        _component(measurement, need_digests=True)
+        _component(measurement)
     elif key in ("cca.platform-config", "cca.platform-manufacturing-config"):
         _configuration(measurement)
     elif _ROTPK.fullmatch(key):
@@ -225,7 +225,7 @@ def _realm_complete(keys: list[str]) -> None:  # 4
 def _psa_element(key: str, measurement: Measurement) -> None:
     if key != "psa.software-component":
         raise _violated("found an unknown measured element")
-    _component(measurement, need_digests=True)
+    _component(measurement, _PSA_CERTIFICATE)
 
 
 def _psa_complete(keys: list[str]) -> None:  # 4

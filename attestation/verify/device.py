@@ -1,7 +1,6 @@
 """NVIDIA devices examined: one report or several, under one nonce; the steps of `verify.spdm`.
 
-`Fleet` is what the rules judge. Reference manifests (RIM) travel in it unread: only a rule that
-demands them reads and verifies them, because their signatures need an XML library.
+What comes of it is a `Fleet`, which the rules judge.
 """
 
 from __future__ import annotations
@@ -20,10 +19,11 @@ from attestation.formats.spdm import CHIP_SKU, PROJECT, PROJECT_SKU
 from attestation.scheme import Need
 from wire.errors import AttestationError, MalformedError
 
-from .ocsp import RESPONSES_MAX, Status, certificate_id, check_path, load_response
+from .fleet import Fleet
+from .ocsp import RESPONSES_MAX, certificate_id, check_paths, load_response
 from .spdm import (
-    BLACKWELL,
     GPUS,
+    HOPPER,
     check_chain,
     check_end,
     check_family,
@@ -36,14 +36,14 @@ from .spdm import (
 from .x509 import load_certificate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from cryptography.x509 import Certificate
 
     from attestation.examined import Question
     from attestation.ledger import Ledger
 
-    from .ocsp import Response
+    from .ocsp import Response, Status
     from .spdm import Device
 
 DEVICES_MAX: Final = 16  # a node has eight GPUs; each costs five signatures
@@ -67,27 +67,6 @@ class Item:
     report: bytes
     chain: bytes
     arch: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """The devices of one piece of evidence; no more verified than its ledger says.
-
-    Attributes:
-        devices: in the sender's order; none is missing.
-        revocation: what the OCSP responses supplied say; None if they did not verify.
-        manifests: reference manifests supplied, unread.
-        manifest_anchors: roots that may vouch for them.
-        responses: OCSP responses, for the manifests' signers.
-        ocsp_nonce: what each response must carry, or None.
-    """
-
-    devices: tuple[Device, ...]
-    revocation: Status | None
-    manifests: tuple[bytes, ...]
-    manifest_anchors: Anchors
-    responses: tuple[Response, ...] = ()
-    ocsp_nonce: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +95,11 @@ class Examination:
 
 
 def examine_items(
-    ledger: Ledger, items: Sequence[Item], question: Question, kinds: Sequence[str]
+    ledger: Ledger,
+    items: Sequence[Item],
+    question: Question,
+    kinds: Sequence[str],
+    rim_roots: Anchors = NVIDIA_RIM,
 ) -> Examination:
     """Steps 1 to 8 for each device, all that can run.
 
@@ -125,9 +108,15 @@ def examine_items(
         items: at least one.
         question: the examination's input.
         kinds: architectures this evidence kind is for.
+        rim_roots: those that vouch for manifests, and for no device. A policy's own roots say for
+            themselves what they are for.
     """
     roots = _roots(ledger, question.collateral)
     responses = _responses(ledger, question.collateral)
+    anchors = manifest_anchors = question.anchors
+    if not anchors.simulated:
+        manifest_anchors = Anchors(anchors.pins & rim_roots.pins)
+        anchors = Anchors(anchors.pins - rim_roots.pins)
     devices: list[Device] = []
     paths: list[list[Certificate]] = []
     ends = [FOREVER]
@@ -136,22 +125,19 @@ def examine_items(
         device = _parse(ledger, item, name)
         if device is not None:
             devices.append(device)
-            path = _verify(ledger, device, item, question, kinds, roots, name, ends)
+            path = _verify(ledger, device, item, question, kinds, anchors, roots, name, ends)
             paths.extend([path] if path else [])
     if len(devices) != len(items):
         return Examination(ledger, None, 0, bound=False)
     nonce = question.collateral.get(OCSP_NONCE)
     revocation = _revocation(ledger, responses, paths, len(devices), question.now, nonce, ends)
-    anchors = question.anchors
     fleet = Fleet(
         devices=tuple(devices),
         revocation=revocation,
         manifests=tuple(
             question.collateral[role] for role in RIM_ROLES if role in question.collateral
         ),
-        manifest_anchors=(
-            anchors if anchors.simulated else Anchors(anchors.pins & NVIDIA_RIM.pins)
-        ),
+        manifest_anchors=manifest_anchors,
         responses=tuple(responses or ()),
         ocsp_nonce=nonce,
     )
@@ -162,7 +148,8 @@ def examine_items(
 def needs_of(items: Sequence[Item]) -> tuple[Need, ...]:
     """What can be asked of NVIDIA about these devices, unverified; () if they do not parse.
 
-    Nothing is required: a rule decides what must be there.
+    Nothing is required: a rule decides what must be there. Of more than there are roles for (chains
+    are not verified here, so they may be any), the rest is not asked for.
     """
     try:
         return _needs([parse_device(item.report, item.chain) for item in items])
@@ -171,23 +158,51 @@ def needs_of(items: Sequence[Item]) -> tuple[Need, ...]:
 
 
 def _needs(devices: Sequence[Device]) -> tuple[Need, ...]:
-    keys: dict[tuple[str, str], str] = {}
-    roles = iter(OCSP_ROLES)
-    for device in devices:
-        path = [load_certificate(der) for der in device.chain.ders]
-        # The leaf is made by the chip itself, so no responder knows it; the root is pinned.
-        for certificate, issuer in itertools.pairwise(path[1:]):
-            name = certificate_id(certificate, issuer, hashes.SHA384())
-            key = named(ocsp("sha384", *name))
-            if key not in keys:
-                keys[key] = next(roles)
-    manifests = iter(RIM_ROLES)
-    for device in devices:
-        for manifest in _manifest_names(device):
-            key = named(rim(manifest))
-            if key not in keys:
-                keys[key] = next(manifests)
-    return tuple(Need(role, *key, required=False) for key, role in keys.items())
+    # The leaf is made by the chip itself, so no responder knows it; the root is pinned.
+    paths = [[load_certificate(der) for der in device.chain.ders[1:]] for device in devices]
+    answers = dict.fromkeys(_answer_key(*link) for path in paths for link in _links(path))
+    manifests = dict.fromkeys(
+        named(rim(name)) for device in devices for name in _manifest_names(device)
+    )
+    return (*_under(OCSP_ROLES, answers), *_under(RIM_ROLES, manifests))
+
+
+def further_needs(needs: Sequence[Need], collateral: Mapping[str, bytes]) -> tuple[Need, ...]:
+    """OCSP responses about the signers of the manifests at hand: only manifests name them.
+
+    Args:
+        needs: those of the evidence, whose roles are taken.
+        collateral: role to bytes, unverified; what is no manifest adds nothing.
+    """
+    try:
+        # As in the rules: only who has the library for them reads manifests.
+        from .rim import signer_paths
+    except ImportError:
+        return ()
+    paths = signer_paths([collateral[role] for role in RIM_ROLES if role in collateral])
+    try:
+        answers = dict.fromkeys(_answer_key(*link) for path in paths for link in _links(path))
+    except MalformedError:  # a serial number that no key may have
+        return ()
+    asked = {(need.source, need.key) for need in needs}
+    taken = {need.role for need in needs}
+    return _under(
+        [role for role in OCSP_ROLES if role not in taken],
+        [key for key in answers if key not in asked],
+    )
+
+
+def _links(path: Sequence[Certificate]) -> Iterator[tuple[Certificate, Certificate]]:
+    """Each certificate with its issuer, where the next one is."""
+    return ((one, above) for one, above in itertools.pairwise(path) if one.issuer == above.subject)
+
+
+def _answer_key(certificate: Certificate, issuer: Certificate) -> tuple[str, str]:
+    return named(ocsp("sha384", *certificate_id(certificate, issuer, hashes.SHA384())))
+
+
+def _under(roles: Iterable[str], keys: Iterable[tuple[str, str]]) -> tuple[Need, ...]:
+    return tuple(Need(role, *key, required=False) for role, key in zip(roles, keys, strict=False))
 
 
 def _manifest_names(device: Device) -> tuple[str, ...]:
@@ -197,9 +212,14 @@ def _manifest_names(device: Device) -> tuple[str, ...]:
     vbios = report.vbios_version.replace(".", "")
     if family.architecture not in GPUS:  # a switch's report does not state its board
         return (f"NV_SWITCH_BIOS_5612_0002_890_{vbios}",)
-    driver = "NV_GPU_CC_DRIVER_GB100" if family.architecture == BLACKWELL else "NV_GPU_DRIVER_GH100"
+    if not device.product:  # a manifest of another chip would be a wrong one, or none
+        return ()
+    driver = "NV_GPU_DRIVER" if family.architecture == HOPPER else "NV_GPU_CC_DRIVER"
     board = "_".join(report.text(field).upper() for field in (PROJECT, PROJECT_SKU, CHIP_SKU))
-    return (f"{driver}_{report.driver_version}", f"NV_GPU_VBIOS_{board}_{vbios}")
+    return (
+        f"{driver}_{device.product}_{report.driver_version}",
+        f"NV_GPU_VBIOS_{board}_{vbios}",
+    )
 
 
 def _parse(ledger: Ledger, item: Item, name: str) -> Device | None:  # steps 1, 2
@@ -221,14 +241,11 @@ def _verify(
     item: Item,
     question: Question,
     kinds: Sequence[str],
+    anchors: Anchors,
     roots: Sequence[bytes],
     name: str,
     ends: list[int],
 ) -> list[Certificate]:
-    # A root for manifests vouches for no device.
-    anchors = question.anchors
-    if not anchors.simulated:
-        anchors = Anchors(anchors.pins - NVIDIA_RIM.pins)
     verified: list[Certificate] = []
 
     def chain() -> str:  # step 3
@@ -274,27 +291,20 @@ def _revocation(
     found: list[Status] = []
 
     def check() -> str:  # step 7
-        for path in paths:
-            found.append(check_path(responses or (), path, now, nonce))
-        held = sum(status.held for status in found)
-        covered = sum(status.covered for status in found)
-        return f"{covered} certificates have a response, {held} on hold: the rule decides"
+        status = check_paths(responses or (), paths, now, nonce)
+        found.append(status)
+        return f"{status.covered} certificates have a response, {status.held} on hold"
 
     if responses is None or len(paths) != count:
         if responses:
             ledger.skip("spdm 7 revocation", "no verified chain to ask about")
         return None
-    if responses and not ledger.run("spdm 7 revocation", check):
-        return None
     if not responses:  # the rule says whether that is enough; its own step then says so
-        found = [Status(0, len(path) - 1, 0, FOREVER) for path in paths]
-    ends.append(min(status.not_after for status in found))
-    return Status(
-        covered=sum(status.covered for status in found),
-        expected=sum(status.expected for status in found),
-        held=sum(status.held for status in found),
-        not_after=min(status.not_after for status in found),
-    )
+        return check_paths((), paths, now, nonce)
+    if not ledger.run("spdm 7 revocation", check):
+        return None
+    ends.append(found[0].not_after)
+    return found[0]
 
 
 def _roots(ledger: Ledger, collateral: Mapping[str, bytes]) -> tuple[bytes, ...]:
@@ -310,7 +320,8 @@ def _roots(ledger: Ledger, collateral: Mapping[str, bytes]) -> tuple[bytes, ...]
 
 
 def _responses(ledger: Ledger, collateral: Mapping[str, bytes]) -> list[Response] | None:
-    given = [collateral[role] for role in OCSP_ROLES if role in collateral]
+    # One response under two roles says nothing more, and costs as much again.
+    given = dict.fromkeys(collateral[role] for role in OCSP_ROLES if role in collateral)
     found: list[Response] = []
 
     def parse() -> str:

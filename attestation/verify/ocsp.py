@@ -2,14 +2,15 @@
 
 Steps, in order:
  1. the response is DER of bounded size and successful            ocsp_invalid
- 2. it speaks for this very certificate: hashes of the issuer's   (searched for; see `check_path`)
-    name and key, and the serial number
+ 2. it speaks for this very certificate: hashes of the issuer's   (searched for; see `check_paths`)
+    name and key, and the serial number; at most a few do         ocsp_invalid
  3. its signer is the issuer, or holds a certificate that the     ocsp_invalid
     issuer itself made for OCSP signing and that holds now
  4. that signer signed it, with SHA-2                             ocsp_invalid
  5. it carries our nonce, in the response's own extensions        ocsp_nonce_mismatch
     (where one was sent: a fetched response, not a stored one)
- 6. it holds at the given time                                    collateral_expired
+ 6. it holds at the given time; the responder's clock may be      collateral_expired
+    ahead of ours by what two honest clocks may differ
  7. the status is good; or on hold, which is returned for the     revoked, revocation_unknown
     rule to decide
 
@@ -38,18 +39,25 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, OCSPExtensionOID
 
+from attestation.examined import FOREVER
 from attestation.formats.x509_errors import UNREADABLE
 from wire.errors import AttestationError
+from wire.limits import CLOCK_SKEW_S
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cryptography.x509.ocsp import OCSPResponse, OCSPSingleResponse
 
+    _Statement = tuple["Response", OCSPSingleResponse]
+
 RESPONSE_MAX: Final = 16 * 1024  # one status and a responder certificate are 1 to 3 KiB
 SINGLES_MAX: Final = 16
-CERTIFICATES_MAX: Final = 8
+# Anyone can add certificates to a response; each that bears the signer's name costs a signature.
+CERTIFICATES_MAX: Final = 4
 RESPONSES_MAX: Final = 64  # eight GPUs have ten certificates, a manifest's signer two more
+# One is enough; a renewed one may stand beside it. Each costs up to five signatures to verify.
+ANSWERS_MAX: Final = 4
 # Without nextUpdate newer news may always exist; a stored response is then good for a day.
 UNDATED_LIFE: Final = timedelta(days=1)
 
@@ -61,10 +69,10 @@ _ID_HASHES = (hashes.SHA1, *_HASHES)
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What responses say of a path.
+    """What responses say of paths.
 
     Attributes:
-        covered: certificates with a response.
+        covered: certificates with a response; one that stands in several paths counts once.
         expected: certificates that should have one.
         held: certificates on hold.
         not_after: Unix second at which the first response ends.
@@ -122,17 +130,17 @@ def load_response(der: bytes) -> Response:  # step 1
     return Response(found, singles)
 
 
-def check_path(
+def check_paths(
     responses: Sequence[Response],
-    path: Sequence[x509.Certificate],
+    paths: Sequence[Sequence[x509.Certificate]],
     now: int,
     nonce: bytes | None = None,
 ) -> Status:
-    """Steps 2 to 7 for each certificate of a verified path that has an issuer in it.
+    """Steps 2 to 7 for each certificate of verified paths that has an issuer there, once.
 
     Args:
         responses: parsed responses; those for other certificates are passed over.
-        path: each certificate followed by its issuer, the root last.
+        paths: each certificate followed by its issuer, the root last.
         now: Unix seconds.
         nonce: what each response must carry; None for stored responses.
 
@@ -140,21 +148,30 @@ def check_path(
         AttestationError: a response for one of them is not valid, or says it is revoked.
     """
     covered = held = 0
-    ends = [2**53 - 1]
-    for certificate, issuer in itertools.pairwise(path):
-        statements = [
-            (response, single)
-            for response in responses
-            for single in response.singles
-            if _speaks_for(single, certificate, issuer)  # step 2
-        ]
+    ends = [FOREVER]
+    by_serial: dict[int, list[_Statement]] = {}
+    for response in responses:
+        for single in response.singles:
+            by_serial.setdefault(single.serial_number, []).append((response, single))
+    # The GPUs of a node share their makers, and a response may speak for several certificates.
+    signed: set[tuple[Response, x509.Certificate]] = set()
+    links = dict.fromkeys(link for path in paths for link in itertools.pairwise(path))
+    for certificate, issuer in links:
+        statements = list(_statements(by_serial, certificate, issuer))  # step 2
+        if len(statements) > ANSWERS_MAX:
+            raise _refused(
+                "ocsp_invalid",
+                f"found {len(statements)} statements for one certificate, expected ≤ {ANSWERS_MAX}",
+            )
         for response, single in statements:  # all of them: one "good" does not undo a "revoked"
-            _check_signer(response, issuer, now)
+            if (response, issuer) not in signed:
+                _check_signer(response, issuer, now)
+                signed.add((response, issuer))
             _check_nonce(response, nonce)
             ends.append(_check_time(single, now))
             held += _check_status(single)
         covered += bool(statements)
-    return Status(covered, len(path) - 1, held, min(ends))
+    return Status(covered, len(links), held, min(ends))
 
 
 def check_response(
@@ -169,7 +186,7 @@ def check_response(
     Raises:
         AttestationError: `ocsp_invalid` too where it speaks for another.
     """
-    status = check_path([load_response(der)], [certificate, issuer], now, nonce)
+    status = check_paths([load_response(der)], [(certificate, issuer)], now, nonce)
     if not status.complete:
         raise _refused("ocsp_invalid", "it speaks for another certificate")
     return status
@@ -186,24 +203,29 @@ def certificate_id(
     )
 
 
-def _speaks_for(
-    single: ocsp.OCSPSingleResponse, certificate: x509.Certificate, issuer: x509.Certificate
-) -> bool:
-    if single.serial_number != certificate.serial_number:
-        return False
-    algorithm = single.hash_algorithm
-    return isinstance(algorithm, _ID_HASHES) and (
-        single.issuer_name_hash,
-        single.issuer_key_hash,
-        single.serial_number,
-    ) == certificate_id(certificate, issuer, algorithm)
+def _statements(
+    by_serial: Mapping[int, Sequence[_Statement]],
+    certificate: x509.Certificate,
+    issuer: x509.Certificate,
+) -> Iterator[_Statement]:  # step 2
+    ids: dict[str, tuple[bytes, bytes, int]] = {}
+    for response, single in by_serial.get(certificate.serial_number, ()):
+        algorithm = single.hash_algorithm
+        if not isinstance(algorithm, _ID_HASHES):
+            continue
+        if algorithm.name not in ids:
+            ids[algorithm.name] = certificate_id(certificate, issuer, algorithm)
+        found = (single.issuer_name_hash, single.issuer_key_hash, single.serial_number)
+        if found == ids[algorithm.name]:
+            yield response, single
 
 
 def _check_signer(response: Response, issuer: x509.Certificate, now: int) -> None:  # steps 3, 4
     found = response.ocsp
-    signers = [issuer, *(one for one in found.certificates if _delegated(one, issuer, now))]
-    for signer in signers:
-        if _names(found, signer) and _signed(found, signer):
+    if _names(found, issuer) and _signed(found, issuer):
+        return
+    for one in found.certificates:
+        if _names(found, one) and _delegated(one, issuer, now) and _signed(found, one):
             return
     raise _refused("ocsp_invalid", "not signed by the issuer or one that it authorised")
 
@@ -212,8 +234,12 @@ def _names(found: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a response's name is read anew each time
         name = found.responder_name
+        try:
+            subject = signer.subject  # of any certificate that somebody added to the response
+        except UNREADABLE:
+            return False
     if name is not None:
-        return name == signer.subject
+        return name == subject
     named = hashes.SHA1()  # noqa: S303 -- RFC 6960 names a key so; the signature decides
     return found.responder_key_hash == _digest(_key_bits(signer), named)
 
@@ -265,10 +291,8 @@ def _check_nonce(response: Response, nonce: bytes | None) -> None:  # step 5
 def _check_time(single: ocsp.OCSPSingleResponse, now: int) -> int:  # step 6
     at = datetime.fromtimestamp(now, UTC)
     begin = single.this_update_utc
-    end = single.next_update_utc
-    if end is None:
-        end = begin + UNDATED_LIFE if begin <= at else begin
-    if not begin <= at <= end:
+    end = single.next_update_utc or begin + UNDATED_LIFE
+    if not begin <= at + timedelta(seconds=CLOCK_SKEW_S) or not at <= end:
         raise _refused(
             "collateral_expired",
             f"found {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}, "

@@ -5,15 +5,15 @@ Steps, in order:
     with one signature, over the whole of it
  2. its signer's chain ends in a pinned manifest root              untrusted_root, chain_invalid,
                                                                    certificate_not_valid_at_time
- 3. no certificate of that chain is revoked; where the rule        revoked, revocation_not_checked,
-    demands it, each has a response                                certificate_on_hold
- 4. the signer signed it: ECDSA P-384, SHA-384                     rim_signature_invalid
- 5. what was signed parses as measurements of one build            rim_malformed
- 6. there is one manifest for the driver and one for the firmware  rim_missing, rim_conflict
+ 3. the signer signed it: ECDSA P-384, SHA-384                     rim_signature_invalid
+ 4. what was signed parses as measurements of one build            rim_malformed
+ 5. there is one manifest for the driver and one for the firmware  rim_missing, rim_conflict
     of each device, for its chip, and they do not overlap
- 7. each measurement that they name has one of the values named    rim_measurement_mismatch
+ 6. each measurement that they name has one of the values named    rim_measurement_mismatch
+ 7. no certificate of the signers' chains is revoked; where the    revoked, revocation_not_checked,
+    rule demands it, each has a response                           certificate_on_hold
 
-Only what the signature covered is read (step 5). A manifest that is only expired is refused like
+Only what the signature covered is read (step 4). A manifest that is only expired is refused like
 any other: NVIDIA signs manifests anew. Its newer manifests (CoRIM) are not read here.
 
 This module needs `lxml` and `signxml` (the extra `rim`) and is imported by rules that demand it.
@@ -21,9 +21,10 @@ This module needs `lxml` and `signxml` (the extra `rim`) and is imported by rule
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from signxml.algorithms import (  # type: ignore[import-not-found, unused-ignore]
@@ -39,7 +40,7 @@ from attestation.formats.rim import Manifest, SignedDocument, parse_document, pa
 from attestation.formats.spdm import NVDEC0_STATUS
 from wire.errors import AttestationError, MalformedError
 
-from .ocsp import check_path
+from .ocsp import check_paths
 from .spdm import GPUS
 from .x509 import load_certificate, verify_chain
 
@@ -47,10 +48,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cryptography.x509 import Certificate
+    from signxml.verifier import (  # type: ignore[import-not-found, unused-ignore]
+        VerifyResult,
+    )
 
     from attestation.anchors import Anchors
 
-    from .device import Fleet
+    from .fleet import Fleet
+    from .ocsp import Status
     from .spdm import Device
 
 # A video decoder that is fused off leaves this block undefined; the report says which it is.
@@ -75,7 +80,7 @@ class ReferenceMeasurements:
 
 
 def verify_manifest(raw: bytes, anchors: Anchors, now: int) -> ReferenceMeasurements:
-    """Steps 1, 2, 4 and 5 for one manifest; pure.
+    """Steps 1 to 4 for one manifest; pure.
 
     Args:
         raw: the XML.
@@ -88,13 +93,25 @@ def verify_manifest(raw: bytes, anchors: Anchors, now: int) -> ReferenceMeasurem
     try:
         document = parse_document(raw)  # step 1
         signer, path, not_after = _chain(document, anchors, now)  # step 2
-        signed = _signature(document, signer, now)  # step 4
-        return ReferenceMeasurements(parse_manifest(signed), path, not_after)  # step 5
+        signed = _signature(document, signer, now)  # step 3
+        return ReferenceMeasurements(parse_manifest(signed), path, not_after)  # step 4
     except MalformedError as cause:
         raise AttestationError(cause.message, reasons=("rim_malformed",)) from cause
 
 
-def check_fleet(fleet: Fleet, now: int, *, revocation: bool, accept_hold: bool) -> str:
+def signer_paths(manifests: Sequence[bytes]) -> list[list[Certificate]]:
+    """The certificates that manifests present, the signer's first; unverified.
+
+    What does not parse presents none: it is refused when it is verified.
+    """
+    paths = []
+    for raw in manifests:
+        with contextlib.suppress(MalformedError, AttestationError):
+            paths.append([load_certificate(der) for der in parse_document(raw).certificates])
+    return paths
+
+
+def check_fleet(fleet: Fleet, now: int, *, revocation: bool, accept_hold: bool) -> tuple[str, int]:
     """All steps for the devices of one piece of evidence.
 
     Args:
@@ -103,23 +120,30 @@ def check_fleet(fleet: Fleet, now: int, *, revocation: bool, accept_hold: bool) 
         revocation: whether every certificate of the manifests' signers needs an OCSP response.
         accept_hold: whether certificates on hold are accepted.
 
+    Returns:
+        What was found, and the Unix second at which the first of the signers' certificates and the
+        responses about them ends.
+
     Raises:
         AttestationError: see the steps.
     """
     by_build: dict[tuple[str, str], ReferenceMeasurements] = {}
     for raw in fleet.manifests:
         found = verify_manifest(raw, fleet.manifest_anchors, now)
-        _revocation(found, fleet, now, revocation=revocation, accept_hold=accept_hold)
         build = (found.manifest.product, found.manifest.version.casefold())
         if build in by_build:
             raise _refused("rim_conflict", "found two manifests for one build, expected one")
         by_build[build] = found
     details = {_device(device, by_build) for device in fleet.devices}
-    return "; ".join(sorted(details))
+    paths = [found.path for found in by_build.values()]
+    status = check_paths(fleet.responses, paths, now, fleet.ocsp_nonce)
+    _check_status(status, revocation=revocation, accept_hold=accept_hold)
+    ends = [found.not_after for found in by_build.values()]
+    return "; ".join(sorted(details)), min(status.not_after, *ends)
 
 
 def compare(device: Device, manifests: Sequence[Manifest]) -> str:
-    """Steps 6 (no overlap) and 7 for one device.
+    """Steps 5 (no overlap) and 6 for one device.
 
     Raises:
         AttestationError: `rim_conflict`, `rim_measurement_mismatch`.
@@ -158,7 +182,7 @@ def _chain(
     return signer, (*path, root), not_after
 
 
-def _signature(document: SignedDocument, signer: Certificate, now: int) -> bytes:  # step 4
+def _signature(document: SignedDocument, signer: Certificate, now: int) -> bytes:  # step 3
     config = SignatureConfiguration(
         require_x509=True,
         location="./",
@@ -168,42 +192,45 @@ def _signature(document: SignedDocument, signer: Certificate, now: int) -> bytes
         verification_time=datetime.fromtimestamp(now, UTC),
     )
     try:
-        result = XMLVerifier().verify(document.tree, x509_cert=signer, expect_config=config)
+        # One reference gives one result; of anything else this fails, too.
+        result = cast(
+            "VerifyResult",
+            XMLVerifier().verify(document.tree, x509_cert=signer, expect_config=config),
+        )
+        return bytes(result.signed_data)
     except Exception as cause:  # whatever the library makes of hostile XML is a refusal
         raise _refused("rim_signature_invalid", "does not verify under its signer") from cause
-    if isinstance(result, list):
-        raise _refused("rim_signature_invalid", "found several references, expected one")
-    return bytes(result.signed_data)
-
-
-def _revocation(
-    found: ReferenceMeasurements, fleet: Fleet, now: int, *, revocation: bool, accept_hold: bool
-) -> None:  # step 3
-    status = check_path(fleet.responses, found.path, now, fleet.ocsp_nonce)
-    if revocation and not status.complete:
-        raise _refused(
-            "revocation_not_checked",
-            f"OCSP: found {status.covered} of {status.expected} responses for its signer",
-        )
-    if status.held and not accept_hold:
-        raise _refused("certificate_on_hold", f"found {status.held} certificates on hold")
 
 
 def _device(
     device: Device, by_build: Mapping[tuple[str, str], ReferenceMeasurements]
-) -> str:  # step 6
+) -> str:  # step 5
     if device.family is None:
         raise _refused("rim_missing", "found a device of an unknown product")
+    if not device.product:
+        raise _refused(
+            "rim_missing", f"{device.family.chip}: the report names its chip in no way known to us"
+        )
     versions = [device.report.vbios_version]
     if device.family.architecture in GPUS:
         versions.append(device.report.driver_version)
     manifests = []
     for version in versions:
-        found = by_build.get((device.family.chip, version.casefold()))
+        found = by_build.get((device.product, version.casefold()))
         if found is None:
-            raise _refused("rim_missing", f"found none for {device.family.chip} {version}")
+            raise _refused("rim_missing", f"found none for {device.product} {version}")
         manifests.append(found.manifest)
     return compare(device, manifests)
+
+
+def _check_status(status: Status, *, revocation: bool, accept_hold: bool) -> None:  # step 7
+    if revocation and not status.complete:
+        raise _refused(
+            "revocation_not_checked",
+            f"OCSP: found {status.covered} of {status.expected} responses for the signers",
+        )
+    if status.held and not accept_hold:
+        raise _refused("certificate_on_hold", f"found {status.held} certificates on hold")
 
 
 def _decoder_is_off(device: Device) -> bool:

@@ -171,8 +171,10 @@ def check_standing(key: SigningKey, anchors: Anchors, now: int) -> int:
         raise _refused("chain_invalid", "the key set's certificate is for another key")
     if len(key.x5c) == 1:
         return _check_validity(leaf, now)
-    roots = anchors.among(key.x5c[1:]) or key.x5c[-1:]
-    return verify_chain(key.x5c[0], key.x5c[1:], roots, now)[1]
+    # What stands above a pinned certificate vouches for nothing and is not read.
+    end = next((at for at, der in enumerate(key.x5c) if at and anchors.trusts(der)), -1)
+    root = key.x5c[end]
+    return verify_chain(key.x5c[0], key.x5c[1:end], (root,), now)[1]
 
 
 def _check_validity(certificate: Certificate, now: int) -> int:

@@ -3,8 +3,8 @@
 Steps, in order; the schemes number them:
  1. the version is one whose layout is known      version_not_accepted
  2. the report and the chain parse, to the byte   evidence_malformed
- 3. the chain ends in a pinned device root        untrusted_root, chain_invalid,
-                                                  certificate_not_valid_at_time
+ 3. the chain is one line of issuers, complete,   untrusted_root, chain_invalid,
+    and ends in a pinned device root              certificate_not_valid_at_time
  4. the device is of a known family, and leaf,    product_not_accepted,
     extension and report say the same family      gpu_architecture_mismatch
  5. the leaf signed request and response          signature_invalid
@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from attestation.formats.nvidia_chain import FWID_COMPOSITE, FWID_TCB_INFO, parse_chain
 from attestation.formats.spdm import (
+    CHIP_INFO,
     OPAQUE_DATA_VERSION,
     OPAQUE_VERSION_MAX,
     SIGNATURE_LEN,
@@ -65,6 +66,12 @@ _FAMILIES: Final = (
     (re.compile(r"(GH1[0-9]{2}) .*"), HOPPER, FWID_COMPOSITE),
     (re.compile(r"(GB[12][0-9]{2}) .*"), BLACKWELL, FWID_TCB_INFO),
     (re.compile(r"(LS_10) .*"), LS10, FWID_COMPOSITE),
+)
+# How a GPU's report names its chip; a switch's does not.
+_CHIPS: Final = (
+    (re.compile(rb"GH1[0-9]{2}"), HOPPER),
+    (re.compile(rb"GB[12][0-9]{2}"), BLACKWELL),
+    (re.compile(rb"LS_10"), LS10),
 )
 _ORDER: Final = ec.SECP384R1.group_order
 
@@ -111,11 +118,27 @@ class Device:
     @property
     def identities(self) -> tuple[str, ...]:
         """Names a deny list may hold."""
+        chip = (f"chip_id:{_octets(self.chain.chip)}",) if self.chain.chip else ()
         return (
             f"serial:{_octets(self.chain.serial)}",
-            f"chip_id:{_octets(self.chain.chip)}",
+            *chip,
             f"key:{self.chain.key_sha256.hex()}",
         )
+
+    @property
+    def product(self) -> str:
+        """The chip whose manifests apply: the one the report names, or else its certificate.
+
+        Empty where the report names one that is not of the certified family, or in no way we know.
+        """
+        if self.family is None:
+            return ""
+        stated = self.report.opaque.get(CHIP_INFO)
+        if stated is None:  # older firmware
+            return self.family.chip
+        pattern = next(chip for chip, name in _CHIPS if name == self.family.architecture)
+        match = pattern.fullmatch(stated.rstrip(b"\0"))
+        return match[0].decode("ascii") if match else ""
 
     def claims(self) -> dict[str, Any]:
         """What was parsed, JSON-able."""
@@ -187,6 +210,10 @@ def check_chain(
     Raises:
         AttestationError: see step 3.
     """
+    if device.chain.fault:
+        raise AttestationError(
+            f"certificate chain: {device.chain.fault}", reasons=("chain_invalid",)
+        )
     ders = device.chain.ders
     leaf, not_after = verify_chain(ders[0], ders[1:], anchors.among((*ders, *roots)), now)
     return leaf, not_after
@@ -220,7 +247,7 @@ def check_family(device: Device, kinds: Sequence[str], expected: str | None) -> 
             "gpu_architecture_mismatch",
             f"{family.chip}: the report's driver version is not as this family has it",
         )
-    if expected is not None and expected != family.architecture:
+    if expected is not None and expected.upper() != family.architecture:
         raise _refused(
             "gpu_architecture_mismatch",
             f"found {family.architecture}, expected another architecture",

@@ -15,6 +15,7 @@ from simulators.verdicts import accepted, refused_for, rejected
 from attestation.binding import report32
 from attestation.evidence import EVIDENCE_MAX, Evidence
 from attestation.formats.container import encode_container
+from wire.errors import PolicyError
 
 every_cpu = pytest.mark.parametrize("make", [SnpGpuTee, TdxGpuTee])
 OTHER_NONCE = bytes(range(32))
@@ -195,6 +196,21 @@ def test_switches_are_no_gpus() -> None:
     tee.facts["gpus"] = names_of(tee.gpus)
     verdict = rejected(tee.appraise())
     assert "product_not_accepted" in verdict.codes or "wrong_product" in verdict.codes
+
+
+def test_a_list_of_switches_alone_is_none_of_gpus() -> None:
+    tee = SnpGpuTee()
+    tee.gpus = [tee.nvidia.switch(), tee.nvidia.switch()]
+    tee.facts["gpus"] = names_of(tee.gpus)
+    assert set(rejected(tee.appraise()).codes) == {"product_not_accepted"}
+
+
+@pytest.mark.parametrize("named", [["LS10"], ["HOPPER", "LS10"]])
+def test_a_policy_cannot_name_switches_where_it_demands_gpus(named: list[str]) -> None:
+    tee = SnpGpuTee()
+    tee.gpu_rule["architectures"] = named
+    with pytest.raises(PolicyError, match=r"policy\.accept\.gpu\.architectures: found one"):
+        tee.appraise()
 
 
 def test_switch_evidence_does_not_stand_in_for_gpus() -> None:

@@ -20,7 +20,7 @@ from wire.errors import PolicyError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from attestation.verify.device import Fleet
+    from attestation.verify.fleet import Fleet
 
 BINDING = b'{"v":1}'
 RULE: dict[str, Any] = {

@@ -349,12 +349,21 @@ def test_bytes_after_a_manifest_are_refused(publisher: CorimPublisher) -> None:
             parse_manifest(raw + b"\x00")
 
 
-@pytest.mark.parametrize("tag", [0, 2, 4, 24, 28, 35, 258, 604, 55799])
+def test_a_date_of_intels_profile_is_no_reason_to_refuse(publisher: CorimPublisher) -> None:
+    """Its TCB dates are tagged text (tag 0): a member we do not read, in a module we do."""
+    publisher.members[6] = "a member nobody reads"
+    encoded = publisher.unsigned().replace(
+        cbor2.dumps("a member nobody reads"), b"\xc0" + cbor2.dumps("2024-03-13T00:00:00Z")
+    )
+    assert parse_manifest(encoded).unread == ("CoRIM member 6",)
+
+
+@pytest.mark.parametrize("tag", [2, 4, 24, 28, 35, 258, 604, 55799])
 def test_a_tag_of_no_meaning_here_is_refused(publisher: CorimPublisher, tag: int) -> None:
     publisher.members[6] = "a member nobody reads"
     encoded = publisher.unsigned().replace(
         cbor2.dumps("a member nobody reads"),
-        cbor2.dumps(cbor2.CBORTag(tag, "")) if tag else b"\xc0\x60",
+        cbor2.dumps(cbor2.CBORTag(tag, "")),
     )
     with pytest.raises(MalformedError, match="tag"):
         parse_manifest(encoded)

@@ -356,6 +356,13 @@ def test_psa_components_keep_or_break_their_profile() -> None:
     assert codes(psa().signed()) == VIOLATED
 
 
+def test_a_psa_component_may_name_its_certificate_and_no_other_profiles_may() -> None:
+    number = {"v100": "0604565272829 - 10010"}
+    assert codes(psa(component("psa.software-component", **number)).signed()) == ()
+    assert codes(psa(component("psa.software-component", v101="1")).signed()) == VIOLATED
+    assert codes(platform(component(**number)).signed()) == VIOLATED
+
+
 def test_every_declared_profile_counts_for_every_module() -> None:
     publisher = platform()
     publisher.members[3] = [CCA_PLATFORM, CCA_REALM]

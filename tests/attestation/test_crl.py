@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 from simulators.amd import ARK_SERIAL, ASK_SERIAL, ASVK_SERIAL, DAY, LEAF_SERIAL, NOW, Amd
 
 from attestation.schemes.snp import SCHEME
-from attestation.verify.crl import CRL_MAX, check_crl, load_crl
+from attestation.verify.crl import CRL_MAX, PART_MAX, check_crl, load_crl
 from attestation.verify.x509 import load_certificate
 from wire.errors import AttestationError
+from wire.limits import CLOCK_SKEW_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,6 +126,117 @@ def test_a_list_that_is_too_large_is_refused_unread(issuer: Issuer) -> None:
     assert refused(lambda: check(issuer, raw + bytes(CRL_MAX))) == "crl_invalid"
 
 
+def test_a_list_whose_issuers_name_or_extensions_are_too_long_is_refused_unread() -> None:
+    issuer = Issuer()
+    oid = x509.ObjectIdentifier("1.2.3.4")
+    for length, accepted in ((PART_MAX - 100, True), (PART_MAX, False)):
+        more = x509.UnrecognizedExtension(oid, bytes(length))
+        raw = issuer.list(extension=more, critical=False)
+        issuer.name = x509.Name([x509.NameAttribute(oid, "a" * length)])
+        named = issuer.list()
+        for der in (raw, named):
+            if accepted:
+                load_crl(der)
+            else:
+                assert refused(lambda der=der: load_crl(der)) == "crl_invalid"  # type: ignore[misc]
+
+
+def test_a_part_of_exactly_that_length_is_read() -> None:
+    issuer, oid = Issuer(), x509.ObjectIdentifier("1.2.3.4")
+    for over in range(2):
+        # The text is seventeen bytes less: its type, its sets and their lengths.
+        issuer.name = x509.Name([x509.NameAttribute(oid, "a" * (PART_MAX - 17 + over))])
+        inner = len(issuer.name.public_bytes()) - 4
+        assert inner == PART_MAX + over
+        if over:
+            assert refused(lambda: load_crl(issuer.list())) == "crl_invalid"
+        else:
+            load_crl(issuer.list())
+
+
+def test_names_of_every_length_below_that_are_read() -> None:
+    issuer = Issuer()
+    for length in (*range(90, 140), *range(230, 270)):
+        issuer.name = x509.Name([x509.NameAttribute(NameOID.DN_QUALIFIER, "a" * length)])
+        assert load_crl(issuer.list(4)).issuer == issuer.name
+
+
+def tlv(tag: int, body: bytes) -> bytes:
+    """One DER value, whatever its length."""
+    octets = len(body).to_bytes((len(body).bit_length() + 7) // 8, "big")
+    many = bytes((0x80 + len(octets),)) if len(body) > 127 else b""
+    return bytes((tag,)) + many + (octets or b"\0") + body
+
+
+DATE, DATE_2050, TEXT, SEQUENCE = 0x17, 0x18, 0x0C, 0x30
+SHORT = tlv(TEXT, b"\0")
+OVER = tlv(TEXT, bytes(5000))
+
+
+def by_hand(*parts: bytes, after: bytes = b"") -> bytes:
+    """What begins like a list and is none: with these parts in what is signed."""
+    return tlv(SEQUENCE, tlv(SEQUENCE, b"".join(parts)) + after)
+
+
+@pytest.mark.parametrize(
+    ("der", "unread"),
+    [
+        pytest.param(by_hand(tlv(TEXT, bytes(4096))), False, id="as long as may be"),
+        pytest.param(by_hand(tlv(TEXT, bytes(4097))), True, id="one byte longer"),
+        pytest.param(by_hand(*[SHORT] * 6, OVER), True, id="the seventh"),
+        pytest.param(by_hand(*[SHORT] * 7, OVER), False, id="an eighth, which no list has"),
+        pytest.param(by_hand(SHORT, after=OVER), False, id="behind what is signed"),
+        pytest.param(by_hand(tlv(TEXT, bytes(127)), OVER), True, id="behind one of 127 bytes"),
+        pytest.param(by_hand(tlv(TEXT, bytes(128)), OVER), True, id="behind one of 128 bytes"),
+        pytest.param(by_hand(tlv(TEXT, bytes(256)), OVER), True, id="behind one of 256 bytes"),
+        pytest.param(by_hand(tlv(TEXT, bytes(70_000))), True, id="a length of three octets"),
+        pytest.param(by_hand(b"\x0c\x80", OVER), True, id="behind one without a length"),
+        pytest.param(by_hand(tlv(SEQUENCE, bytes(5000))), True, id="a sequence before the dates"),
+        pytest.param(
+            by_hand(tlv(DATE, b"\0"), tlv(SEQUENCE, bytes(5000))), False, id="the entries"
+        ),
+        pytest.param(
+            by_hand(tlv(DATE_2050, b"\0"), tlv(SEQUENCE, bytes(5000))),
+            False,
+            id="the entries of a list of after 2050",
+        ),
+        pytest.param(
+            by_hand(tlv(0x19, b"\0"), tlv(SEQUENCE, bytes(5000))), True, id="after no date"
+        ),
+        pytest.param(by_hand(tlv(DATE, b"\0"), OVER), True, id="no sequence after the dates"),
+        pytest.param(b"\x30", False, id="one byte"),
+        pytest.param(b"\x30\x02\x30", False, id="cut before what is signed"),
+        pytest.param(b"\x30\x03\x30\x01\x0c", False, id="cut in a part"),
+        pytest.param(b"\x30" + b"\xff" * 300, True, id="lengths of 127 octets"),
+    ],
+)
+def test_each_parts_length_is_looked_at_before_any_is_read(der: bytes, unread: bool) -> None:
+    told = "a part besides its entries" if unread else "it does not parse"
+    with pytest.raises(AttestationError, match=told) as caught:
+        load_crl(der)
+    assert caught.value.reasons == ("crl_invalid",)
+
+
+def test_a_name_that_the_library_warns_of_warns_nobody_and_is_no_error() -> None:
+    issuer = Issuer()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        country = x509.NameAttribute(NameOID.COUNTRY_NAME, "USA", _validate=False)
+        issuer.name = x509.Name([country])
+        issuer.certificate = load_certificate(issuer.certify(1))
+        raw, other = issuer.list(4), load_certificate(issuer.certify(5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert check_crl(raw, issuer.certificate, [other], NOW) == NOW + DAY
+
+
+def test_a_list_of_ten_thousand_entries_is_read(issuer: Issuer) -> None:
+    raw = issuer.list(*range(6, 10_006))
+    assert len(raw) > 2**17
+    assert check(issuer, raw) == NOW + DAY
+    assert refused(lambda: check(issuer, raw, serial=10_005)) == "revoked"
+
+
 def test_a_list_of_another_issuer_is_refused(issuer: Issuer) -> None:
     other = Issuer("another")
     assert refused(lambda: check(issuer, other.list())) == "crl_invalid"
@@ -148,7 +261,9 @@ def test_an_issuer_that_may_not_sign_lists_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "code"), [(NOW - DAY - 1, "crl_not_yet_valid"), (NOW + DAY + 1, "crl_expired")]
+    ("now", "code"),
+    [(NOW - DAY - CLOCK_SKEW_S - 1, "crl_not_yet_valid"), (NOW + DAY + 1, "crl_expired")],
+    ids=["early", "late"],
 )
 def test_a_list_outside_its_time_is_refused(issuer: Issuer, now: int, code: str) -> None:
     raw = issuer.list()
@@ -204,7 +319,7 @@ def test_snp_evidence_is_not_revoked_by_the_other_intermediates_number(amd: Amd)
     ("lies", "code"),
     [
         ({"end": -1}, "crl_expired"),
-        ({"start": 1}, "crl_not_yet_valid"),
+        ({"start": CLOCK_SKEW_S + 1}, "crl_not_yet_valid"),
         ({"signer": "ask"}, "crl_invalid"),
         ({"issuer": "SEV-Genoa", "signer": "ask"}, "crl_invalid"),
         ({"issuer": "ARK-Milan"}, "crl_invalid"),

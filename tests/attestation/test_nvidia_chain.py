@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -182,11 +183,8 @@ def test_every_order_of_the_certificates_gives_the_same_chain(vendor: Nvidia) ->
     "change",
     [
         pytest.param(lambda pems: [], id="no certificate"),
-        pytest.param(lambda pems: pems[:1], id="the leaf alone"),
-        pytest.param(lambda pems: [*pems, pems[0]], id="the leaf twice"),
         pytest.param(lambda pems: [*pems, b"trailing text"], id="text behind"),
         pytest.param(lambda pems: [b"leading text", *pems], id="text before"),
-        pytest.param(lambda pems: [pems[0], *pems[2:]], id="a gap"),
         pytest.param(lambda pems: pems * 10_000, id="fifty thousand"),
         pytest.param(lambda pems: [pems[0][:-40]], id="cut"),
     ],
@@ -201,7 +199,93 @@ def test_a_chain_of_another_form_is_malformed(
 
 def test_leaf_and_boot_rom_alone_are_a_chain(vendor: Nvidia) -> None:
     leaf, brom, *_ = vendor.gpu().certificates()
-    assert parse_chain(leaf.pem + brom.pem).ders == (leaf.der, brom.der)
+    found = parse_chain(leaf.pem + brom.pem)
+    assert (found.ders, found.fault) == ((leaf.der, brom.der), "")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        pytest.param(lambda ders: ders[:1], "found 1 certificate,", id="the leaf alone"),
+        pytest.param(lambda ders: [ders[0], *ders[2:]], "found 2 leaves", id="no boot ROM"),
+        pytest.param(lambda ders: [*ders[:2], *ders[3:]], "found 2 leaves", id="no provisioner"),
+        pytest.param(lambda ders: [*ders[:3], ders[4]], "found 2 leaves", id="no identity"),
+        pytest.param(
+            lambda ders: [*ders, ders[0]], "found 1 certificates outside", id="leaf twice"
+        ),
+        pytest.param(
+            lambda ders: [*ders, ders[4]], "found 1 certificates outside", id="root twice"
+        ),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_chain_that_is_no_line_of_issuers_is_refused_and_its_report_told(
+    vendor: Nvidia, change: Callable[[list[bytes]], list[bytes]], fault: str, turned: bool
+) -> None:
+    gpu = vendor.gpu()
+    pems = change([one.pem for one in gpu.certificates()])
+    raw = b"".join(pems[::-1] if turned else pems)
+    found = parse_chain(raw)
+    assert found.fault.startswith(fault)
+    assert found.serial == gpu.serial
+    examined = examine(
+        gpu,
+        evidence={"evidence": gpu.report(NONCE), "cert_chain": raw},
+        collateral={"root": vendor.root.der},
+    )
+    assert codes(examined) == {"chain_invalid"}
+    assert examined.authentic is False
+    assert examined.claims["nonce"] == NONCE.hex()
+    assert examined.claims["driver_version"] == gpu.driver
+    assert len(examined.claims["measurements"]) == 64
+    assert not any(name == "chip_id:" for name in examined.identities)
+
+
+def test_the_root_alone_vouches_for_nothing_and_the_report_is_told(vendor: Nvidia) -> None:
+    gpu = vendor.gpu()
+    examined = examine(gpu, evidence={"evidence": gpu.report(NONCE), "cert_chain": vendor.root.pem})
+    assert {"chain_invalid", "signature_invalid", "product_not_accepted"} <= codes(examined)
+    assert examined.claims["vbios_version"] == gpu.vbios
+
+
+def test_a_leaf_alone_is_no_chain_even_under_a_pinned_boot_rom(vendor: Nvidia) -> None:
+    gpu = vendor.gpu()
+    pins = Anchors(frozenset({hashlib.sha256(gpu.brom.der).digest()}), simulated=True)
+    for count, code in ((1, {"chain_invalid"}), (2, set())):
+        raw = b"".join(one.pem for one in gpu.certificates()[:count])
+        examined = examine(
+            gpu,
+            evidence={"evidence": gpu.report(NONCE), "cert_chain": raw},
+            anchors=pins,
+            collateral={"root": gpu.brom.der},
+        )
+        assert codes(examined) == code
+
+
+def test_issuers_in_a_circle_are_no_line(vendor: Nvidia) -> None:
+    one, other = vendor.issue("one"), vendor.issue("other")
+    ring = [vendor.issue("one", other), vendor.issue("other", one)]
+    found = parse_chain(b"".join(certificate.pem for certificate in ring))
+    assert found.fault == "found 0 leaves, expected one line of issuers"
+    assert len(found.ders) == 2
+
+
+@pytest.mark.parametrize("raw", [b"", b"no PEM", b"-----BEGIN CERTIFICATE-----"])
+def test_a_report_is_told_though_its_chain_does_not_parse(vendor: Nvidia, raw: bytes) -> None:
+    gpu = vendor.gpu()
+    report = gpu.report(NONCE)
+    examined = examine(gpu, evidence={"evidence": report, "cert_chain": raw})
+    assert codes(examined) == {"evidence_malformed"}
+    assert examined.facts is None
+    assert examined.claims["nonce"] == NONCE.hex()
+    cut = examine(gpu, evidence={"evidence": report[:-97], "cert_chain": raw})
+    assert codes(cut) == {"evidence_malformed"}
+    assert not cut.claims
+
+
+@pytest.mark.parametrize("arch", ["hopper", "Hopper"])
+def test_the_architecture_asked_for_may_be_in_lower_case(vendor: Nvidia, arch: str) -> None:
+    assert examine(vendor.gpu(), expected=Expected(nonce=NONCE, arch=arch)).authentic is True
 
 
 def tcb_info(flags: bytes) -> x509.UnrecognizedExtension:
@@ -262,11 +346,13 @@ def test_a_subject_without_a_serial_number_has_the_certificates(vendor: Nvidia) 
     assert all(len(one.partition(":")[2]) % 2 == 0 for one in examine(gpu).identities)
 
 
-def test_two_leaves_are_malformed(vendor: Nvidia) -> None:
+def test_two_leaves_are_no_line_of_issuers(vendor: Nvidia) -> None:
     gpu = vendor.gpu()
     other = vendor.issue("GH100 A01 GSP FMC LF 2", gpu.brom, ca=False)
-    with pytest.raises(MalformedError):
-        parse_chain(gpu.chain() + other.pem)
+    raw = gpu.chain() + other.pem
+    assert parse_chain(raw).fault == "found 2 leaves, expected one line of issuers"
+    examined = examine(gpu, evidence={"evidence": gpu.report(NONCE), "cert_chain": raw})
+    assert codes(examined) == {"chain_invalid"}
 
 
 def test_the_verdict_ends_with_the_first_certificate(vendor: Nvidia) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +133,7 @@ def test_two_nonces_are_refused_even_where_none_is_expected(
     entries = [gpus[0].entry(NONCE), gpus[1].entry(NONCE[::-1])]
     examined = examine(vendor, json.dumps(entries).encode(), expected=Expected())
     assert codes(examined) == {"nonce_mismatch"}
+    assert examined.claims["nonce"] == NONCE.hex()
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,211 @@ def test_what_agrees_changes_nothing(vendor: Nvidia, gpus: list[Device]) -> None
         "vbios_version": gpus[1].vbios.lower(),
     }
     assert examine(vendor, stated(gpus, 1, **facts)).authentic is True
+
+
+def forms(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """The documents in which tools hand out the same entries."""
+    bare = [{key: item[key] for key in ("evidence", "certificate")} for item in entries]
+    nonce = NONCE.hex()
+    return {
+        "array": entries,
+        "bare items": bare,
+        "service": {"nonce": nonce, "arch": "HOPPER", "evidence_list": bare},
+        "service 3": {"nonce": nonce, "evidence_list": bare, "claims_version": "3.0"},
+        "command": {"evidences": entries, "result_code": 0, "result_message": "Ok"},
+        "evidences": {"evidences": entries},
+        "containers": {
+            "device_evidence_list": [{**item, "arch": "Hopper", "uuid": "GPU-1"} for item in bare]
+        },
+        "lower case": [{**item, "arch": "hopper", "nonce": nonce.upper()} for item in entries],
+    }
+
+
+@pytest.mark.parametrize("form", list(forms([])))
+def test_every_form_in_which_tools_hand_out_a_list_says_the_same(
+    vendor: Nvidia, gpus: list[Device], form: str
+) -> None:
+    entries = [gpu.entry(NONCE) for gpu in gpus]
+    examined = examine(vendor, json.dumps(forms(entries)[form]).encode())
+    assert examined.authentic is True
+    assert examined.claims["gpus"] == [gpu.fingerprint for gpu in gpus]
+    assert judged(examined, vendor) == []
+
+
+def test_one_item_alone_is_a_list_of_one(vendor: Nvidia, gpus: list[Device]) -> None:
+    examined = examine(vendor, json.dumps(gpus[0].entry(NONCE)).encode())
+    assert examined.authentic is True
+    assert judged(examined, vendor, count=1) == []
+    assert judged(examined, vendor, count=3) == ["gpu_count"]
+
+
+def refused_forms(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Documents in which a device could be missing, or that say what we do not understand."""
+    bare = {key: items[0].get(key) for key in ("evidence", "certificate")}
+    return {
+        "a code that says no": {"evidences": items, "result_code": 1},
+        "a negative code": {"evidences": items, "result_code": -1},
+        "a code that is true": {"evidences": items, "result_code": True},
+        "a code in text": {"evidences": items, "result_code": "0"},
+        "a message that is none": {"evidences": items, "result_message": 0},
+        "a message of control bytes": {"evidences": items, "result_message": "\n"},
+        "an unknown member": {"evidences": items, "failed": []},
+        "another form's member": {"evidences": items, "nonce": NONCE.hex()},
+        "two lists": {"evidences": items, "evidence_list": items},
+        "two other lists": {"evidences": items, "device_evidence_list": items},
+        "no array": {"evidences": items[0]},
+        "an empty array": {"evidences": []},
+        "no nonce": {"evidence_list": items},
+        "a shared member too many": {"device_evidence_list": items, "arch": "HOPPER"},
+        "an unknown name": {"devices": items},
+        "an item and a list": {**items[0], "evidences": items},
+        "a list in a list": [items],
+        "a uuid that is no text": [{**items[0], "uuid": 7}],
+        "an architecture by number": [{**items[0], "arch": 9}],
+        "an unknown architecture": [{**items[0], "arch": "hoppers"}],
+        "a number for all": {"nonce": NONCE.hex(), "arch": 9, "evidence_list": [bare]},
+    }
+
+
+@pytest.mark.parametrize("form", list(refused_forms([{}])))
+def test_a_form_that_could_hide_a_device_is_malformed(
+    vendor: Nvidia, gpus: list[Device], form: str
+) -> None:
+    items = [gpu.entry(NONCE) for gpu in gpus]
+    raw = json.dumps(refused_forms(items)[form]).encode()
+    assert codes(examine(vendor, raw)) == {"evidence_malformed"}
+
+
+def test_a_list_under_a_name_twice_is_malformed(vendor: Nvidia, gpus: list[Device]) -> None:
+    raw = b'{"evidences":%b,"evidences":%b}' % (listing(gpus[:1], NONCE), listing(gpus, NONCE))
+    assert codes(examine(vendor, raw)) == {"evidence_malformed"}
+
+
+# ---------------------------------------------------------------- switches
+
+
+@pytest.fixture
+def switches(vendor: Nvidia) -> list[Device]:
+    return [vendor.switch() for _ in range(2)]
+
+
+SWITCHES: dict[str, Any] = {"architectures": ["LS10"], "count": 2}
+
+
+@pytest.mark.parametrize("stated", ["LS10", "ls10", None])
+@pytest.mark.parametrize("asked", ["LS10", "ls10", None])
+def test_a_list_of_switches_must_be_called_one(
+    vendor: Nvidia, switches: list[Device], stated: str | None, asked: str | None
+) -> None:
+    entries = [{**switch.entry(NONCE), "arch": stated} for switch in switches]
+    raw = json.dumps(entries).encode()
+    examined = examine(vendor, raw, expected=Expected(nonce=NONCE, arch=asked))
+    if stated or asked:
+        assert examined.authentic is True
+        assert examined.claims["architectures"] == ["LS10"]
+        assert judged(examined, vendor, **SWITCHES) == []
+    else:
+        assert codes(examined) == {"product_not_accepted"}
+
+
+def test_a_list_of_switches_never_meets_a_rule_for_gpus(
+    vendor: Nvidia, switches: list[Device]
+) -> None:
+    examined = examine(vendor, listing(switches, NONCE))
+    assert examined.authentic is True
+    for named in (["HOPPER"], ["HOPPER", "BLACKWELL"]):
+        assert judged(examined, vendor, architectures=named, count=2) == ["product_not_accepted"]
+
+
+def test_gpus_called_switches_are_refused(vendor: Nvidia, gpus: list[Device]) -> None:
+    entries = [{**gpu.entry(NONCE), "arch": "LS10"} for gpu in gpus]
+    examined = examine(vendor, json.dumps(entries).encode())
+    assert codes(examined) == {"product_not_accepted"}
+
+
+def test_switches_called_gpus_are_refused(vendor: Nvidia, switches: list[Device]) -> None:
+    entries = [{**switch.entry(NONCE), "arch": "HOPPER"} for switch in switches]
+    asked = Expected(nonce=NONCE, arch="LS10")
+    examined = examine(vendor, json.dumps(entries).encode(), expected=asked)
+    assert codes(examined) == {"product_not_accepted"}
+
+
+def test_a_list_of_which_one_item_only_is_called_a_switch_is_refused(
+    vendor: Nvidia, switches: list[Device]
+) -> None:
+    entries = [switch.entry(NONCE) for switch in switches]
+    del entries[1]["arch"]
+    asked = Expected(nonce=NONCE, arch="LS10")
+    examined = examine(vendor, json.dumps(entries).encode(), expected=asked)
+    assert codes(examined) == {"product_not_accepted"}
+
+
+def test_the_same_switch_twice_is_refused(vendor: Nvidia, switches: list[Device]) -> None:
+    assert codes(examine(vendor, listing([switches[0]] * 2, NONCE))) == {"gpu_repeated"}
+
+
+# ---------------------------------------------------------------- what the list itself checks
+
+
+def test_every_step_of_the_list_is_told(vendor: Nvidia, gpus: list[Device]) -> None:
+    examined = examine(vendor, listing(gpus, NONCE))
+    told = {check.step: check.detail for check in examined.checks}
+    assert told["spdm 0 list"] == "3 devices"
+    assert told["spdm 9 one list"] == "3 devices under one nonce"
+    assert told["spdm 9 distinct"] == "3 distinct devices"
+    claims = examined.claims
+    assert (claims["count"], claims["nonce"]) == (3, NONCE.hex())
+    assert claims["devices"][1] == {
+        "driver_version": gpus[1].driver,
+        "vbios_version": gpus[1].vbios,
+        "device_serial": gpus[1].serial,
+        "fwid": gpus[1].fwid.hex(),
+        "fwid_matches_leaf": True,
+    }
+
+
+def test_a_list_that_does_not_parse_says_where(vendor: Nvidia) -> None:
+    examined = examine(vendor, b"[")
+    assert [(check.step, check.ok) for check in examined.checks] == [("spdm 0 list", False)]
+    assert (examined.authentic, examined.not_after, examined.bound) == (False, 0, False)
+    assert examined.kind == SCHEME.kind
+    assert not examined.claims
+
+
+def test_a_list_with_a_report_that_does_not_parse_claims_nothing(
+    vendor: Nvidia, gpus: list[Device]
+) -> None:
+    raw = stated(gpus, 2, evidence=base64.b64encode(b"\x11 no report").decode())
+    examined = examine(vendor, raw)
+    assert codes(examined) == {"evidence_malformed"}
+    assert (examined.kind, examined.facts) == (SCHEME.kind, None)
+    assert not examined.claims
+
+
+def test_whether_a_chip_stands_in_it_twice_is_open_where_a_chain_names_none(
+    vendor: Nvidia, gpus: list[Device]
+) -> None:
+    leaf = gpus[2].certificates()[0].pem
+    raw = stated(gpus, 2, certificate=base64.b64encode(leaf).decode())
+    examined = examine(vendor, raw)
+    assert codes(examined) == {"chain_invalid"}
+    told = {check.step: (check.ok, check.detail) for check in examined.checks}
+    assert told["spdm 9 distinct"] == (None, "not run: a chain does not name its chip")
+    assert len(examined.identities) == 8
+
+
+def test_a_list_without_its_role_is_malformed(vendor: Nvidia) -> None:
+    examined = examine(vendor, b"", evidence={})
+    assert codes(examined) == {"evidence_malformed"}
+    assert SCHEME.needs({}) == ()
+    assert SCHEME.further is not None
+    assert SCHEME.further({}, {}) == ()
+
+
+def test_how_many_nonces_were_found_is_said(vendor: Nvidia, gpus: list[Device]) -> None:
+    examined = examine(vendor, stated(gpus, 1, nonce="00" * 32))
+    (reason,) = examined.reasons
+    assert reason.detail == "GPU list: found 2 nonces, expected one for all"
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def test_a_rule_that_demands_manifests_without_the_library_is_not_met() -> None:
         "sys.modules['lxml'] = None  # as where the extra is not installed\n"
         "from attestation.ledger import Ledger\n"
         "from attestation.rules.nvidia import NvidiaRule, judge\n"
-        "from attestation.verify.device import Fleet\n"
+        "from attestation.verify.fleet import Fleet\n"
         "from simulators.nvidia import Nvidia\n"
         "fleet = Fleet((), None, (), Nvidia().anchors)\n"
         "none = frozenset()\n"

@@ -19,8 +19,9 @@ from attestation.examined import Examined, Expected, Question
 from attestation.ledger import Ledger
 from attestation.members import Members
 from attestation.schemes.nvidia_gpu import SCHEME
-from attestation.verify.ocsp import RESPONSE_MAX, check_response, load_response
+from attestation.verify.ocsp import ANSWERS_MAX, RESPONSE_MAX, check_response, load_response
 from wire.errors import AttestationError, PolicyError
+from wire.limits import CLOCK_SKEW_S
 
 if TYPE_CHECKING:
     from simulators.nvidia_device import Device
@@ -135,15 +136,30 @@ def test_the_nonce_is_looked_for_in_the_responses_extensions(gpu: Device) -> Non
     ("facts", "shift"),
     [
         pytest.param({}, DAY + 1, id="after nextUpdate"),
-        pytest.param({}, -3601, id="before thisUpdate"),
+        pytest.param({}, -3600 - CLOCK_SKEW_S - 1, id="before thisUpdate"),
         pytest.param({"end": None}, DAY, id="a day and an hour without nextUpdate"),
-        pytest.param({"end": None}, -3601, id="before thisUpdate without nextUpdate"),
+        pytest.param(
+            {"end": None}, -3600 - CLOCK_SKEW_S - 1, id="before thisUpdate without nextUpdate"
+        ),
     ],
 )
 def test_a_response_outside_its_time_is_refused(
     gpu: Device, facts: dict[str, Any], shift: int
 ) -> None:
     assert refusal(gpu, respond(gpu, **facts), now=gpu.vendor.now + shift) == "collateral_expired"
+
+
+@pytest.mark.parametrize("end", [DAY, None])
+def test_a_response_of_a_clock_that_is_a_little_ahead_counts(gpu: Device, end: int | None) -> None:
+    der = respond(gpu, start=CLOCK_SKEW_S, end=end)
+    until = DAY if end else CLOCK_SKEW_S + DAY
+    assert checked(gpu, der).not_after == gpu.vendor.now + until
+    assert refusal(gpu, der, now=gpu.vendor.now - 1) == "collateral_expired"
+
+
+def test_a_responders_certificate_of_a_clock_ahead_does_not_count(gpu: Device) -> None:
+    responder = gpu.vendor.responder(gpu.vendor.icas[gpu.chip], start=1)
+    assert refusal(gpu, respond(gpu, delegated=responder)) == "ocsp_invalid"
 
 
 def test_a_response_without_next_update_holds_for_a_day(gpu: Device) -> None:
@@ -299,6 +315,20 @@ def test_every_response_must_carry_the_nonce_that_was_sent(gpu: Device) -> None:
     assert examine(gpu, fresh, ocsp_nonce=NONCE).authentic is True
     stored = [*fresh[:2], vendor.revocation(gpu)[2]]
     assert codes(examine(gpu, stored, ocsp_nonce=NONCE)) == {"ocsp_nonce_mismatch"}
+
+
+def test_one_response_under_several_roles_is_one(gpu: Device) -> None:
+    first, *others = gpu.vendor.revocation(gpu)
+    examined = examine(gpu, [*[first] * (ANSWERS_MAX + 1), *others])
+    assert examined.authentic is True
+    assert judge(gpu, examined) == []
+
+
+def test_more_responses_for_one_certificate_than_anybody_needs_are_refused(gpu: Device) -> None:
+    first, *others = gpu.vendor.revocation(gpu)
+    renewed = [respond(gpu, start=-60 - number) for number in range(ANSWERS_MAX)]
+    assert examine(gpu, [*renewed, *others]).authentic is True
+    assert codes(examine(gpu, [first, *renewed, *others])) == {"ocsp_invalid"}
 
 
 def test_the_verdict_ends_with_the_first_response(gpu: Device) -> None:

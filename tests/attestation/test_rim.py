@@ -145,6 +145,11 @@ def _part_only(raw: bytes) -> bytes:
     return raw.replace(b'<ds:Reference URI=""', b'<ds:Reference URI="#part"')
 
 
+def _two_references(raw: bytes) -> bytes:
+    begin, end = raw.index(b"<ds:Reference "), raw.index(b"</ds:Reference>") + 15
+    return raw[:end] + raw[begin:end] + raw[end:]
+
+
 def _filtered(raw: bytes) -> bytes:
     xpath = b'<ds:Transform Algorithm="http://www.w3.org/TR/1999/REC-xpath-19991116"/>'
     return raw.replace(b"<ds:Transforms>", b"<ds:Transforms>" + xpath)
@@ -166,6 +171,10 @@ def _many(raw: bytes) -> bytes:
 
 def _odd_certificate(raw: bytes) -> bytes:
     return raw.replace(b"<ds:X509Certificate>MI", b"<ds:X509Certificate>!!", 1)
+
+
+def _long_certificate(raw: bytes) -> bytes:
+    return raw.replace(b"<ds:X509Certificate>", b"<ds:X509Certificate>" + b"AAAA" * 8192, 1)
 
 
 def _another_key(raw: bytes) -> bytes:
@@ -195,6 +204,7 @@ def _key_value(raw: bytes) -> bytes:
         _moved_signature,
         _without_signature,
         _part_only,
+        _two_references,
         _filtered,
         _doctype,
         _laughs,
@@ -203,6 +213,7 @@ def _key_value(raw: bytes) -> bytes:
         _nested,
         _many,
         _odd_certificate,
+        _long_certificate,
         _another_key,
         pytest.param(lambda raw: raw + bytes(RIM_MAX), id="too long"),
         pytest.param(lambda raw: raw[:-1], id="cut"),

@@ -17,8 +17,10 @@ from attestation.examined import Expected, Question
 from attestation.ledger import Ledger
 from attestation.members import Members
 from attestation.schemes import nvidia_gpu, nvidia_switch
-from attestation.verify.rim import NVDEC0_BLOCK
-from wire.errors import PolicyError
+from attestation.verify.fleet import Fleet
+from attestation.verify.rim import NVDEC0_BLOCK, check_fleet, compare, verify_manifest
+from attestation.verify.spdm import parse_device
+from wire.errors import AttestationError, PolicyError
 
 if TYPE_CHECKING:
     from simulators.nvidia_device import Device
@@ -94,6 +96,17 @@ def test_another_measurement_is_refused(gpu: Device) -> None:
         assert judged(gpu, manifests) == ["rim_measurement_mismatch"]
 
 
+def test_the_first_of_the_other_measurements_is_named(vendor: Nvidia, gpu: Device) -> None:
+    report = parse_device(gpu.report(NONCE), gpu.chain())
+    raw = gpu.vendor.manifest(gpu, "driver", values={41: [WRONG], 40: [WRONG]})
+    manifest = verify_manifest(raw, vendor.anchors, vendor.now).manifest
+    with pytest.raises(AttestationError, match=r"found 2 of 31 .*, first block 41") as caught:
+        compare(report, [manifest])
+    assert caught.value.reasons == ("rim_measurement_mismatch",)
+    with pytest.raises(AttestationError, match=r"unlike NVIDIA's$"):
+        compare(report, [])  # nothing to compare with is no match
+
+
 def test_one_of_several_alternatives_is_enough(gpu: Device) -> None:
     right = gpu.measurements[41].hex()
     assert judged(gpu, both(gpu, values={40: [WRONG, right, WRONG]})) == []
@@ -147,6 +160,78 @@ def test_a_missing_manifest_is_refused(gpu: Device, what: str) -> None:
 def test_a_manifest_of_another_build_or_chip_is_refused(gpu: Device, facts: dict[str, str]) -> None:
     for what in ("driver", "vbios"):
         assert judged(gpu, both(gpu, what, **facts)) == ["rim_missing"]
+
+
+CHIP_INFO = 35
+GB202 = "GB202 A01 GSP FMC LF"
+
+
+@pytest.mark.parametrize(
+    ("common", "stated", "product"),
+    [
+        pytest.param(None, None, "GB100", id="older firmware: as certified"),
+        pytest.param(GB202, None, "GB202", id="older firmware of another chip"),
+        pytest.param(None, b"GB100", "GB100", id="as certified and reported"),
+        pytest.param(GB202, b"GB202\0\0\0", "GB202", id="filled with zeros"),
+        pytest.param(None, b"GB102", "GB102", id="as the report says"),
+    ],
+)
+def test_the_manifests_are_those_of_the_chip_that_the_report_names(
+    vendor: Nvidia, common: str | None, stated: bytes | None, product: str
+) -> None:
+    gpu = vendor.gpu("BLACKWELL", common=common)
+    if stated is not None:
+        gpu.opaque[CHIP_INFO] = stated
+    roles = {"evidence": gpu.report(NONCE), "cert_chain": gpu.chain()}
+    asked = [need.key for need in nvidia_gpu.SCHEME.needs(roles) if need.source == "nvidia-rim"]
+    assert asked == [
+        f"rim/NV_GPU_CC_DRIVER_{product}_{gpu.driver}",
+        f"rim/NV_GPU_VBIOS_1010_0205_862_{gpu.vbios.replace('.', '')}",
+    ]
+    right = [vendor.manifest(gpu, what, product=product) for what in ("driver", "vbios")]
+    assert judged(gpu, right) == []
+    other = "GB100" if product != "GB100" else "GB202"
+    wrong = [vendor.manifest(gpu, what, product=other) for what in ("driver", "vbios")]
+    assert judged(gpu, wrong) == ["rim_missing"]
+
+
+def test_a_hopper_is_named_without_a_chip_in_its_report(vendor: Nvidia, gpu: Device) -> None:
+    roles = {"evidence": gpu.report(NONCE), "cert_chain": gpu.chain()}
+    asked = [need.key for need in nvidia_gpu.SCHEME.needs(roles) if need.source == "nvidia-rim"]
+    assert asked[0] == f"rim/NV_GPU_DRIVER_GH100_{gpu.driver}"
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        b"", b"\0", b"GH100", b"GR100", b"GB1000", b"GB100 ", b"gb100", b"\0GB100", b"GB\xb9\xb900",
+        b"GB10\xd9\xa0", b"G", b"GB", b"GB100\0x",
+    ],
+)  # fmt: skip
+def test_a_chip_that_is_none_of_its_family_has_no_manifest(vendor: Nvidia, stated: bytes) -> None:
+    gpu = vendor.gpu("BLACKWELL")
+    gpu.opaque[CHIP_INFO] = stated
+    roles = {"evidence": gpu.report(NONCE), "cert_chain": gpu.chain()}
+    assert not any(need.source == "nvidia-rim" for need in nvidia_gpu.SCHEME.needs(roles))
+    assert judged(gpu, both(gpu)) == ["rim_missing"]
+    fleet = fleet_of(gpu, both(gpu))
+    with pytest.raises(AttestationError, match="GB100: the report names its chip in no way known"):
+        check_fleet(fleet, vendor.now, revocation=False, accept_hold=False)
+
+
+def test_a_device_of_an_unknown_product_has_no_manifest(vendor: Nvidia) -> None:
+    gpu = vendor.gpu(common="GA100 A01 GSP FMC LF")
+    roles = {"evidence": gpu.report(NONCE), "cert_chain": gpu.chain()}
+    assert not any(need.source == "nvidia-rim" for need in nvidia_gpu.SCHEME.needs(roles))
+    with pytest.raises(AttestationError, match="found a device of an unknown product") as caught:
+        check_fleet(fleet_of(gpu, both(gpu)), vendor.now, revocation=False, accept_hold=False)
+    assert caught.value.reasons == ("rim_missing",)
+
+
+def fleet_of(gpu: Device, manifests: list[bytes]) -> Fleet:
+    """One device, whatever an examination would say of it."""
+    device = parse_device(gpu.report(NONCE), gpu.chain())
+    return Fleet((device,), None, tuple(manifests), gpu.vendor.anchors)
 
 
 def test_two_manifests_of_one_build_are_refused(gpu: Device) -> None:

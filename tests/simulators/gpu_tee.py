@@ -93,12 +93,14 @@ class GpuTee(HardwareTee):
         return {**super().collateral(), GPUS: found}
 
     def _answer(self, request: bytes) -> bytes:
-        """NVIDIA's responder on the certificates above these GPUs."""
+        """NVIDIA's responder on the certificates above these GPUs, and on manifests' signers."""
+        vendor = self.nvidia
+        signers = itertools.pairwise((vendor.rim_signer, vendor.rim_ca, vendor.rim_root))
         asked = load_der_ocsp_request(request)
         nonce = asked.extensions.get_extension_for_class(OCSPNonce).value.nonce
         subject, issuer = next(
             pair
-            for pair in self._vouched()
+            for pair in (*self._vouched(), *signers)
             if pair[0].certificate.serial_number == asked.serial_number
         )
         return self.nvidia.ocsp(subject, issuer, nonce=nonce)
