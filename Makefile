@@ -14,5 +14,5 @@ bench: ; @scripts/bootstrap && $(PY) bench/overhead.py
 fuzz: ; @scripts/bootstrap && ANCHORHOLD_VECTORS="$${ANCHORHOLD_VECTORS:-$$PWD/../shared/vectors}" nice -n 10 $(PY) -m fuzz --jobs 2 \
 	$(if $(COUNT),--count $(COUNT)) $(if $(TARGET),--target '$(TARGET)')
 mutation: ; @scripts/bootstrap && ANCHORHOLD_VECTORS="$${ANCHORHOLD_VECTORS:-$$PWD/../shared/vectors}" nice -n 10 $(PY) -m mutation --jobs 2 \
-	$(if $(MODULE),--module '$(MODULE)')
+	$(if $(MODULE),--module '$(MODULE)',--short)
 clean: ; rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

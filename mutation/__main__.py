@@ -2,10 +2,12 @@
 
 --tests names test files (default: tests/attestation/test_*.py); --sample N --seed S takes a fixed
 part of the mutants; --line N only those of a line, --part those of function bodies or those that
-run on import, --again those that the output of an earlier run lists. --slowest S leaves out tests
-that take longer without a fault, --budget S stops asking after S seconds of them, --patience S is
-what a mutant may take beyond three times that. --minutes N ends early, and takes the mutants in
-drawn order, so that those done are a fair sample.
+run on import, --again those that the output of an earlier run or mutation/RESULTS.md lists.
+--slowest S leaves out tests that take longer without a fault, --budget S stops asking after S
+seconds of them, --patience S is what a mutant may take beyond three times that. --minutes N ends
+early, and takes the mutants in drawn order, so that those done are a fair sample.
+
+--short is the form that runs with the tests: a fixed sample of modules whose tests are quick.
 
 Ends 1 if fewer than --require per cent are killed, 2 if the harness does not pass its own test.
 """
@@ -19,6 +21,7 @@ import importlib
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -34,12 +37,20 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 _PRELOADED: Final = ("cryptography.x509", "hypothesis", "dcap_qvl", "jwt", "cbor2", "httpx2")
+_SHORT: Final = (
+    "--module", "attestation/verify/cose.py", "attestation/verify/intel_tcb.py",
+    "attestation/verify/corim_profile.py", "attestation/rules/corim.py",
+    "--tests", "tests/attestation/test_survivors_dcap.py",
+    "tests/attestation/test_survivors_signers.py", "tests/attestation/test_survivors_kinds.py",
+    "tests/attestation/test_corim_rule.py",
+    "--part", "body", "--sample", "80", "--seed", "1", "--require", "90",
+)  # fmt: skip
 
 
 def main() -> int:
     """Parse, run, report."""
     parser = argparse.ArgumentParser(prog="mutation", description=__doc__)
-    parser.add_argument("--module", nargs="+", required=True, metavar="FILE")
+    parser.add_argument("--module", nargs="+", metavar="FILE")
     parser.add_argument("--tests", nargs="+", metavar="FILE")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--sample", type=int, default=0, metavar="N")
@@ -53,7 +64,12 @@ def main() -> int:
     parser.add_argument("--patience", type=float, default=10.0, metavar="S")
     parser.add_argument("--require", type=float, default=0.0, metavar="PER_CENT")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--short", action="store_true")
     asked = parser.parse_args()
+    if asked.short:
+        asked = parser.parse_args([*_SHORT, *sys.argv[1:]])
+    if not asked.module:
+        parser.error("expected --module or --short")
     os.environ.update(OMP_NUM_THREADS="1", CI="true")  # CI: hypothesis draws the same examples
     sys.dont_write_bytecode = True
     CACHE.parent.mkdir(exist_ok=True)
@@ -69,7 +85,7 @@ def main() -> int:
     if asked.part:
         chosen = [(file, m) for file, m in chosen if m.function == (asked.part == "body")]
     if asked.again:
-        left = asked.again.read_text()
+        left = _listed(asked.again.read_text())
         chosen = [(file, m) for file, m in chosen if _name(file, m) in left]
     if asked.sample:
         keyed = sorted(chosen, key=lambda pair: _draw(asked.seed, *pair))[: asked.sample]
@@ -94,7 +110,7 @@ def _measure(package: str, files: list[str]) -> None:
 
 
 def _draw(seed: int, file: str, mutant: Mutant) -> bytes:
-    text = f"{seed} {file} {mutant.line} {mutant.operator} {mutant.change}"
+    text = f"{seed} {_name(file, mutant)}"
     return hashlib.sha256(text.encode()).digest()
 
 
@@ -156,10 +172,7 @@ def _report(verdicts: list[tuple[Task, str]], as_json: bool, require: float) -> 
     for task, verdict in verdicts:
         modules.setdefault(task.module, Counter())[verdict] += 1
         if task.mutant and verdict not in ("killed", "timeout"):
-            fault = (
-                f"{task.module}:{task.mutant.line}: {task.mutant.operator}: {task.mutant.change}"
-            )
-            left.append(f"{verdict}: {fault} [{len(task.tests)} tests]")
+            left.append(_text(task, verdict))
     total = sum(modules.values(), Counter[str]())
     if as_json:
         sys.stdout.write(json.dumps({"modules": modules, "left": left}, indent=1) + "\n")
@@ -171,11 +184,19 @@ def _report(verdicts: list[tuple[Task, str]], as_json: bool, require: float) -> 
 
 def _text(task: Task, verdict: str) -> str:
     assert task.mutant is not None
-    return f"{verdict}: {_name(task.module, task.mutant)} [{len(task.tests)} tests]"
+    place = f"line {task.mutant.line}, {len(task.tests)} tests"
+    return f"{verdict}: {_name(task.module, task.mutant)} [{place}]"
 
 
 def _name(module: str, mutant: Mutant) -> str:
-    return f"{module}:{mutant.line}: {mutant.operator}: {mutant.change}"
+    """Without its line, so that it means the same after an edit elsewhere in the module."""
+    return f"{module}: {mutant.where or 'module'}: {mutant.operator}: {mutant.change}"
+
+
+def _listed(report: str) -> set[str]:
+    """The mutants that an earlier run's output, or the page of results, names."""
+    verdict, rest = r"^(survived|not covered|not run|broken): ", r" (\[line \d+.*\]|\(\d+ times\))$"
+    return {re.sub(rest, "", re.sub(verdict, "", line)) for line in report.splitlines()}
 
 
 def _per_cent(counts: Counter[str]) -> float:

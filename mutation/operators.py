@@ -2,7 +2,9 @@
 
 Left alone, since a test of them would be a test of nothing or of wording: docstrings, strings,
 formatted strings (messages), annotations, `if TYPE_CHECKING`, `assert` (for the type checker
-alone), decorators (a dataclass's flags), the types of `isinstance` and `cast`.
+alone), decorators (a dataclass's flags), the types of `isinstance` and `cast`. And the index 0 of
+a list made empty, appended to in one place outside any loop and never handed on, which is how a
+step leaves something for the next ones: it has one element, so that -1 is the same one.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ class Mutant:
 
     Attributes:
         line, last: source lines of the statement it is in, as far as the fault.
+        where: the functions and classes around it, dotted; for a class's or the module's own
+            statement, the name it assigns.
         function: whether it is in a function's body, rather than run on import.
         operator: which kind of fault.
         change: before and after, for people.
@@ -47,6 +51,7 @@ class Mutant:
 
     line: int
     last: int
+    where: str
     function: bool
     operator: str
     change: str
@@ -66,6 +71,11 @@ class Mutant:
         finally:
             self._put(old)
 
+    @property
+    def index(self) -> ast.AST | None:
+        """The subscript whose index it changes, if it changes one."""
+        return self._parent if isinstance(self._parent, ast.Subscript) else None
+
     def _put(self, node: ast.AST) -> None:
         if self._index is None:
             setattr(self._parent, self._field, node)
@@ -76,11 +86,55 @@ class Mutant:
 def mutants(source: str) -> list[Mutant]:
     """Every mutant of a module, in source order."""
     tree = ast.parse(source)
-    return list(_walk(tree, tree, None, ()))
+    single = _single(tree)
+    found = _walk(tree, tree, None, (), "")
+    return [m for m in found if not (m.index in single and m.change == "0 → -1")]
+
+
+def _single(tree: ast.Module) -> set[ast.AST]:
+    """The subscripts of lists that hold one element at most."""
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    found: set[ast.AST] = set()
+    for function in (node for node in ast.walk(tree) if isinstance(node, _Function)):
+        for stmt in function.body:
+            match stmt:
+                case ast.AnnAssign(target=ast.Name(name), value=ast.List([])):
+                    found |= _subscripts(function, stmt, name, parents)
+    return found
+
+
+def _subscripts(
+    function: _Function, made: ast.AST, name: str, parents: dict[ast.AST, ast.AST]
+) -> set[ast.AST]:
+    found: set[ast.AST] = set()
+    appended = 0
+    for use in (n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == name):
+        match parents[use]:
+            case ast.Subscript(slice=ast.Constant(0)) as subscript:
+                found.add(subscript)
+            case ast.Attribute(attr="append") as called:
+                appended += 2 if _loops(called, function, parents) else 1
+            case ast.If() | ast.IfExp() | ast.BoolOp() | ast.UnaryOp():
+                pass  # whether there is one
+            case parent if parent is not made:
+                return set()
+    return found if appended == 1 else set()
+
+
+def _loops(node: ast.AST, function: _Function, parents: dict[ast.AST, ast.AST]) -> bool:
+    while node is not function:
+        node = parents[node]
+        if isinstance(node, ast.For | ast.AsyncFor | ast.While | ast.comprehension):
+            return True
+    return False
 
 
 def _walk(
-    tree: ast.Module, node: ast.AST, stmt: ast.stmt | None, within: tuple[_Function, ...]
+    tree: ast.Module,
+    node: ast.AST,
+    stmt: ast.stmt | None,
+    within: tuple[_Function, ...],
+    where: str,
 ) -> Iterator[Mutant]:
     for field, value in ast.iter_fields(node):
         if field in ("annotation", "returns", "decorator_list"):
@@ -91,13 +145,24 @@ def _walk(
                 continue
             inside = (*within, node) if field == "body" and isinstance(node, _Function) else within
             here = child if isinstance(child, ast.stmt) else stmt
+            name = _named(child, where, inside)
             if here is not None and isinstance(child, ast.expr | ast.stmt):
                 last = max(here.lineno, child.end_lineno or 0)
                 for operator, new in _faults(node, field, child, inside):
                     change = f"{_short(child)} → {_short(new)}"
                     place = (node, field, index if many else None, new)
-                    yield Mutant(here.lineno, last, bool(inside), operator, change, tree, *place)
-            yield from _walk(tree, child, here, inside)
+                    found = (here.lineno, last, name, bool(inside), operator, change)
+                    yield Mutant(*found, tree, *place)
+            yield from _walk(tree, child, here, inside, name)
+
+
+def _named(node: ast.AST, where: str, within: tuple[_Function, ...]) -> str:
+    match node:
+        case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
+            return f"{where}.{name}".lstrip(".")
+        case ast.Assign([ast.Name(name), *_]) | ast.AnnAssign(ast.Name(name)) if not within:
+            return f"{where}.{name}".lstrip(".")
+    return where
 
 
 def _left_alone(node: ast.AST, field: str, index: int, child: ast.AST) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,7 @@ from simulators.tpm import AK_ATTRIBUTES, EK_ATTRIBUTES, TpmTee, public_area, rs
 
 from attestation.anchors import NONE, Anchors
 from attestation.formats.jwks import parse_jwk, parse_keys
+from attestation.formats.pem import CERTIFICATE_MAX
 from attestation.formats.software import LABEL, SoftwareStatement
 from attestation.formats.tpm_structures import parse_public
 from attestation.schemes.snp import SCHEME as SNP
@@ -113,7 +115,10 @@ def test_a_certificate_with_a_serial_number_below_zero_loads_without_a_warning()
 
 
 def revocations(
-    *extensions: tuple[x509.ExtensionType, bool], signer: Any = KEY, digest: Any = None
+    *extensions: tuple[x509.ExtensionType, bool],
+    signer: Any = KEY,
+    digest: Any = None,
+    entry: x509.RevokedCertificate | None = None,
 ) -> bytes:
     builder = (
         x509.CertificateRevocationListBuilder()
@@ -123,6 +128,8 @@ def revocations(
     )
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical=critical)
+    if entry is not None:
+        builder = builder.add_revoked_certificate(entry)
     return builder.sign(signer, digest).public_bytes(Encoding.DER)
 
 
@@ -132,7 +139,8 @@ def of_size(size: int) -> bytes:
     filler = size
     for _ in range(4):
         extension = x509.UnrecognizedExtension(ObjectIdentifier("1.2.3.4"), bytes(filler))
-        der = revocations((extension, False), signer=signer)
+        entry = x509.RevokedCertificateBuilder().serial_number(9).revocation_date(at(0))
+        der = revocations(signer=signer, entry=entry.add_extension(extension, False).build())
         filler += size - len(der)
     assert len(der) == size
     return der
@@ -291,6 +299,62 @@ def test_a_key_sets_chain_whose_end_has_expired_does_not_hold() -> None:
     with pytest.raises(AttestationError) as caught:
         standing(leaf, middle, certificate("0", "0", end=-1))
     assert reason(caught) == "certificate_not_valid_at_time"
+
+
+def test_a_key_sets_chain_holds_up_to_the_certificate_that_is_pinned() -> None:
+    leaf, middle = certificate("leaf", "1", ca=False), certificate("1", "0", end=50)
+    root = certificate("0", "0", end=-1)  # what stands above a pin vouches for nothing
+    pins = Anchors(frozenset({hashlib.sha256(middle).digest()}))
+    assert standing(leaf, middle, root, anchors=pins) == NOW + 50
+    both = Anchors(frozenset({*pins.pins, hashlib.sha256(root).digest()}))
+    assert standing(leaf, middle, root, anchors=both) == NOW + 50
+    stray = certificate("leaf", "2", ca=False)
+    with pytest.raises(AttestationError) as caught:
+        standing(stray, middle, root, anchors=pins)
+    assert reason(caught) == "untrusted_root"
+
+
+def test_a_pin_of_the_leaf_alone_leaves_the_chain_to_be_checked() -> None:
+    leaf, root = certificate("leaf", "0", ca=False), certificate("0", "0", end=-1)
+    pins = Anchors(frozenset({hashlib.sha256(leaf).digest()}))
+    with pytest.raises(AttestationError) as caught:
+        standing(leaf, root, anchors=pins)
+    assert reason(caught) == "certificate_not_valid_at_time"
+
+
+def test_a_certificate_longer_than_any_vendors_is_refused_unread() -> None:
+    usages = [ObjectIdentifier(f"1.2.3.{number}") for number in range(3000)]
+    long = certificate("leaf", "0", ca=False, eku=usages)
+    assert len(long) > CERTIFICATE_MAX
+    with pytest.raises(AttestationError, match="expected ≤ 16384") as caught:
+        load_certificate(long)
+    assert reason(caught) == "chain_invalid"
+
+
+def test_a_certificate_of_the_greatest_length_is_read() -> None:
+    signer = Ed25519PrivateKey.generate()  # whose signatures are all of one length
+
+    def padded(length: int) -> bytes:
+        padding = x509.UnrecognizedExtension(ObjectIdentifier("1.2.3.4"), bytes(length))
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name("leaf"))
+            .issuer_name(name("0"))
+            .public_key(signer.public_key())
+            .serial_number(7)
+            .not_valid_before(at(-100))
+            .not_valid_after(at(100))
+            .add_extension(padding, critical=False)
+        )
+        return builder.sign(signer, None).public_bytes(Encoding.DER)
+
+    start = CERTIFICATE_MAX - 1000
+    longest = start + CERTIFICATE_MAX - len(padded(start))
+    assert len(padded(longest)) == CERTIFICATE_MAX
+    assert load_certificate(padded(longest)).serial_number == 7
+    with pytest.raises(AttestationError) as caught:
+        load_certificate(padded(longest + 1))
+    assert reason(caught) == "chain_invalid"
 
 
 def test_a_single_certificate_of_a_key_set_holds_to_its_first_and_last_second() -> None:

@@ -87,6 +87,27 @@ def test_compiling_a_fault_leaves_the_next_one_clean() -> None:
         assert (found["x"], found["y"]) == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("steps", "left"),
+    [
+        ("found.append(a)", False),
+        ("found.append(a)\n    found.append(b)", True),
+        ("for x in a:\n        found.append(x)", True),
+        ("found.append(a)\n    fill(found)", True),
+        ("found = a", True),
+    ],
+)
+def test_the_first_of_a_list_of_one_is_not_asked_to_be_the_last(steps: str, left: bool) -> None:
+    source = f"def f(a):\n    found: list[int] = []\n    {steps}\n    return found[0]"
+    assert ("0 → -1" in changes(source)) == left
+    assert "0 → 1" in changes(source)
+
+
+def test_a_fault_is_named_by_what_it_is_in_and_not_by_its_line() -> None:
+    source = "LIMIT = 1\nclass A:\n    SIZE: int = 2\n    def f(self):\n        x = not y\n"
+    assert [m.where for m in mutants(source)] == ["LIMIT"] * 2 + ["A.SIZE"] * 2 + ["A.f"]
+
+
 def test_a_fault_says_whether_it_runs_on_import() -> None:
     source = "LIMIT = 1\ndef f(a=2):\n    return 3\n"
     assert [(m.line, m.function) for m in mutants(source)] == [

@@ -64,29 +64,30 @@ def left(result: Any) -> set[str]:
 def test_exactly_the_faults_that_weak_tests_miss_are_left(tmp_path: Path) -> None:
     result = run(tmp_path, WEAK)
     assert left(result) == {
-        "survived: toy/limits.py:2: constant: 10 → 11",
-        "survived: toy/limits.py:2: constant: 10 → 9",
-        "broken: toy/limits.py:3: constant: 97 → 98",
-        "broken: toy/limits.py:3: constant: 97 → 96",
-        "broken: toy/limits.py:3: constant: 0 → 1",
-        "broken: toy/limits.py:3: constant: 0 → -1",
-        "survived: toy/limits.py:3: arithmetic: 97 + 0 → 97 - 0",
-        "survived: toy/limits.py:3: constant: 1 → 2",
-        "survived: toy/limits.py:3: constant: 1 → 0",
-        "survived: toy/limits.py:6: comparison: length > LIMIT → length >= LIMIT",
-        "not covered: toy/limits.py:11: result: return a + 1 → return 0",
-        "not covered: toy/limits.py:11: arithmetic: a + 1 → a - 1",
-        "not covered: toy/limits.py:11: constant: 1 → 2",
-        "not covered: toy/limits.py:11: constant: 1 → 0",
-        "survived: toy/limits.py:16: result: return n → return 0",
+        "survived: toy/limits.py: LIMIT: constant: 10 → 11",
+        "survived: toy/limits.py: LIMIT: constant: 10 → 9",
+        "broken: toy/limits.py: TABLE: constant: 97 → 98",
+        "broken: toy/limits.py: TABLE: constant: 97 → 96",
+        "broken: toy/limits.py: TABLE: constant: 0 → 1",
+        "broken: toy/limits.py: TABLE: constant: 0 → -1",
+        "survived: toy/limits.py: TABLE: arithmetic: 97 + 0 → 97 - 0",
+        "survived: toy/limits.py: TABLE: constant: 1 → 2",
+        "survived: toy/limits.py: TABLE: constant: 1 → 0",
+        "survived: toy/limits.py: check: comparison: length > LIMIT → length >= LIMIT",
+        "not covered: toy/limits.py: unused: result: return a + 1 → return 0",
+        "not covered: toy/limits.py: unused: arithmetic: a + 1 → a - 1",
+        "not covered: toy/limits.py: unused: constant: 1 → 2",
+        "not covered: toy/limits.py: unused: constant: 1 → 0",
+        "survived: toy/limits.py: endless: result: return n → return 0",
     }
     assert result.returncode == 0
 
 
 def test_a_test_at_the_limit_kills_what_was_left_there(tmp_path: Path) -> None:
     sharp = WEAK + "\ndef test_the_limit_itself_passes():\n    assert check(10)\n"
-    assert "survived: toy/limits.py:6: comparison: length > LIMIT → length >= LIMIT" not in left(
-        run(tmp_path, sharp, "--line", "6")
+    assert (
+        "survived: toy/limits.py: check: comparison: length > LIMIT → length >= LIMIT"
+        not in left(run(tmp_path, sharp, "--line", "6"))
     )
 
 
@@ -135,3 +136,22 @@ def test_a_fault_that_does_not_end_counts_as_noticed(tmp_path: Path, jobs: str) 
     result = run(tmp_path, WEAK, "--line", "15", "--jobs", jobs)
     assert result.stdout, result.stderr
     assert json.loads(result.stdout)["modules"]["toy/limits.py"]["timeout"] == 2
+
+
+def test_what_an_earlier_run_left_can_be_asked_again_after_an_edit(tmp_path: Path) -> None:
+    first = "toy/limits.py: check: comparison: length > LIMIT → length >= LIMIT"
+    second = "toy/limits.py: unused: arithmetic: a + 1 → a - 1"
+    third = "toy/limits.py: endless: result: return n → return 0"
+    written = f"a title\nsurvived: {first} [line 6, 2 tests]\n{second} (2 times)\n{third}\n"
+    (tmp_path / "left.txt").write_text(written)
+    edited = '"""Another first line."""\n' + LIMITS
+    again = run(tmp_path, WEAK, "--again", "left.txt", source=edited)
+    expected = {f"survived: {first}", f"not covered: {second}", f"survived: {third}"}
+    assert left(again) == expected, again.stderr
+
+
+def test_without_a_module_there_is_nothing_to_do() -> None:
+    command = [sys.executable, "-m", "mutation"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "expected --module or --short" in result.stderr
