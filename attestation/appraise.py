@@ -285,7 +285,7 @@ def _image(binding: Binding, proof: Proof) -> str:  # step 20
 def _measurement(proof: Proof, rule: Rule, policy: Policy) -> str:  # step 21
     if proof.measurement in policy.deny.measurements:  # deny wins over accept
         raise _refused("denied", "measurement: on the policy's deny list")
-    check_identities(proof.identities, policy.deny.identities)
+    check_identities(proof.identities, policy.deny.identities, proof.shows)
     if proof.measurement not in rule.measurements:
         raise _refused(
             "measurement_not_accepted",

@@ -6,7 +6,8 @@ kind's own numbered steps, as its scheme's documentation lists them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from wire.errors import AttestationError
 from wire.limits import CLOCK_SKEW_S
@@ -16,7 +17,7 @@ from .composite import check_composite
 from .examined import NO_BYTES, Expected, Question
 from .formats.container import parse_container
 from .measurement import combine, digest_bytes
-from .proof import Proof
+from .proof import Proof, canonical_identity
 from .rules.hardware import GPU_KIND
 from .schemes import SCHEMES
 
@@ -31,6 +32,21 @@ if TYPE_CHECKING:
     from .ledger import Ledger
     from .rules.hardware import HardwareRule
     from .scheme import Scheme
+
+
+# Classes of identity that genuine evidence of a kind shows. What it hides (a host may mask a chip's
+# id) a deny list cannot find, so it is refused where the policy denies any of that class.
+SHOWS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "amd-sev-snp-report": ("chip_id", "key"),
+        "azure-vtpm-snp": ("chip_id", "key"),
+        "intel-tdx-quote": ("ppid", "serial", "key"),
+        "azure-vtpm-tdx": ("ppid", "serial", "key"),
+        "aws-nitro-document": ("key",),
+        "tpm2-quote": ("key",),
+        GPU_KIND: ("serial", "chip_id", "key"),
+    }
+)
 
 
 def prove_hardware(
@@ -62,7 +78,7 @@ def prove_hardware(
         ledger.skip("17-19", "the evidence does not parse")
         return None
     _binding_named(ledger, "17 binding named", examined, "report_data_mismatch")
-    scheme.judge(ledger, examined.facts, rule.demands, _age_time(binding, now))
+    end = scheme.judge(ledger, examined.facts, rule.demands, _age_time(binding, now))
     tag = combine(container.parts)
     carries = scheme.carries
     assert carries is not None, "a rule is made for kinds that carry a measurement only"
@@ -70,10 +86,11 @@ def prove_hardware(
     return Proof(
         kind=rule.kind,
         measurement=tag,
-        not_after=examined.not_after,
+        not_after=examined.not_after if end is None else min(examined.not_after, end),
         trust="simulated" if rule.anchors.simulated else scheme.trust,
         claims={rule.kind: examined.claims},
         identities=examined.identities,
+        shows=SHOWS[rule.kind],
     )
 
 
@@ -114,28 +131,68 @@ def prove_gpus(
     examined = opened[1]
     _binding_named(ledger, "23 GPU binding named", examined, "gpu_not_bound_to_cpu")
     # Now, not when the binding began: reference manifests and answers about them are renewed.
-    SCHEMES[GPU_KIND].judge(ledger, examined.facts, rule.gpu, now)
+    end = SCHEMES[GPU_KIND].judge(ledger, examined.facts, rule.gpu, now)
+    ends = [proof.not_after, examined.not_after] + ([] if end is None else [end])
     check_composite(ledger, examined.facts, binding.gpus, rule.gpu)
-    ledger.run("23 GPU deny list", lambda: check_identities(examined.identities, denied))
+    ledger.run("23 GPU deny list", lambda: _none_denied(examined, denied))
     return Proof(
         kind=proof.kind,
         measurement=proof.measurement,
-        not_after=min(proof.not_after, examined.not_after),
+        not_after=min(ends),
         trust="simulated" if rule.gpu_anchors.simulated else proof.trust,
         claims={**proof.claims, GPU_KIND: examined.claims},
         identities=(*proof.identities, *examined.identities),
+        shows=proof.shows,
     )
 
 
-def check_identities(found: Sequence[str], denied: frozenset[str]) -> str:
-    """No platform or key behind the evidence is denied.
+def check_identities(found: Sequence[str], denied: frozenset[str], shows: Sequence[str]) -> str:
+    """No platform or key behind the evidence is denied, and none is hidden from the list.
+
+    Args:
+        found: identities that the evidence shows.
+        denied: those on the list, as `proof.canonical_identity` gives them.
+        shows: the classes that genuine evidence of its kind has.
 
     Raises:
         AttestationError: `denied`.
     """
-    if not denied.isdisjoint(found):
+    names = {canonical_identity(name) for name in found}
+    if not denied.isdisjoint(names):
         raise AttestationError("platform or key: on the policy's deny list", reasons=("denied",))
+    shown = {name.partition(":")[0] for name in names if not name.endswith(":")}
+    listed = {name.partition(":")[0] for name in denied}
+    hidden = sorted(listed.intersection(shows) - shown)
+    if hidden:
+        raise AttestationError(
+            f"{hidden[0]}: found none, expected one: the policy's deny list names some",
+            reasons=("denied",),
+        )
     return f"{len(found)} identities, none denied"
+
+
+def check_bound(examined: Examined, code: str) -> str:
+    """Genuine evidence was made for this binding.
+
+    Args:
+        examined: what is not known to be forged.
+        code: the reason code where it was made for another.
+
+    Raises:
+        AttestationError: that code, or `signature_missing`.
+    """
+    if examined.authentic is None:
+        raise AttestationError(f"{examined.kind}: signed by nobody", reasons=("signature_missing",))
+    if not examined.bound:
+        raise AttestationError(f"{examined.kind}: made for another binding", reasons=(code,))
+    return "made for this binding"
+
+
+def _none_denied(examined: Examined, denied: frozenset[str]) -> str:
+    """Of each device for itself: one that hides its name stands beside others that show theirs."""
+    for device in examined.facts.devices:
+        check_identities(device.identities, denied, SHOWS[GPU_KIND])
+    return f"{len(examined.identities)} identities, none denied"
 
 
 def _open(
@@ -190,18 +247,8 @@ def _age_time(binding: Binding, now: int) -> int:
 
 
 def _binding_named(ledger: Ledger, step: str, examined: Examined, code: str) -> None:
-    """Genuine evidence was made for this binding; what is not genuine names nothing."""
-
-    def check() -> str:
-        if examined.authentic is None:
-            raise AttestationError(
-                f"{examined.kind}: signed by nobody", reasons=("signature_missing",)
-            )
-        if not examined.bound:
-            raise AttestationError(f"{examined.kind}: made for another binding", reasons=(code,))
-        return "made for this binding"
-
+    """What is not genuine names nothing."""
     if examined.authentic is False:
         ledger.skip(step, "the evidence is not genuine")
     else:
-        ledger.run(step, check)
+        ledger.run(step, lambda: check_bound(examined, code))

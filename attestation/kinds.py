@@ -6,8 +6,11 @@ Step numbers and reason codes are those of `attestation.appraise`; for hardware 
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from wire.errors import AttestationError
 from wire.limits import CLOCK_SKEW_S
@@ -24,6 +27,7 @@ from .verify.software import verify_statement
 from .verify.x509 import TCG_EK_CERTIFICATE, verify_chain
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
     from cryptography.x509 import Certificate
 
     from .binding import Binding
@@ -146,7 +150,20 @@ def prove_tpm(
     )
     ledger.run("19 registers", registers)
     not_after = certified[0][1] if certified else 0
-    return Proof(TPM2, combine(found.parts), not_after, "simulated")
+    return Proof(
+        TPM2,
+        combine(found.parts),
+        not_after,
+        "simulated",
+        identities=tuple(_identity(public.key) for public in (found.ak, found.ek)),
+        shows=("key",),
+    )
+
+
+def _identity(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> str:
+    """A TPM's key, as deny lists name it."""
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return f"key:{hashlib.sha256(spki).hexdigest()}"
 
 
 def _activation(ledger: Ledger, found: tpm.TpmEvidence, activation: Activation | None) -> None:

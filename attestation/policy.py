@@ -21,6 +21,7 @@ from wire.limits import K_MAX, NAME_MAX, VERSION
 
 from .evidence import KINDS, SOFTWARE, TPM2
 from .members import Members
+from .proof import canonical_identity
 from .rules import hardware, software, tpm
 from .rules.demands import MEASUREMENTS_MAX, ROOTS_MAX
 from .rules.hardware import HardwareRule
@@ -61,7 +62,10 @@ _AGES = (
 _IDENTITIES: Final[Mapping[str, str]] = MappingProxyType(
     {"chip_ids": "chip_id", "ppids": "ppid", "serials": "serial", "keys": "key"}
 )
+# Serial numbers (a GPU's chip id is one) have any number of digits; the others whole bytes.
 _HEX = re.compile(r"(?:[0-9a-f]{2}){4,64}")
+_SERIAL = re.compile(r"[0-9a-f]{1,128}")
+_SERIALS: Final = ("serials", "chip_ids")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,8 @@ class Deny:
         bh: binding hashes, 32 bytes.
         measurements: "sha256:" tags.
         kids: key ids, 32 bytes.
-        identities: platforms and keys, as `Examined.identities` names them: "chip_id:<hex>", ...
+        identities: platforms and keys, as `proof.canonical_identity` gives the names of
+            `Examined.identities`: "chip_id:<hex>", ...
     """
 
     bh: frozenset[bytes] = frozenset()
@@ -266,7 +271,7 @@ def _deny(top: Members) -> Deny:
         measurements=frozenset(section.digests("measurements", DENY_MAX)),
         kids=_hashes(section, "kids"),
         identities=frozenset(
-            f"{name}:{value}"
+            canonical_identity(f"{name}:{value}")
             for key, name in _IDENTITIES.items()
             for value in _hex_values(section, key)
         ),
@@ -275,8 +280,9 @@ def _deny(top: Members) -> Deny:
 
 def _hex_values(section: Members, key: str) -> tuple[str, ...]:
     values = section.texts(key, DENY_MAX)
+    form = _SERIAL if key in _SERIALS else _HEX
     for value in values:
-        if _HEX.fullmatch(value) is None:
+        if form.fullmatch(value) is None:
             raise section.fail_item(key, value, "identities in lower-case hex")
     return values
 

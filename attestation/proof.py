@@ -24,6 +24,8 @@ class Proof:
         trust: what stands behind it.
         claims: evidence kind to what its evidence says.
         identities: platforms and keys a deny list may name.
+        shows: classes of identity ("chip_id", "ppid", "serial", "key") that genuine evidence of
+            this kind has, unless somebody hid it.
     """
 
     kind: str
@@ -32,3 +34,14 @@ class Proof:
     trust: Trust
     claims: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NO_CLAIMS)
     identities: tuple[str, ...] = ()
+    shows: tuple[str, ...] = ()
+
+
+def canonical_identity(name: str) -> str:
+    """An identity as it is compared: as a number, since tools pad serial numbers as they like.
+
+    Args:
+        name: "class:hex". One whose hex is all zeros names nothing, and is left with none.
+    """
+    kind, _, value = name.partition(":")
+    return f"{kind}:{value.lstrip('0')}"

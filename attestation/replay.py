@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BANKS: Final = ("sha1", "sha256", "sha384", "sha512")  # the banks that can be replayed
 # SHA-1 registers can be collided, so its bank is read and replayed but satisfies no demand.
 SOUND_BANKS: Final = BANKS[1:]
+DYNAMIC: Final = range(17, 23)
 RTMRS: Final = 4
 RTMR_BANK: Final = "sha384"
 
@@ -43,11 +44,29 @@ def replay(log: EventLog, bank: str) -> dict[int, bytes]:
             continue
         value = registers.get(event.register)
         if value is None:
-            # Register 0 starts at the locality the TPM was started from; the others at zero.
-            # Registers 17 to 22 are zero after the dynamic launch that measures into them.
-            value = bytes(size - 1) + bytes([log.locality if event.register == 0 else 0])
+            value = _started(log, size, event.register)
         registers[event.register] = hashlib.new(bank, value + event.digests[bank]).digest()
     return registers
+
+
+def reset_values(log: EventLog, bank: str, register: int) -> tuple[bytes, ...]:
+    """What a register holds before anything was measured into it.
+
+    Args:
+        log: a TCG event log, for where the TPM was started from.
+        bank: one of `BANKS`.
+        register: its number.
+    """
+    size = hashlib.new(bank).digest_size
+    started = _started(log, size, register)
+    # Without a dynamic launch, registers 17 to 22 stay all ones.
+    return (started, b"\xff" * size) if register in DYNAMIC else (started,)
+
+
+def _started(log: EventLog, size: int, register: int) -> bytes:
+    # Register 0 starts at the locality the TPM was started from; the others at zero. Registers 17
+    # to 22 are zero after the dynamic launch that measures into them.
+    return bytes(size - 1) + bytes([log.locality if register == 0 else 0])
 
 
 def replay_all(log: EventLog) -> dict[str, dict[int, bytes]]:

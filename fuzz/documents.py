@@ -73,10 +73,20 @@ def _policies() -> list[bytes]:
         TpmTee().rule,
         {
             "kind": "amd-sev-snp-report", "measurements": [tee.measurement()],
-            "products": ["Genoa"], "min_tcb": {"Genoa": {"snp": 20}}, "image": "any",
+            "products": ["Genoa"], "min_tcb": {"Genoa": {"snp": 20}},
+            "image": {"measurement_in": ["11" * 48]},
         },
-        {"kind": "intel-tdx-quote", "measurements": [tee.measurement()], "image": "any"},
-        {"kind": "aws-nitro-document", "measurements": [tee.measurement()], "image": "any"},
+        {
+            "kind": "intel-tdx-quote", "measurements": [tee.measurement()],
+            "tcb": {"min_eval_number": 18},
+            "image": {
+                "any_of": [dict.fromkeys(("mr_td", "rt_mr0", "rt_mr1", "rt_mr2"), "11" * 48)]
+            },
+        },
+        {
+            "kind": "aws-nitro-document", "measurements": [tee.measurement()],
+            "image": {"any_of": [{"pcr0": "11" * 48}]},
+        },
     ]  # fmt: skip
     made = {
         **tee.demands,

@@ -42,7 +42,7 @@ from attestation.formats.cbor import Dialect, decode
 from attestation.reference_values import reference_values
 from attestation.replay import replay_all, replay_rtmrs
 from attestation.verify.crl import check_crl, load_crl
-from attestation.verify.ocsp import check_path, load_response
+from attestation.verify.ocsp import check_paths, load_response
 from attestation.verify.rim import verify_manifest
 from attestation.verify.signing_key import load_key
 from attestation.verify.x509 import load_certificate, verify_chain
@@ -177,8 +177,8 @@ def _with_ocsp() -> list[Seed]:
 def _ocsp(roles: Mapping[str, bytes], context: Any) -> bool:
     path, now = context
     response = load_response(roles[""])
-    check_path([response], path, now)
-    check_path([response], path, now, bytes(32))
+    check_paths([response], [path], now)
+    check_paths([response], [path], now, bytes(32))
     return True
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography import x509
@@ -33,6 +34,10 @@ _NUMBERS: Final = ("1", "3.1", "3.2", "3.3", *_SPARE, "3.8", "3.9")
 _KNOWN: Final = frozenset({*_NUMBERS, "2", "4", "5"})
 _REQUIRED: Final = ("1", "2", "3.1", "3.2", "3.3", "3.8")
 _INTEGER, _OCTETS, _IA5 = 0x02, 0x04, 0x16
+# Zen 4c parts have names of their own, and Genoa's authority, layout and firmware.
+_LINES: Final[Mapping[str, Product]] = MappingProxyType(
+    {**{product: product for product in PRODUCTS}, "Bergamo": "Genoa", "Siena": "Genoa"}
+)
 _PRINTABLE = re.compile(rb"[\x20-\x7e]+")
 
 
@@ -55,8 +60,7 @@ class EndorsementKey:
     @property
     def product(self) -> Product | None:
         """The product line; None if it is none this version knows."""
-        line = self.product_name.partition("-")[0]
-        return next((product for product in PRODUCTS if product == line), None)
+        return _LINES.get(self.product_name.partition("-")[0])
 
     def claims(self) -> dict[str, Any]:
         """What the certificate says, JSON-able."""

@@ -161,20 +161,23 @@ def sha1_event(cursor: LogCursor) -> Event:
 def agile_event(cursor: LogCursor, banks: Mapping[str, int]) -> Event:
     """An event in agile form, with one digest for each of the log's banks.
 
+    An event that extends nothing may carry digests of other banks, or none: nothing uses them.
+
     Raises:
         MalformedError: a bank not declared, missing or twice. An event without a bank's digest
             would leave that bank's replay silently short.
     """
     register, kind, count = cursor.uint(4), cursor.uint(4), cursor.uint(4)
-    if count > len(banks):
+    extends = kind != EV_NO_ACTION
+    if count > (len(banks) if extends else BANKS_MAX):
         raise cursor.fail(f"{count} digests", f"{len(banks)}")
     digests: dict[str, bytes] = {}
     for _ in range(count):
         name, size = cursor.algorithm()
-        if name not in banks or name in digests:
+        if name in digests or (extends and name not in banks):
             raise cursor.fail(f"a digest for {name}", "each declared bank once")
         digests[name] = cursor.take(size)
-    if kind != EV_NO_ACTION and len(digests) != len(banks):
+    if extends and len(digests) != len(banks):
         raise cursor.fail(f"{count} digests", f"{len(banks)}, one for each bank")
     return Event(register, kind, MappingProxyType(digests), cursor.take(cursor.uint(4)))
 

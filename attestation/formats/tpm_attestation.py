@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from wire.errors import MalformedError
 
+from .pem import CERTIFICATE_MAX
 from .tpm_structures import HASHES
 
 if TYPE_CHECKING:
@@ -82,11 +83,11 @@ def parse_attestation(raw: bytes) -> Attestation:
         elif field in (_AK_PUBLIC, _EVENT_LOG, _AK_CERT):
             if field in single:
                 raise MalformedError(f"attestation: found field {field} twice, expected it once")
-            single[field] = value
+            single[field] = _certificate(value) if field == _AK_CERT else value
         elif field == _INTERMEDIATES:
             if len(intermediates) == INTERMEDIATES_MAX:
                 raise MalformedError(f"attestation: found over {INTERMEDIATES_MAX} intermediates")
-            intermediates.append(value)
+            intermediates.append(_certificate(value))
         elif field not in _NOT_USED:
             raise MalformedError(f"attestation: found field {field}, expected a known one")
     return Attestation(
@@ -96,6 +97,15 @@ def parse_attestation(raw: bytes) -> Attestation:
         tuple(quotes),
         tuple(intermediates),
     )
+
+
+def _certificate(der: bytes) -> bytes:
+    # As long as elsewhere: reading a name as long as the message would take too long.
+    if len(der) > CERTIFICATE_MAX:
+        raise MalformedError(
+            f"attestation: found a certificate of {len(der)} bytes, expected ≤ {CERTIFICATE_MAX}"
+        )
+    return der
 
 
 def _quote(raw: bytes) -> QuoteMember:

@@ -1,7 +1,7 @@
 """PCR values as they stand beside a quote, in JSON. Parse only.
 
     {"sha256": {"0": hex, …}, …}                    by bank and register
-    {"alg": "sha256", "pcrs": [hex, … 24 of them]}  one bank, every register
+    {"alg": "sha256", "pcrs": [hex, … ≤ 24 of them]}  one bank, its registers from 0 on
 
 Unsigned: a value counts only if a quote's digest covers it (`attestation.verify.tpm`). Each has its
 bank's length, or values could be cut elsewhere and give the same digest.
@@ -57,13 +57,13 @@ def parse_registers(raw: bytes) -> Mapping[str, Mapping[int, bytes]]:
 
 
 def listed_registers(bank: str, values: object) -> Mapping[int, bytes]:
-    """All 24 registers of a bank, listed in their order.
+    """A bank's registers from 0 on, listed in their order.
 
     Raises:
-        MalformedError: an unknown bank, another number of values, or one of another length.
+        MalformedError: an unknown bank, no value or too many, or one of another length.
     """
-    if not isinstance(values, list) or len(values) != REGISTERS:
-        raise MalformedError(f"pcrs: expected an array of all {REGISTERS} registers")
+    if not isinstance(values, list) or not 1 <= len(values) <= REGISTERS:
+        raise MalformedError(f"pcrs: expected an array of 1 to {REGISTERS} registers, 0 first")
     return checked_registers(bank, {number: _value(text) for number, text in enumerate(values)})
 
 

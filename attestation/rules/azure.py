@@ -3,7 +3,8 @@
     {…the members of the rule for the report's own kind…,
      "pcrs": {…}, "bank": "sha256", "vm_configuration": {"secure-boot": true}}
 
-`pcrs` must be stated, {} to demand no register beyond the one that carries the measurement.
+`pcrs` must be stated, for workers with register 4 (`rules.registers`): the CPU's report names the
+paravisor, and only the virtual TPM what that started.
 `vm_configuration` names members of what the paravisor says of the VM and the one value each may
 have; without it, secure boot is demanded.
 
@@ -56,6 +57,12 @@ class AzureRule:
     report: Any
     registers: RegisterRule
     configuration: Mapping[str, Any]
+
+    @property
+    def unsaid(self) -> str:
+        """Which paravisors, and which images under them."""
+        found: str = self.report.unsaid or self.registers.unsaid
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,11 @@ ROOTS_MAX: Final = 16
 ROOT_PEM_MAX: Final = 8192
 MEASUREMENTS_MAX: Final = 256
 
+# Why a rule for workers names images; kinds put what was found before it.
+IMAGE_NEEDED: Final = (
+    "of the images that you built or read: any other image could claim a worker that is listed"
+)
+
 
 def measurements(members: Members) -> frozenset[str]:
     """The accepted worker measurements, "sha256:" tags; at least one."""

@@ -3,12 +3,13 @@
     {"bank": "sha256", "events": {"4": [hex digest, …], …}, "unchecked": [0, 1, 2, 3, 5, 6, 7]}
 
 A register that the log extends must be named: with the digests of all events it may hold, or as
-unchecked. Default deny: an event nobody listed, in a register nobody listed, is a reason.
+unchecked. Default deny: an event nobody listed, in a register nobody listed, is a reason; so is a
+register with listed events into which the log measures nothing, or a log cut short would do.
 
 Steps and codes of the judgement:
  log 1 bank       the log has the demanded bank              bank_not_accepted
  log 2 registers  every extended register is named           register_not_accepted
- log 3 events     every event of a checked register listed   event_not_accepted
+ log 3 events     checked registers have events, all listed  event_not_accepted
 """
 
 from __future__ import annotations
@@ -110,6 +111,11 @@ def _registers(facts: Measured, rule: EventLogRule) -> str:  # log 2
 
 
 def _events(facts: Measured, rule: EventLogRule) -> str:  # log 3
+    absent = sorted(rule.events.keys() - {register for register, _ in facts.events})
+    if absent:
+        raise _refused(
+            "event_not_accepted", f"found no event in register {absent[0]}, expected listed ones"
+        )
     checked = 0
     for register, event in facts.events:
         if register not in rule.events:

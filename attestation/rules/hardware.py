@@ -3,15 +3,19 @@
     {"kind": …, "measurements": […], "posture": {…}, "roots": [PEM], "simulated": bool, "gpu": {…}}
 
 `roots` replaces the vendor's pinned roots by the policy's own, which is how simulators are judged:
-the verdict then says "simulated". A kind without a vendor's root needs roots, or keys, of the
-policy's own; whether a simulator stands behind them only the policy knows, and says with
-`"simulated": true`.
+the verdict then says "simulated", and `simulated` may say so too, or say false without `roots`. A
+kind without a vendor's root needs roots, or keys, of the policy's own; whether a simulator stands
+behind them only the policy knows, so there `simulated` must be stated.
+
+Whoever starts an image writes what names the worker in it: host data is the host's, and a register
+the guest's own. So a rule must say which images these may be, and each kind's demands tell whether
+they do (`Demands`). Rules of the conformance index judge no worker and are parsed elsewhere.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attestation.anchors import NONE, Anchors
 from attestation.members import Members
@@ -27,6 +31,14 @@ if TYPE_CHECKING:
 GPU_KIND: Final = "nvidia-gpu-spdm-list"
 _SHARED_REQUIRED = ("kind", "measurements")
 _SHARED_OPTIONAL = ("posture", "roots", "simulated", "gpu")
+
+
+class Demands(Protocol):
+    """What a kind's demands tell of themselves; all else is between `parse` and `judge`."""
+
+    @property
+    def unsaid(self) -> str:
+        """What a rule for workers must say and these leave open, as a sentence; "" if nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +76,7 @@ def parse(item: object, scheme: Scheme, gpu: Scheme) -> HardwareRule:
 
     Raises:
         PolicyError: anything unknown, missing or of another type; a kind that cannot carry a
-            worker's measurement and so proves no worker.
+            worker's measurement and so proves no worker; demands that any image would meet.
     """
     if scheme.carries is None:
         raise PolicyError(
@@ -79,7 +91,9 @@ def parse(item: object, scheme: Scheme, gpu: Scheme) -> HardwareRule:
         optional=(*_SHARED_OPTIONAL, *optional),
         error=PolicyError,
     )
-    demands = scheme.rule(members)
+    demands: Demands = scheme.rule(members)
+    if demands.unsaid:
+        raise PolicyError(f"policy.accept.{demands.unsaid}")
     own = _roots(members)
     gpu_rule, gpu_anchors = _gpu(members, gpu)
     return HardwareRule(
@@ -104,9 +118,14 @@ def _anchors(members: Members, scheme: Scheme, demands: Any, own: tuple[bytes, .
     if not vendor and not named:
         raise members.fail("roots", "PEM texts of the roots trusted: this kind has no vendor's own")
     # Roots of a vendor's own are pinned in the code; any other judges a simulator, unless the
-    # kind has no vendor root at all (a TPM's maker is the policy's choice) and the policy does not
-    # say of its own that they are simulators'.
-    simulated = members.flag("simulated", default=vendor and bool(own))
+    # kind has no vendor root at all: a TPM's maker is the policy's choice, and silence about what
+    # it is would make a simulator's quotes more than simulated.
+    if not vendor and "simulated" not in members:
+        raise members.fail(
+            "simulated",
+            "true where a simulator stands behind these roots or keys, false where real TPMs do",
+        )
+    simulated = members.flag("simulated", default=bool(own))
     if vendor and simulated is not bool(own):
         where = "true: roots of the policy's own are" if own else "false: the vendor's own are not"
         raise members.fail("simulated", f"{where} a simulator's")
@@ -124,5 +143,7 @@ def _gpu(members: Members, scheme: Scheme) -> tuple[Any, Anchors]:
         optional=("roots", *optional),
         error=PolicyError,
     )
-    demands = scheme.rule(inner)
+    demands: Demands = scheme.rule(inner)
+    if demands.unsaid:
+        raise PolicyError(f"policy.accept.gpu.{demands.unsaid}")
     return demands, _anchors(inner, scheme, demands, _roots(inner))

@@ -1,12 +1,13 @@
 """What a policy demands of a Nitro enclave's state.
 
-    {"image": {"any_of": [{"pcr0": hex, "pcr1"?: hex, "pcr2"?: hex}, …]},   or "image": "any"
+    {"image": {"any_of": [{"pcr0": hex, "pcr1"?: hex, "pcr2"?: hex}, …]},
      "pcr8_in"?: [hex, …], "pcr3_in"?: [hex, …], "max_age_s"?: seconds or "any",
      "digest"?: "SHA384", "debug"?: false}
 
 A register that a rule names and the document lacks is refused, never skipped: verifiers that took
 an absent register for an equal one have accepted any image. A debug enclave is refused whatever
-the rule says, so `debug` may only be stated as false.
+the rule says, so `debug` may only be stated as false. `"image": "any"` is for the conformance
+index only: whoever starts an enclave extends the register that names the worker.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from attestation.formats.nitro import DEBUG_PCR
 from attestation.members import Members
 from wire.errors import AttestationError, PolicyError
 from wire.limits import CLOCK_SKEW_S
+
+from .demands import IMAGE_NEEDED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +60,13 @@ class NitroRule:
     roles: frozenset[bytes] | None
     max_age_s: int | None
     digest: str
+
+    @property
+    def unsaid(self) -> str:
+        """Which images; a signer or a role is no answer, either may start any."""
+        if self.images is None:
+            return f'image: found "any", expected {{"any_of": [{{"pcr0": …}}]}} {IMAGE_NEEDED}'
+        return ""
 
 
 def parse(members: Members) -> NitroRule:

@@ -7,6 +7,13 @@ SHA-2 bank will do. Equality, never a range: a register holds one of the listed 
 16 and 23 can be reset by anybody and SHA-1 can be collided, so neither can be demanded: such a
 demand would look like one.
 
+A rule for workers must list register 4, into which firmware measures the code that it starts: boot
+loader, kernel or unified image. All others leave the image open. 0 to 3 are the machine's; 5 is the
+boot's configuration; 7 says whose signature sufficed, and the usual signers have signed every
+distribution's loader; 8 to 15 are zero when that code starts, and it may write into them what it
+likes, the worker's register 11 too. What the code of register 4 loads by itself (a kernel's command
+line and initial disk, in 8, 9 or 12) should be listed beside it where it is not part of one image.
+
 Steps and codes, numbered by the kind:
  bank       a quote covers registers of the demanded bank      bank_not_accepted
  registers  each demanded one is quoted and has a listed value pcr_selection, pcr_not_accepted
@@ -14,6 +21,7 @@ Steps and codes, numbered by the kind:
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 from dataclasses import dataclass
@@ -26,12 +34,15 @@ from attestation.registers import tpm_pcr_value
 from attestation.replay import SOUND_BANKS
 from wire.errors import AttestationError, PolicyError
 
+from .demands import IMAGE_NEEDED
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 VALUES_MAX: Final = 64  # accepted values of one register, over all accepted releases
 BANK_DEFAULT: Final = "sha256"
 MEASUREMENT_BANK: Final = "sha256"
+BOOT_PCR: Final = 4
 MEASUREMENT_PCR: Final = 11  # 0-7 are firmware's, 16 and 23 anybody's; 8-15 are the system's
 
 _NUMBER = re.compile(r"0|[1-9][0-9]?")
@@ -48,6 +59,18 @@ class RegisterRule:
 
     bank: str
     values: Mapping[int, frozenset[bytes]]
+
+    @property
+    def unsaid(self) -> str:
+        """Which code firmware may start."""
+        accepted = self.values.get(BOOT_PCR, frozenset())
+        if not accepted:
+            found, wanted = f"no register {BOOT_PCR}", "its values"
+        elif not accepted.isdisjoint(_nothing(self.bank)):
+            found, wanted = f"register {BOOT_PCR} with no code measured", "the values"
+        else:
+            return ""
+        return f"pcrs: found {found}, expected {wanted} {IMAGE_NEEDED}"
 
 
 def parse_registers_rule(members: Members) -> RegisterRule:
@@ -72,6 +95,12 @@ def parse_registers_rule(members: Members) -> RegisterRule:
     return RegisterRule(demanded, MappingProxyType(values))
 
 
+def demanded_bank(rule: RegisterRule, quoted: Callable[[str], Mapping[int, bytes]]) -> str | None:
+    """The bank that a rule speaks of, None if no quote covers registers of it."""
+    wanted = (rule.bank,) if rule.bank else SOUND_BANKS
+    return next((bank for bank in wanted if quoted(bank)), None)
+
+
 def check_bank(rule: RegisterRule, quoted: Callable[[str], Mapping[int, bytes]]) -> str:
     """A quote covers registers of the demanded bank.
 
@@ -82,12 +111,10 @@ def check_bank(rule: RegisterRule, quoted: Callable[[str], Mapping[int, bytes]])
     Raises:
         AttestationError: `bank_not_accepted`.
     """
-    wanted = (rule.bank,) if rule.bank else SOUND_BANKS
-    found = next((bank for bank in wanted if quoted(bank)), None)
+    found = demanded_bank(rule, quoted)
     if found is None:
-        raise _refused(
-            "bank_not_accepted", f"found no quote of it, expected bank {' or '.join(wanted)}"
-        )
+        wanted = rule.bank or " or ".join(SOUND_BANKS)
+        raise _refused("bank_not_accepted", f"found no quote of it, expected bank {wanted}")
     return f"{len(quoted(found))} registers of {found}"
 
 
@@ -129,6 +156,14 @@ def _values(listed: Members, key: str, digits: int) -> frozenset[bytes]:
         if re.fullmatch(rf"[0-9a-f]{{{digits}}}", text) is None:
             raise listed.fail_item(key, text, f"values of {digits} lower-case hex digits")
     return frozenset(bytes.fromhex(text) for text in texts)
+
+
+def _nothing(bank: str) -> frozenset[bytes]:
+    """What a register holds that no code was measured into: reset, or a separator alone."""
+    size = SIZES[bank]
+    separators = (hashlib.new(bank, mark * 4).digest() for mark in (b"\0", b"\xff"))
+    alone = (hashlib.new(bank, bytes(size) + mark).digest() for mark in separators)
+    return frozenset((bytes(size), b"\xff" * size, *alone))
 
 
 def _refused(code: str, detail: str) -> AttestationError:

@@ -1,21 +1,20 @@
 """What a policy demands of an SEV-SNP platform's and guest's state.
 
     {"min_tcb": {"Genoa": {"bl": 10, "snp": 23, "ucode": 84}, "Turin": {}},
-     "image": {"measurement_in": [hex, …]},               or "image": "any"
+     "image": {"measurement_in": [hex, …]},               "any" for the conformance index only
      "products"?: ["Genoa", "Turin"],                     the default; Milan only if named
      "signer"?: ["vcek"], "csp_in"?: ["CN=…"] or "any",   a VLEK's provider must be stated
      "vmpl"?: {"max": 0}, "debug"?: false, "migrate_ma"?: false, "smt"?: false,
      "cxl_allowed"?: false, "require"?: ["alias_check_complete"], "forbid"?: [], "policy_require"?:
-     [], "min_abi"?: "1.51", "min_committed_fw"?: "1.55.40", "min_guest_svn"?: 1, "id_key_in"?:
-     [hex], "author_key_in"?: [hex], "chip_id_in"?: [hex], "revocation"?: "required"}
+     [], "min_abi"?: "1.51", "min_committed_fw"?: "1.55.40", "min_guest_svn"?: 1, "revocation"?:
+     "required", and lists of hex: "id_key_in"?, "author_key_in"?, "chip_id_in"?}
 
 What is absent has the strictest meaning that a genuine platform can meet: `migrate_ma`, `smt` and
-`cxl_allowed` say what the guest's owner may have allowed, and default to no. Every product accepted
-needs a floor, an empty one (`{}`) if it shall have none. The floor holds for the firmware reported,
-installed, committed and launched with: a host may go back from any but the committed.
+`cxl_allowed` say what the guest's owner may have allowed. Every product accepted needs a floor, an
+empty one (`{}`) for none. It holds for the firmware reported, installed, committed and launched
+with: a host may go back from any but the committed.
 
-Milan is not among the default products: the seed of its endorsement keys was extracted (arXiv
-2605.12990), so a report of any firmware level can be forged.
+Milan is no default: its keys' seed was extracted (arXiv 2605.12990), reports can be forged.
 """
 
 from __future__ import annotations
@@ -35,6 +34,8 @@ from attestation.formats.snp import (
 )
 from attestation.members import Members
 from wire.errors import AttestationError, PolicyError
+
+from .demands import IMAGE_NEEDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -124,13 +125,18 @@ class SnpRule:
     chips: frozenset[bytes] | None
     revocation: bool
 
+    @property
+    def unsaid(self) -> str:
+        """Which images; an ID block's key is no answer, its owner may sign any."""
+        wanted = f'image: found "any", expected {{"measurement_in": […]}} {IMAGE_NEEDED}'
+        return wanted if self.measurements is None else ""
+
 
 def parse(members: Members) -> SnpRule:
     """The rule of an `accept` item.
 
     Raises:
-        PolicyError: a member of another type or value, a product without a floor, a VLEK without
-            its provider.
+        PolicyError: another type or value, a product without a floor, a VLEK without its provider.
     """
     if members.flag("debug", default=False):
         raise members.fail("debug", "false: the host can read a debug guest's memory")
@@ -338,14 +344,10 @@ def _floors(members: Members) -> Mapping[Product, Mapping[str, int]]:
 
 
 def _image(members: Members) -> frozenset[bytes] | None:
-    if members.value("image") == ANY:
+    value = members.value("image")
+    if value == ANY:
         return None
-    inner = Members(
-        members.value("image"),
-        "policy.accept.image",
-        required=("measurement_in",),
-        error=PolicyError,
-    )
+    inner = Members(value, "policy.accept.image", required=("measurement_in",), error=PolicyError)
     return _hexes(inner, "measurement_in", (48,))
 
 

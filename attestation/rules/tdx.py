@@ -4,13 +4,16 @@
     td: {debug: false, sept_ve_disable: true, migratable: false, pks: false, kl: false,
          perfmon: false, attributes_eq: hex 8, xfam_allow_mask: hex 8,
          service_td: "none" | [hex 48], mr_seam: [hex 48]}
-    image: "any" | {any_of: [{mr_td, rt_mr0, rt_mr1, rt_mr2: hex 48, and optionally rt_mr3,
-                              mr_config_id, mr_owner, mr_owner_config: hex 48}]}
+    image: {any_of: [{mr_td, rt_mr0, rt_mr1, rt_mr2: hex 48, and optionally rt_mr3,
+                      mr_config_id, mr_owner, mr_owner_config: hex 48}]}
 
-`image` must be stated. What is written for `td` is the default; `true` for migratable, pks, kl or
-perfmon allows it, `false` for sept_ve_disable does not demand it, and `debug` has one value.
-`attributes_eq` demands all 64 bits instead and cannot allow a debugger. Bytes are in the order they
-stand in the report.
+`image` must be stated; "any" is for the conformance index only. RTMR 0 to 2 must not all be zero:
+firmware that measures nothing leaves them so, whatever it starts. Under a paravisor they may be,
+because it measures into its virtual TPM instead, where the rule then looks.
+
+What is written for `td` is the default; `true` for migratable, pks, kl or perfmon allows it,
+`false` for sept_ve_disable does not demand it, and `debug` has one value. `attributes_eq` demands
+all 64 bits instead and cannot allow a debugger. Bytes are in the order they stand in the report.
 
 Steps after `rules.intel`'s t1 to t4:
  1. no debugger: no bit of the TD attributes' first byte is set;
@@ -36,6 +39,7 @@ from attestation.members import Members
 from wire.errors import PolicyError
 
 from . import intel
+from .demands import IMAGE_NEEDED
 from .intel import hex_set, hex_value, refused
 
 if TYPE_CHECKING:
@@ -51,6 +55,7 @@ IMAGES_MAX: Final = 256
 XFAM_KNOWN: Final = sum(1 << bit for bit in (0, 1, 2, 5, 6, 7, 8, 9, 11, 12, 14, 15, 17, 18, 19))
 
 _IMAGE: Final = ("mr_td", "rt_mr0", "rt_mr1", "rt_mr2")
+_MEASURED: Final = _IMAGE[1:]
 _IMAGE_OPTIONAL: Final = ("rt_mr3", "mr_config_id", "mr_owner", "mr_owner_config")
 _CLEAR: Final = (  # bit, the rule's key that allows it, reason code
     (bits.MIGRATABLE, "migratable", "td_migratable"),
@@ -95,9 +100,20 @@ class TdxRule:
     mr_seam: frozenset[bytes] | None
     images: tuple[Mapping[str, bytes], ...] | None
 
+    @property
+    def unsaid(self) -> str:
+        """Which images, and how new Intel's statements must be."""
+        if self.images is None:
+            return f'image: found "any", expected {{"any_of": [{{"mr_td": …}}]}} {IMAGE_NEEDED}'
+        return self.tcb.unsaid
 
-def parse(members: Members) -> TdxRule:
+
+def parse(members: Members, *, paravisor: bool = False) -> TdxRule:
     """The demands in an `accept` item.
+
+    Args:
+        members: of the item.
+        paravisor: whether a virtual TPM holds what else stands in RTMR 0 to 2.
 
     Raises:
         PolicyError: anything unknown, missing or of another type.
@@ -125,7 +141,7 @@ def parse(members: Members) -> TdxRule:
         xfam_mask=_number(td, "xfam_allow_mask") if "xfam_allow_mask" in td else XFAM_KNOWN,
         service_tds=service_tds,
         mr_seam=hex_set(td, "mr_seam", 48) if "mr_seam" in td else None,
-        images=_images(members),
+        images=_images(members, paravisor),
     )
 
 
@@ -156,16 +172,16 @@ def _number(td: Members, key: str) -> int:
     return int.from_bytes(hex_value(td, key, 8), "little")
 
 
-def _images(members: Members) -> tuple[Mapping[str, bytes], ...] | None:
+def _images(members: Members, paravisor: bool) -> tuple[Mapping[str, bytes], ...] | None:
     if members.value("image") == "any":
         return None
     image = Members(
         members.value("image"), "policy.accept.image", required=("any_of",), error=PolicyError
     )
-    return tuple(_registers(item) for item in image.array("any_of", IMAGES_MAX, 1))
+    return tuple(_registers(item, paravisor) for item in image.array("any_of", IMAGES_MAX, 1))
 
 
-def _registers(item: object) -> Mapping[str, bytes]:
+def _registers(item: object, paravisor: bool) -> Mapping[str, bytes]:
     members = Members(
         item,
         "policy.accept.image.any_of",
@@ -178,9 +194,10 @@ def _registers(item: object) -> Mapping[str, bytes]:
         for name in (*_IMAGE, *_IMAGE_OPTIONAL)
         if name in members
     }
-    # Registers may be zero: a paravisor measures into its virtual TPM instead. MRTD never is.
     if not any(found["mr_td"]):
         raise members.fail("mr_td", "a measurement; all zeros measure nothing")
+    if not paravisor and not any(any(found[name]) for name in _MEASURED):
+        raise members.fail("rt_mr0", "a measurement in one of RTMR 0 to 2; zeros measure nothing")
     return found
 
 

@@ -3,16 +3,21 @@
     {"pcrs": {…}, "bank": "sha256", "aks": [hex SHA-256 of SubjectPublicKeyInfo] | "as_supplied",
      "revocation": "required" | "as_supplied", "event_log": "required" | "optional"}
 
-`pcrs` must be stated, {} to demand no register beyond the one that carries the measurement. A
-fingerprint in `aks` makes its key trusted, whoever shows the key; in a policy, "as_supplied" names
-none, because nobody but the policy supplies keys there.
+`pcrs` must be stated, for workers with register 4 (`rules.registers`). A fingerprint in `aks` makes
+its key trusted, whoever shows the key; in a policy, "as_supplied" names none, because nobody but
+the policy supplies keys there.
+
+A log that is required must explain what is quoted: it is of the demanded bank, and every quoted
+register of it that is not as reset is the log's replay. Register 11 needs no explaining: it is
+extended after the firmware's log has ended, and `carries` proves what with.
 
 Steps and codes of the judgement, after those of the examination:
   8 bank             `rules.registers`                                  bank_not_accepted
   9 registers        `rules.registers`                    pcr_selection, pcr_not_accepted
  10 attestation key  certified, or listed in `aks`                      ak_not_accepted
  11 revocation       a list vouched for each certificate         revocation_not_checked
- 12 event log        there is one that replays, if required           event_log_missing
+ 12 event log        there is one of the bank, if required            event_log_missing
+                     and it explains every register that was extended event_log_mismatch
 """
 
 from __future__ import annotations
@@ -21,14 +26,17 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from attestation.replay import replay, reset_values
 from wire.errors import AttestationError
 
 from .registers import (
     MEASUREMENT_BANK,
+    MEASUREMENT_PCR,
     RegisterRule,
     check_bank,
     check_measurement,
     check_values,
+    demanded_bank,
     parse_registers_rule,
 )
 
@@ -60,6 +68,11 @@ class TpmQuoteRule:
     aks: frozenset[bytes] | None
     revocation: bool
     event_log: bool
+
+    @property
+    def unsaid(self) -> str:
+        """Which images."""
+        return self.registers.unsaid
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +138,22 @@ def _revocation(key: TrustedKey, rule: TpmQuoteRule) -> str:  # 11
 
 
 def _event_log(facts: TpmQuoteFacts, rule: TpmQuoteRule) -> str:  # 12
-    if facts.parsed.event_log is None:
-        if rule.event_log:
-            raise _refused("event_log_missing", "event log: found none, expected one")
-        return "none, none demanded"
-    return "replayed"
+    log, quoted = facts.parsed.event_log, facts.parsed.registers
+    if not rule.event_log:
+        return "none demanded"
+    bank = demanded_bank(rule.registers, quoted)
+    if log is None or bank is None or bank not in log.banks:
+        raise _refused("event_log_missing", "event log: found none of the bank, expected one")
+    replayed = replay(log, bank)
+    for number, value in sorted(quoted(bank).items()):
+        if number in (MEASUREMENT_PCR, *replayed):
+            continue  # what replays was compared when the evidence was examined
+        # Without this a log cut short, or of nothing, would explain registers that it leaves out.
+        if value not in reset_values(log, bank, number):
+            raise _refused(
+                "event_log_mismatch", f"event log: found no event of register {number}, extended"
+            )
+    return f"{len(replayed)} registers of {bank} explained"
 
 
 def _aks(members: Members) -> frozenset[bytes] | None:

@@ -8,7 +8,9 @@
                                                                          report_data_mismatch
 
 Not checked: the attestation key's attributes, which the variable data does not name. That the key
-is restricted is the paravisor's doing, which the CPU's report measures.
+is restricted is the paravisor's doing, which the CPU's report measures. Nor that the report is of
+this boot: the key outlives a restart, and a quote names no report. What comes of that stands in
+docs/spec/evidence-kinds.md §5.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ Examination, in numbered steps with their reason codes:
  azure 3 … 6      from the report to the quote and nonce      those of `schemes.azure`
 
 The judgement is the SNP report's (`rules.snp`, steps 12 to 22), then the VM's (`rules.azure`, steps
-8 to 10). The report is the paravisor's, written once at boot: what is fresh is the quote, by a key
-that the report names. `vcek` is the endorsement key's certificate.
+8 to 10). The report is the paravisor's, written at boot, this one or an earlier one: what is fresh
+is the quote, by a key that the report names. `vcek` is the endorsement key's certificate.
 """
 
 from __future__ import annotations

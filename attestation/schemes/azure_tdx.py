@@ -22,6 +22,7 @@ The judgement is that step, the TD's (`rules.tdx`), then the VM's (`rules.azure`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from attestation import anchors
@@ -128,7 +129,7 @@ def needs(evidence: Mapping[str, bytes]) -> tuple[Need, ...]:
 
 def parse_rule(members: Members) -> AzureRule:
     """The rule of an `accept` item: the TD quote's members and the VM's."""
-    return rules.parse(members, tdx_rules.parse)
+    return rules.parse(members, partial(tdx_rules.parse, paravisor=True))
 
 
 def judge(ledger: Ledger, facts: AzureTdxFacts, rule: AzureRule, now: int) -> None:

@@ -3,9 +3,11 @@
  cc 1 format  the log and the quote parse, the quote is a TD's   evidence_malformed
  cc 2 replay  the log replays to all four RTMRs of the quote     event_log_mismatch
 
-"Authentic" means exactly these two steps: the log is the one behind the quote. The quote itself is
-only parsed here. Whether hardware made it, and when, its own kind `intel-tdx-quote` judges, and a
-relying party must ask both about the same bytes. So this kind vouches for no worker by itself.
+A log without a quote proves nothing, so it is neither true nor false, as a `tcg-event-log` is; what
+it says is claimed. With one, "authentic" means exactly these two steps: the log is the one behind
+the quote. The quote itself is only parsed here. Whether hardware made it, and when, its own kind
+`intel-tdx-quote` judges, and a relying party must ask both about the same bytes. So this kind
+vouches for no worker by itself.
 
 The judgement's steps and codes are those of `attestation.rules.event_log`, by RTMR number.
 """
@@ -40,10 +42,10 @@ def examine(question: Question) -> Examined:
     quoted: dict[int, bytes] = {}
 
     def parse() -> str:  # cc 1
-        for role in (QUOTE, EVENT_LOG):
-            if role not in question.evidence:
-                raise MalformedError(f"{KIND}: found no {role}, expected one")
-        quoted.update(rtmrs(question.evidence[QUOTE]))
+        if EVENT_LOG not in question.evidence:
+            raise MalformedError(f"{KIND}: found no {EVENT_LOG}, expected one")
+        if QUOTE in question.evidence:
+            quoted.update(rtmrs(question.evidence[QUOTE]))
         logs.append(parse_cc_event_log(question.evidence[EVENT_LOG]))
         return f"{len(logs[0].events)} events"
 
@@ -52,10 +54,11 @@ def examine(question: Question) -> Examined:
         return Examined(KIND, False, checks=tuple(ledger.checks), reasons=tuple(ledger.reasons))
     log = logs[0]
     replayed = replay_rtmrs(log)
-    ledger.run("cc 2 replay", lambda: check_rtmrs(quoted, replayed))
+    if quoted:
+        ledger.run("cc 2 replay", lambda: check_rtmrs(quoted, replayed))
     return Examined(
         KIND,
-        ledger.accepted,
+        ledger.accepted if quoted else None,
         _claims(log, quoted, replayed),
         measured(log),
         tuple(ledger.checks),
@@ -91,19 +94,21 @@ def needs(evidence: Mapping[str, bytes]) -> tuple[Need, ...]:
 def _claims(
     log: CcEventLog, quoted: Mapping[int, bytes], replayed: Mapping[int, bytes]
 ) -> dict[str, Any]:
-    return {
+    claims: dict[str, Any] = {
         "events": len(log.events),
         "rtmr_replay": {str(number): value.hex() for number, value in replayed.items()},
-        "rtmr_matches": {
-            str(number): quoted.get(number) == value for number, value in replayed.items()
-        },
     }
+    if quoted:
+        claims["rtmr_matches"] = {
+            str(number): quoted.get(number) == value for number, value in replayed.items()
+        }
+    return claims
 
 
 SCHEME: Final = Scheme(
     kind=KIND,
     trust="software",  # the quote's own kind may say more
-    evidence=((QUOTE, EVENT_LOG), ()),
+    evidence=((EVENT_LOG,), (QUOTE,)),
     collateral=(),
     anchors=NONE,
     examine=examine,

@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from attestation import anchors
 from attestation.collateral_key import amd, named, vcek
 from attestation.examined import FOREVER, Examined
+from attestation.formats.amd_certificate import parse_endorsement
 from attestation.formats.certificate_table import parse_table
 from attestation.formats.pem import certificates
 from attestation.formats.snp import (
@@ -154,7 +155,8 @@ def authenticate(
     """
     at_hand: list[Certificates] = []
     pinned: list[tuple[x509.Certificate, Product]] = []
-    endorsed: list[tuple[x509.Certificate, EndorsementKey]] = []
+    leaves: list[x509.Certificate] = []
+    keys: list[EndorsementKey] = []
     chained: list[AmdChain] = []
     ends: list[int] = []
 
@@ -176,12 +178,13 @@ def authenticate(
                 "certificate: found none for the endorsement key, expected one",
                 reasons=("collateral_missing",),
             )
-        endorsed.append(verify.load_endorsement(at_hand[0].leaf))
-        return endorsed[0][1].product_name
+        leaves.append(load_certificate(at_hand[0].leaf))
+        keys.append(parse_endorsement(leaves[0]))
+        return keys[0].product_name
 
     def chain() -> str:  # 4
         others = tuple(der for der in at_hand[0].intermediates if not trusted.trusts(der))
-        chained.append(verify.verify_amd_chain(endorsed[0][0], others, pinned[0][0], now))
+        chained.append(verify.verify_amd_chain(leaves[0], others, pinned[0][0], now))
         ends.append(chained[0].not_after)
         return f"until {ends[0]}"
 
@@ -195,7 +198,8 @@ def authenticate(
         ledger.run("snp 3 certificate", endorsement, "certificate_malformed")
     else:
         ledger.skip("snp 3 certificate", "the certificates do not parse")
-    if pinned and endorsed:
+    # Also of a certificate whose extensions are not AMD's: whether AMD signed it is worth knowing.
+    if pinned and leaves:
         ledger.run("snp 4 chain", chain)
     else:
         ledger.skip("snp 4 chain", "there is no pinned root, or no certificate")
@@ -204,10 +208,10 @@ def authenticate(
     elif CRL in roles:
         ledger.skip("snp 5 revocation", "there is no chain to check")
     product = pinned[0][1] if pinned else None
-    key = endorsed[0][1] if endorsed else None
+    key = keys[0] if keys else None
     _run_match(ledger, report, key, product)
-    if endorsed:
-        leaf = endorsed[0][0]
+    if leaves:
+        leaf = leaves[0]
         ledger.run("snp 10 signature", lambda: verify.verify_signature(report, leaf))
     else:
         ledger.skip("snp 10 signature", "there is no key to verify with")
@@ -215,7 +219,7 @@ def authenticate(
         SnpFacts(report, product, key, revocable),
         _claims(report, key, product),
         min(ends, default=FOREVER),
-        _identities(report, endorsed[0][0] if endorsed else None),
+        _identities(report, leaves[0] if leaves else None),
     )
 
 

@@ -12,8 +12,8 @@ Examination, in numbered steps with their reason codes:
  4 signatures     the key signed every quote, with SHA-2    signature_invalid
  5 registers      exactly the registers each quote selects, pcr_selection, pcr_digest_mismatch
                   and their values give its digest
- 6 nonce          every quote carries the expected nonce,   nonce_mismatch,
-                  and none is empty                         report_data_mismatch
+ 6 nonce          every quote carries the expected nonce    nonce_mismatch,
+                                                            report_data_mismatch
  7 event log      a log, if there is one, replays to every  event_log_mismatch
                   quoted register that it extends
 
@@ -30,9 +30,14 @@ lists it vouches for them. In an appraisal `root`, `ak_spki` and `aks` are what 
 Nobody signs the public area of step 3. A root that certifies only attestation keys makes it true,
 and that is what a policy says of a root when it pins it.
 
-The judgement's steps 8 to 12 stand in `rules.tpm_quote`. Not proved: which machine the TPM is in,
-or that it is no emulation; that is the root's word. A quote of the SHA-1 bank is read, verified and
-replayed, but satisfies no demand. Registers 16 and 23 satisfy none either.
+The judgement's steps 8 to 12 stand in `rules.tpm_quote`. After them, whatever the rule and whoever
+asks:
+13 caller's data  no quote is without: it would answer      nonce_mismatch
+                  every question ever asked
+
+Not proved: which machine the TPM is in, or that it is no emulation; that is the root's word. A
+quote of the SHA-1 bank is read, verified and replayed, but satisfies no demand. Registers 16 and 23
+satisfy none either.
 """
 
 from __future__ import annotations
@@ -134,6 +139,20 @@ def claims(found: TpmQuotes) -> dict[str, Any]:
     return common
 
 
+def judge(ledger: Ledger, facts: TpmQuoteFacts, rule: TpmQuoteRule, now: int) -> None:
+    """The rule's steps, and that every quote was made for somebody."""
+    rules.judge(ledger, facts, rule, now)
+    ledger.run("tpm 13 caller's data", lambda: _asked_for(facts.parsed))
+
+
+def _asked_for(found: TpmQuotes) -> str:  # 13
+    if not all(signed.quote.extra_data for signed in found.quotes):
+        raise AttestationError(
+            "quote: found no caller's data, expected a nonce", reasons=("nonce_mismatch",)
+        )
+    return f"in {len(found.quotes)} quotes"
+
+
 def _trusted_key(found: TpmQuotes, question: Question) -> TrustedKey:  # 2
     collateral = question.collateral
     brought = load_spki(collateral[AK_SPKI]) if AK_SPKI in collateral else None
@@ -191,6 +210,8 @@ def _registers(found: TpmQuotes) -> str:  # 5
 
 
 def _nonce(found: TpmQuotes, expected: Expected) -> str:  # 6
+    if expected.nonce is None and expected.report_data is None:
+        return "no nonce is asked for"  # that there is one, the judgement asks
     return "; ".join(check_freshness(signed.quote, expected) for signed in found.quotes)
 
 
@@ -231,7 +252,7 @@ SCHEME: Final = Scheme(
     examine=examine,
     needs=needs,
     rule=rules.parse,
-    judge=rules.judge,
+    judge=judge,
     carries=rules.carries,
     rule_keys=rules.KEYS,
     own=own,

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
-from attestation.formats.amd_certificate import CHIP_ID_LEN, parse_endorsement
+from attestation.formats.amd_certificate import CHIP_ID_LEN
 from attestation.formats.snp import PRODUCTS, TURIN_HWID_LEN, decode_tcb
 from wire.errors import AttestationError, MalformedError
 
@@ -171,8 +171,9 @@ def check_signing_key(report: Report, endorsement: EndorsementKey) -> str:
     Raises:
         AttestationError: `signing_key_none` or `signing_key_mismatch`.
     """
-    # With MASK_CHIP_KEY the firmware writes zeros for a signature; a report that has both is none.
-    if report.signing_key == "none" or report.mask_chip_key:
+    # MASK_CHIP_KEY takes the chip's own key (VCEK) out of use; a provider's signs none the less.
+    masked = report.mask_chip_key and report.signing_key == "vcek"
+    if report.signing_key == "none" or masked:
         raise _refused("signing_key_none", "report: it says that it is not signed")
     certified = "vcek" if endorsement.csp is None else "vlek"
     if report.signing_key != certified:
@@ -269,17 +270,6 @@ def check_report_data(report: Report, expected: bytes, code: str) -> str:
         # All zero is what a guest that binds nothing leaves there.
         raise _refused(code, "report: its report data is not what is expected")
     return f"{len(expected)} bytes equal"
-
-
-def load_endorsement(der: bytes) -> tuple[x509.Certificate, EndorsementKey]:
-    """An endorsement key's certificate and what AMD wrote into it; unverified.
-
-    Raises:
-        AttestationError: `chain_invalid`; it does not parse as a certificate.
-        MalformedError: AMD's extensions do not.
-    """
-    certificate = load_certificate(der)
-    return certificate, parse_endorsement(certificate)
 
 
 def key_digest(certificate: x509.Certificate) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from simulators.amd import Amd, Chip
+from simulators.hardware_tee import BOOT_CODE, boot_registers
 from simulators.hcl import Paravisor
 from simulators.tee import NOW, Tee, refused
 from simulators.vtpm import Vtpm, VtpmMaker
@@ -22,6 +23,7 @@ from attestation.formats.container import encode_container
 from attestation.measurement import digest_bytes
 from attestation.policy import parse_policy
 from attestation.result import AppraisedEvidence, Refused
+from attestation.rules.registers import BOOT_PCR
 from wire.errors import PolicyError
 
 TPM_KIND, AZURE_KIND = "tpm2-quote", "azure-vtpm-snp"
@@ -52,10 +54,16 @@ class VtpmTee(Tee):
         super().__init__()
         self.maker = VtpmMaker(now=NOW)
         self.tpm = Vtpm(self.maker)
+        self.tpm.measure(BOOT_PCR, BOOT_CODE)
         self.tpm.measure(11, digest_bytes(self.measurement()))
         self.collateral = self.maker.collateral()
         self.roles: dict[str, bytes] = {}
-        self.rule |= {"roots": [_pem(self.maker.root)], "pcrs": {}, "revocation": "as_supplied"}
+        self.rule |= {
+            "roots": [_pem(self.maker.root)],
+            "simulated": False,
+            "pcrs": boot_registers(self.tpm),
+            "revocation": "as_supplied",
+        }
 
     def honest(self, nonce: bytes) -> dict[str, bytes]:
         return self.tpm.evidence(nonce)
@@ -76,12 +84,15 @@ class AzureTee(VtpmTee):
     def __init__(self) -> None:
         super().__init__()
         self.vm = Paravisor(_chip().report)
+        self.vm.tpm.measure(BOOT_PCR, BOOT_CODE)
         self.vm.tpm.measure(11, digest_bytes(self.measurement()))
         self.collateral = _amd().collateral(vcek=_chip().cert)
+        image = {"measurement_in": [_chip().facts.measurement.hex()]}
         self.rule |= {
-            "roots": [_pem(_amd().root)], "min_tcb": {"Genoa": {}, "Turin": {}}, "image": "any",
+            "roots": [_pem(_amd().root)], "min_tcb": {"Genoa": {}, "Turin": {}}, "image": image,
             "smt": True,
         }  # fmt: skip
+        del self.rule["simulated"]
         self.demands["allow_simulated"] = True
 
     def honest(self, nonce: bytes) -> dict[str, bytes]:

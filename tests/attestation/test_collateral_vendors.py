@@ -636,8 +636,14 @@ def test_an_answer_about_another_certificate_is_refused(
     vendors: Vendors, responder: OcspVendor
 ) -> None:
     name, issuer_name, issuer_key, serial = responder.cert_id()
-    key = keys.ocsp(name, issuer_name, issuer_key, serial + 1)
-    refused("collateral_mismatch", lambda: asked(vendors, responder, key))
+    other = bytes(len(issuer_key))
+    for key in (
+        keys.ocsp(name, issuer_name, issuer_key, serial + 1),
+        keys.ocsp(name, other, issuer_key, serial),
+        keys.ocsp(name, issuer_name, other, serial),  # of the same name, with another key
+        keys.ocsp("sha256", issuer_name[:32], issuer_key[:32], serial),
+    ):
+        refused("collateral_mismatch", lambda key=key: asked(vendors, responder, key))
 
 
 def test_an_answer_past_its_update_is_refused(vendors: Vendors, responder: OcspVendor) -> None:

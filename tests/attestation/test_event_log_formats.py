@@ -68,6 +68,19 @@ def test_an_event_that_extends_nothing_may_name_any_register_and_leave_digests_o
     assert len(parse_event_log(log.encode()).events) == 5
 
 
+def test_an_event_that_extends_nothing_may_carry_digests_of_other_banks() -> None:
+    """Firmware that fills in every bank it knows, beside the ones its TPM has active."""
+    log = EventLog(("sha256",))
+    log.measure(0, b"firmware")
+    log.add(0, NO_ACTION, {"sha1": bytes(20), "sha256": bytes(32), "sm3_256": bytes(32)}, b"SP800")
+    found = parse_event_log(log.encode())
+    assert (found.banks, len(found.events)) == (("sha256",), 2)
+    assert replay(found, "sha256") == log.registers("sha256")
+    log.add(0, 1, {"sha1": bytes(20)}, b"this one does extend")
+    with pytest.raises(MalformedError):
+        parse_event_log(log.encode())
+
+
 @pytest.mark.parametrize("change", ["digest", "order", "drop", "repeat", "register"])
 def test_any_other_measurement_replays_to_other_registers(change: str) -> None:
     log, honest = _log(), _log().registers("sha256")

@@ -85,6 +85,12 @@ def test_an_event_in_a_register_nobody_named_is_refused() -> None:
     assert _judge(log, RULE) == ["register_not_accepted"]
 
 
+@pytest.mark.parametrize("log", [_log(), _log((0, b"firmware"))])
+def test_a_register_with_listed_events_and_none_in_the_log_is_refused(log: EventLog) -> None:
+    """Or a log cut short would meet any demand."""
+    assert _judge(log, RULE) == ["event_not_accepted"]
+
+
 def test_an_event_that_extends_nothing_needs_no_listing() -> None:
     log = _log((0, b"firmware"), (4, b"kernel"), (4, b"command line"))
     log.add(9, NO_ACTION, {"sha1": bytes(20), "sha256": bytes(32)}, b"")
@@ -196,13 +202,21 @@ def test_an_empty_log_does_not_match_measured_rtmrs(good: Sample) -> None:
     assert [reason.code for reason in examined.reasons] == ["event_log_mismatch"]
 
 
-def test_a_quote_of_an_enclave_or_none_is_malformed(good: Sample, vectors: dict[str, Any]) -> None:
+def test_a_cc_log_alone_is_neither_authentic_nor_not(good: Sample) -> None:
+    examined = cc_log.examine(_question(event_log=good.files["event_log"]))
+    assert (examined.authentic, examined.bound) == (None, False)
+    expected = good.vector["expected"]["claims"]
+    assert examined.claims == {name: expected[name] for name in ("events", "rtmr_replay")}
+
+
+def test_a_quote_of_an_enclave_or_no_log_is_malformed(
+    good: Sample, vectors: dict[str, Any]
+) -> None:
     enclave = next(name for name, v in vectors.items() if _kind(v) == "intel-sgx-quote")
     sgx = Sample(vectors, enclave).files["quote"]
     for evidence in (
         {**good.files, "quote": sgx},
         {**good.files, "quote": b""},
-        {"event_log": good.files["event_log"]},
         {"quote": good.files["quote"]},
     ):
         examined = cc_log.examine(_question(**evidence))

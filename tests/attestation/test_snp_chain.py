@@ -256,3 +256,10 @@ def test_a_hardware_id_may_stand_in_an_octet_string(amd: Amd) -> None:
 
 def _pem(der: bytes) -> bytes:
     return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+
+
+def test_who_signed_is_said_of_a_certificate_without_amds_extensions_too(amd: Amd) -> None:
+    forged = Amd("Genoa", owner="mallory").chip(extensions={}).cert
+    honest = amd.chip().evidence()
+    found = codes(SCHEME.examine(amd.question({**honest, "endorsement_cert": forged})))
+    assert found == {"certificate_malformed", "chain_invalid", "signature_invalid"}

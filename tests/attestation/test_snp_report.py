@@ -106,6 +106,14 @@ def test_an_unknown_signing_key_or_flag_is_refused(amd: Amd, flags: int) -> None
     assert codes(examined(amd, flags=flags)) == {"evidence_malformed"}
 
 
+def test_a_providers_key_signs_where_the_chips_own_is_out_of_use(amd: Amd) -> None:
+    """MASK_CHIP_KEY is about the VCEK: a cloud that hands out a VLEK may well set it."""
+    collateral = amd.collateral("vlek")
+    chip = amd.provider()
+    found = SCHEME.examine(amd.question(chip.evidence(flags=1 << 2 | 1 << 1), collateral))
+    assert (found.reasons, found.claims["mask_chip_key"]) == ((), True)
+
+
 @pytest.mark.parametrize("flags", [7 << 2, 1 << 1, 1 << 1 | 7 << 2])
 def test_a_report_that_says_it_is_not_signed_is_refused(amd: Amd, flags: int) -> None:
     assert codes(examined(amd, flags=flags)) == {"signing_key_none"}
@@ -236,7 +244,25 @@ def test_a_version_2_report_is_never_turins() -> None:
     assert codes(found) == {"product_mismatch"}
 
 
-@pytest.mark.parametrize("name", ["Milan-B0", "Turin", "Siena", "genoa", "Genoa2"])
+@pytest.mark.parametrize("name", ["Genoa", "Genoa-B1", "Siena-A1", "Bergamo-A2"])
+def test_a_certificate_may_name_a_zen_4c_part_of_genoas_line(amd: Amd, name: str) -> None:
+    honest = amd.extensions((10, 0, 23, 84), hwid=amd.chip().facts.chip_id)
+    part = {**honest, "2": bytes((0x16, len(name))) + name.encode()}
+    chip = amd.chip(extensions=part)
+    found = SCHEME.examine(amd.question(chip.evidence(cpuid=(0x19, 0xA0, 2))))
+    assert (found.reasons, found.claims["endorsement_key"]["product"]) == ((), name)
+
+
+def test_a_zen_4c_part_is_none_of_another_line() -> None:
+    turin = Amd("Turin")
+    chip = turin.chip()
+    honest = turin.extensions((1, 1, 1, 4, 81), hwid=chip.facts.chip_id[:8])
+    lie = {**honest, "2": bytes((0x16, 5)) + b"Siena"}
+    found = SCHEME.examine(turin.question(turin.chip((1, 1, 1, 4, 81), extensions=lie).evidence()))
+    assert codes(found) == {"product_mismatch"}
+
+
+@pytest.mark.parametrize("name", ["Milan-B0", "Turin", "Siena2", "genoa", "Genoa2"])
 def test_a_certificate_that_names_another_product_is_refused(amd: Amd, name: str) -> None:
     honest = amd.extensions((10, 0, 23, 84), hwid=amd.chip().facts.chip_id)
     lie = {**honest, "2": bytes((0x16, len(name))) + name.encode()}

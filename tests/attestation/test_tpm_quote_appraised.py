@@ -7,47 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from simulators.hardware_tee import AzureSnpTee, HardwareTee, SnpTee, pem
-from simulators.tee import AUD, NOW, refused
+from simulators.hardware_tee import AzureSnpTee, HardwareTee, QuoteTee, SnpTee, pem
+from simulators.tee import NOW, refused
 from simulators.vtpm import Vtpm, VtpmMaker, ec_key
 
 from attestation.binding import report32
-from attestation.measurement import digest_bytes
 from attestation.policy import parse_policy
 from attestation.result import AppraisedEvidence, Refused
 from client.policy_words import explain
 from wire.errors import PolicyError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
-class QuoteTee(HardwareTee):
-    """A worker in a VM whose maker certifies its TPM; it sends the links of its own chain.
-
-    Attributes:
-        tpm: it; register 11 holds the measurement.
-    """
-
-    kind = "tpm2-quote"
-
-    def __init__(self, seed: str = "tee", now: int = NOW, aud: str = AUD) -> None:
-        super().__init__(seed, now, aud)
-        self.maker = VtpmMaker(now=now)
-        self.put(Vtpm(self.maker))
-        self.rule |= {"roots": [pem(self.maker.root)], "pcrs": {}, "revocation": "as_supplied"}
-        del self.demands["allow_simulated"]
-
-    def put(self, tpm: Vtpm) -> None:
-        """Another TPM in its place."""
-        self.tpm = tpm
-        tpm.measure(11, digest_bytes(self.carried))
-
-    def signed(self, binding_raw: bytes) -> Mapping[str, bytes]:
-        return {**self.tpm.evidence(report32(binding_raw)), "ak_chain": self.maker.issuer}
 
 
 def accepted(verdict: AppraisedEvidence | Refused) -> AppraisedEvidence:
@@ -216,10 +187,14 @@ def test_a_policy_may_say_that_its_root_is_a_simulators(make: Any) -> None:
     assert ("roots", "the policy's own roots: SIMULATED") in words
 
 
-def test_the_word_false_changes_nothing_for_a_makers_root() -> None:
-    tee = QuoteTee()
-    tee.rule["simulated"] = False
+@pytest.mark.parametrize("make", [QuoteTee, lambda: listing(QuoteTee())])
+def test_a_policy_must_say_whether_they_are_simulators(make: Any) -> None:
+    """Only the policy knows, and silence would call a simulator's quotes more than simulated."""
+    tee = make()
     assert accepted(tee.appraise()).trust == "vtpm"
+    del tee.rule["simulated"]
+    with pytest.raises(PolicyError, match="simulated: found nothing, expected true where"):
+        tee.policy()
 
 
 @pytest.mark.parametrize("make", [SnpTee, AzureSnpTee])

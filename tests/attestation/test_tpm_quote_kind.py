@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -387,6 +388,17 @@ def test_values_cut_elsewhere_that_give_the_same_digest_are_refused() -> None:
     assert _codes(_examine(evidence)) == ["evidence_malformed"]
 
 
+def test_a_list_of_the_first_registers_is_that_of_a_quote_of_them() -> None:
+    """Some clouds' guests quote registers 0 to 14 and list no others."""
+    tpm = _tpm()
+    values = [tpm.registers["sha256"][number].hex() for number in range(15)]
+    listed = json.dumps({"alg": "sha256", "pcrs": values}).encode()
+    message, signature = tpm.quote(NONCE, selected=range(15))
+    evidence = tpm.evidence(quote_msg=message, quote_sig=signature, pcrs=listed)
+    assert _examine(evidence).authentic is True
+    assert _codes(_examine(tpm.evidence(pcrs=listed))) == ["pcr_selection"]
+
+
 # -- nonce ----------------------------------------------------------------------------------------
 
 
@@ -395,9 +407,15 @@ def test_a_quote_for_another_nonce_is_refused() -> None:
     assert (_codes(examined), examined.bound) == (["nonce_mismatch"], False)
 
 
-def test_a_quote_for_no_nonce_is_refused_even_if_none_is_asked_for() -> None:
-    for expected in (Expected(nonce=NONCE), Expected(), Expected(nonce=b"")):
+def test_a_quote_without_a_nonce_answers_no_nonce() -> None:
+    for expected in (Expected(nonce=NONCE), Expected(nonce=b"")):
         assert _codes(_examine(_tpm().evidence(b""), expected=expected)) == ["nonce_mismatch"]
+
+
+def test_a_quote_without_a_nonce_is_genuine_and_bound_to_nothing() -> None:
+    examined = _examine(_tpm().evidence(b""), expected=Expected())
+    assert (examined.authentic, examined.bound) == (True, False)
+    assert examined.claims["extra_data"] == ""
 
 
 def test_the_beginning_of_the_nonce_is_not_the_nonce() -> None:

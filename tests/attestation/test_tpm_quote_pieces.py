@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulators.vtpm import NONCE, Vtpm, VtpmMaker, ec_key
 
+from attestation.formats.pem import CERTIFICATE_MAX
 from attestation.formats.tpm_attestation import parse_attestation
 from attestation.formats.tpm_quote import parse_tpm_quotes
 from attestation.formats.tpm_registers import parse_registers
@@ -136,6 +137,15 @@ def test_a_message_of_another_form_is_refused(change: dict[str, Any]) -> None:
         parse_attestation(_message(**change))
 
 
+@pytest.mark.parametrize("field", [6, 7], ids=["attestation key's", "above it"])
+def test_a_certificate_in_the_message_is_no_longer_than_elsewhere(field: int) -> None:
+    raw = _field(1, EVIDENCE["ak_public"])
+    found = parse_attestation(raw + _field(field, bytes(CERTIFICATE_MAX)))
+    assert bytes(CERTIFICATE_MAX) in (found.ak_cert, *found.intermediates)
+    with pytest.raises(MalformedError, match="expected ≤ 16384"):
+        parse_attestation(raw + _field(field, bytes(CERTIFICATE_MAX + 1)))
+
+
 def test_members_of_the_message_that_have_no_use_are_stepped_over() -> None:
     assert _codes({"attestation_pb": _message(more=_field(4, b"instance") + _field(9, b""))}) == []
 
@@ -169,7 +179,8 @@ def test_a_key_that_only_the_json_states_is_not_trusted() -> None:
         {"message": 7},
         {"message": base64.b64encode(EVIDENCE["quote_msg"]).decode() + "\n"},
         {"signature": "===="},
-        {"pcrs": ["00" * 32] * 23},
+        {"pcrs": []},
+        {"pcrs": ["00" * 32] * 25},
         {"pcrs": {"0": "00" * 32}},
         {"pcrs": ["00" * 31] * 24},
         {"pcrs": ["zz" * 32] * 24},

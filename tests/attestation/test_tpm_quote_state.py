@@ -10,6 +10,7 @@ from simulators.event_log import EventLog
 from simulators.vtpm import NONCE, Vtpm, VtpmMaker
 
 from attestation.anchors import NONE
+from attestation.examined import Expected
 from attestation.ledger import Ledger
 from attestation.members import Members
 from attestation.schemes.tpm_quote import SCHEME
@@ -48,6 +49,19 @@ def test_a_quote_that_meets_every_demand_is_accepted() -> None:
     tpm = _tpm()
     value = tpm.registers["sha256"][11].hex()
     assert _judge(_facts(tpm.evidence()), pcrs={"11": [ZERO, value], "0": [ZERO]}) == []
+
+
+def test_a_quote_without_a_nonce_is_refused_whatever_was_asked() -> None:
+    """It answers every question ever asked, so it is nobody's answer."""
+    assert _judge(_facts(_tpm().evidence(b""), expected=Expected())) == ["nonce_mismatch"]
+
+
+def test_one_quote_of_several_without_a_nonce_is_refused() -> None:
+    tpm = _tpm(banks=("sha256", "sha384"))
+    evidence = tpm.evidence(quote_msg=None, quote_sig=None, pcrs=tpm.pcrs(("sha256", "sha384")))
+    for bank, nonce in (("sha256", NONCE), ("sha384", b"")):
+        evidence[f"quote_{bank}"], evidence[f"sig_{bank}"] = tpm.quote(nonce, bank)
+    assert _judge(_facts(evidence, expected=Expected())) == ["nonce_mismatch"]
 
 
 def test_a_register_of_another_value_is_refused() -> None:
@@ -141,6 +155,123 @@ def test_a_demanded_event_log_that_is_absent_is_refused() -> None:
     tpm = Vtpm(MAKER)
     tpm.boot(log)
     assert _judge(_facts(tpm.evidence()), event_log="required") == []
+
+
+def _booted(banks: tuple[str, ...] = ("sha256",), **facts: Any) -> tuple[Vtpm, EventLog]:
+    """A machine whose log explains registers 0 and 4; the worker stands in 11 afterwards."""
+    log = EventLog(banks)
+    log.measure(0, b"firmware")
+    log.measure(4, b"kernel")
+    tpm = Vtpm(MAKER, banks=banks, **facts)
+    tpm.boot(log)
+    tpm.measure(11, WORKER)
+    return tpm, log
+
+
+def test_a_demanded_event_log_explains_all_but_the_workers_register() -> None:
+    tpm, _ = _booted()
+    assert _judge(_facts(tpm.evidence()), event_log="required") == []
+
+
+@pytest.mark.parametrize("register", [0, 1, 4, 5, 10, 15, 16, 23])
+def test_a_quoted_register_that_a_demanded_log_leaves_out_is_refused(register: int) -> None:
+    tpm, _ = _booted()
+    tpm.measure(register, b"\1" * 32)
+    log = EventLog()
+    log.events = [(2, 13, {"sha256": bytes(32)}, b"")]
+    tpm.registers["sha256"][2] = log.registers("sha256")[2]
+    evidence = tpm.evidence(event_log=log.encode())
+    examined = SCHEME.examine(MAKER.question(evidence))
+    assert examined.authentic is True  # what it extends, replays
+    assert _judge(examined.facts) == []
+    assert _judge(examined.facts, event_log="required") == ["event_log_mismatch"]
+
+
+def test_a_demanded_log_that_was_cut_short_is_refused() -> None:
+    tpm, log = _booted()
+    cut = EventLog()
+    cut.events = log.events[:1]
+    evidence = tpm.evidence(event_log=cut.encode())
+    assert SCHEME.examine(MAKER.question(evidence)).authentic is True
+    assert _judge(_facts(evidence), event_log="required") == ["event_log_mismatch"]
+
+
+def test_a_demanded_log_without_events_explains_nothing() -> None:
+    tpm, _ = _booted()
+    evidence = tpm.evidence(event_log=EventLog().encode())
+    assert _judge(_facts(evidence), event_log="required") == ["event_log_mismatch"]
+
+
+@pytest.mark.parametrize(
+    ("demands", "codes"),
+    [
+        ({}, ["event_log_missing"]),
+        ({"bank": "sha256"}, ["event_log_missing"]),
+        ({"bank": "sha384"}, ["bank_not_accepted", "event_log_missing"]),
+    ],
+)
+def test_a_demanded_log_must_be_of_the_bank_that_counts(
+    demands: dict[str, Any], codes: list[str]
+) -> None:
+    """A log of the SHA-1 bank alone, beside quotes of both."""
+    log = EventLog(("sha1",))
+    log.measure(4, b"kernel")
+    tpm = Vtpm(MAKER, banks=("sha1", "sha256"))
+    tpm.registers["sha1"] |= log.registers("sha1")
+    one, other = tpm.quote(NONCE, "sha1"), tpm.quote(NONCE)
+    evidence = tpm.evidence(
+        quote_msg=None, quote_sig=None, quote_sha1=one[0], sig_sha1=one[1],
+        quote_sha256=other[0], sig_sha256=other[1], pcrs=tpm.pcrs(("sha1", "sha256")),
+        event_log=log.encode(),
+    )  # fmt: skip
+    examined = SCHEME.examine(MAKER.question(evidence))
+    assert examined.authentic is True
+    assert _judge(examined.facts, event_log="required", **demands) == codes
+
+
+def test_each_bank_is_explained_for_itself() -> None:
+    tpm, _ = _booted(("sha256", "sha384"))
+    message, signature = tpm.quote(NONCE, "sha384")
+    changes = {"quote_msg": message, "quote_sig": signature, "pcrs": tpm.pcrs(("sha384",))}
+    assert _judge(_facts(tpm.evidence(**changes)), event_log="required", bank="sha384") == []
+    tpm.registers["sha384"][7] = b"\1" * 48
+    message, signature = tpm.quote(NONCE, "sha384")
+    changes = {"quote_msg": message, "quote_sig": signature, "pcrs": tpm.pcrs(("sha384",))}
+    facts = _facts(tpm.evidence(**changes))
+    assert _judge(facts, event_log="required", bank="sha384") == ["event_log_mismatch"]
+
+
+@pytest.mark.parametrize(
+    ("register", "value", "codes"),
+    [
+        (1, bytes(32), []),
+        (1, b"\xff" * 32, ["event_log_mismatch"]),
+        (16, b"\xff" * 32, ["event_log_mismatch"]),
+        (17, b"\xff" * 32, []),
+        (22, b"\xff" * 32, []),
+        (22, bytes(32), []),
+        (23, b"\xff" * 32, ["event_log_mismatch"]),
+        (17, bytes(31) + b"\1", ["event_log_mismatch"]),
+        (1, bytes(31) + b"\3", ["event_log_mismatch"]),
+    ],
+)
+def test_a_register_as_reset_needs_no_event(register: int, value: bytes, codes: list[str]) -> None:
+    tpm, _ = _booted()
+    tpm.registers["sha256"][register] = value
+    assert _judge(_facts(tpm.evidence()), event_log="required") == codes
+
+
+@pytest.mark.parametrize(("stated", "codes"), [(3, []), (4, ["event_log_mismatch"])])
+def test_register_0_as_reset_holds_the_locality_that_the_log_states(
+    stated: int, codes: list[str]
+) -> None:
+    log = EventLog()
+    log.locality(stated)
+    log.measure(4, b"kernel")
+    tpm = Vtpm(MAKER)
+    tpm.boot(log)
+    tpm.registers["sha256"][0] = bytes(31) + b"\3"
+    assert _judge(_facts(tpm.evidence()), event_log="required") == codes
 
 
 def test_without_a_trusted_key_the_judgement_refuses() -> None:

@@ -6,10 +6,10 @@
     tee.carried = sha256_tag(b"other")  # what stands in the register instead
     tee.statements["crl"] = …             # one piece of collateral
 
-`SnpTee`, `TdxTee`, `NitroTee` and `AzureSnpTee`; with GPUs, see `simulators.gpu_tee`. Everything of
-one vendor and one time shares that vendor's root, so that one policy accepts many workers; each has
-a platform of its own. Evidence is made once for a binding, as a worker makes it: a signature by
-ECDSA is another one each time. Change facts before.
+`SnpTee`, `TdxTee`, `NitroTee`, `AzureSnpTee` and `QuoteTee`; with GPUs, see `simulators.gpu_tee`.
+Everything of one vendor and one time shares that vendor's root, so that one policy accepts many
+workers; each has a platform of its own. Evidence is made once for a binding, as a worker makes it:
+a signature by ECDSA is another one each time. Change facts before.
 
 `serve` puts the vendor's statements where a `simulators.vendor_services.VendorServices` hands them
 out. A rule without "roots" trusts the real vendor, and refuses all of this.
@@ -32,6 +32,7 @@ from attestation.evidence import Evidence
 from attestation.formats.container import encode_container
 from attestation.measurement import digest_bytes
 from attestation.registers import NITRO_PCR, host_data_value, nitro_pcr_event, rtmr_value
+from attestation.rules.registers import BOOT_PCR
 
 from .amd import Amd, Chip
 from .hcl import Paravisor
@@ -39,7 +40,7 @@ from .intel import Intel
 from .nitro import NitroEnclave, NitroVendor
 from .tee import AUD, NOW, Tee
 from .vendor_services import PCS, ROOT_CRL, Answer
-from .vtpm import rsa_key
+from .vtpm import Vtpm, VtpmMaker, rsa_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,8 +49,9 @@ if TYPE_CHECKING:
 
     from .vendor_services import VendorServices
 
-SNP, TDX, NITRO, AZURE_SNP = (
-    "amd-sev-snp-report", "intel-tdx-quote", "aws-nitro-document", "azure-vtpm-snp",
+BOOT_CODE = hashlib.sha256(b"boot loader and kernel").digest()
+SNP, TDX, NITRO, AZURE_SNP, QUOTE = (
+    "amd-sev-snp-report", "intel-tdx-quote", "aws-nitro-document", "azure-vtpm-snp", "tpm2-quote",
 )  # fmt: skip
 
 
@@ -147,7 +149,7 @@ class AzureSnpTee(SnpTee):
     """A worker in an Azure confidential VM on SEV-SNP.
 
     Attributes:
-        vm: its paravisor and virtual TPM; register 11 holds the measurement.
+        vm: its paravisor and virtual TPM; register 4 holds the boot code, 11 the measurement.
         quoted: bytes quoted as nonce, None for the binding's.
     """
 
@@ -156,9 +158,10 @@ class AzureSnpTee(SnpTee):
     def __init__(self, seed: str = "tee", now: int = NOW, aud: str = AUD) -> None:
         super().__init__(seed, now, aud)
         self.vm = Paravisor(self._report, rsa_key(f"attestation of {seed}"))
+        self.vm.tpm.measure(BOOT_PCR, BOOT_CODE)
         self.vm.tpm.measure(11, digest_bytes(self.carried))
         self.quoted: bytes | None = None
-        self.rule |= {"pcrs": {}}
+        self.rule |= {"pcrs": boot_registers(self.vm.tpm)}
 
     def signed(self, binding_raw: bytes) -> Mapping[str, bytes]:
         return self.vm.evidence(report32(binding_raw) if self.quoted is None else self.quoted)
@@ -169,6 +172,37 @@ class AzureSnpTee(SnpTee):
 
     def _report(self, **facts: Any) -> bytes:
         return self.chip.report(**{**facts, **self.lies})
+
+
+class QuoteTee(HardwareTee):
+    """A worker in a VM whose maker certifies its TPM; it sends the links of its own chain.
+
+    Attributes:
+        tpm: it; register 4 holds the boot code, 11 the measurement.
+    """
+
+    kind = QUOTE
+
+    def __init__(self, seed: str = "tee", now: int = NOW, aud: str = AUD) -> None:
+        super().__init__(seed, now, aud)
+        self.maker = VtpmMaker(now=now)
+        self.put(Vtpm(self.maker))
+        self.rule |= {
+            "roots": [pem(self.maker.root)],
+            "simulated": False,
+            "pcrs": boot_registers(self.tpm),
+            "revocation": "as_supplied",
+        }
+        del self.demands["allow_simulated"]
+
+    def put(self, tpm: Vtpm) -> None:
+        """Another TPM in its place."""
+        self.tpm = tpm
+        tpm.measure(BOOT_PCR, BOOT_CODE)
+        tpm.measure(11, digest_bytes(self.carried))
+
+    def signed(self, binding_raw: bytes) -> Mapping[str, bytes]:
+        return {**self.tpm.evidence(report32(binding_raw)), "ak_chain": self.maker.issuer}
 
 
 class TdxTee(HardwareTee):
@@ -187,7 +221,11 @@ class TdxTee(HardwareTee):
         self.body: dict[str, bytes] = {}
         honest = self.intel.body
         image = {name: honest[name].hex() for name in ("mr_td", "rt_mr0", "rt_mr1", "rt_mr2")}
-        self.rule |= {"roots": [pem(self.intel.root_der())], "image": {"any_of": [image]}}
+        self.rule |= {
+            "roots": [pem(self.intel.root_der())],
+            "tcb": {"min_eval_number": 18},
+            "image": {"any_of": [image]},
+        }
 
     def signed(self, binding_raw: bytes) -> Mapping[str, bytes]:
         self.intel.body |= {
@@ -252,6 +290,11 @@ def snp_rule(amd: Amd) -> dict[str, Any]:
         "min_tcb": {"Genoa": {"bl": 10, "snp": 23, "ucode": 84}, "Turin": {}},
         "image": {"measurement_in": [hashlib.sha384(b"image").hexdigest()]},
     }
+
+
+def boot_registers(tpm: Vtpm) -> dict[str, list[str]]:
+    """The least that a rule demands of a virtual TPM: what its firmware started."""
+    return {str(BOOT_PCR): [tpm.registers["sha256"][BOOT_PCR].hex()]}
 
 
 @cache
