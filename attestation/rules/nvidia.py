@@ -22,7 +22,8 @@ codes:
 16. the reports hold no field unknown to us       profile_violation
 17. no certificate is revoked or on hold          revocation_not_checked, certificate_on_hold
 18. the measurements are those NVIDIA published   the codes of `verify.rim`, rim_not_available
-19. as many devices as demanded (list)            gpu_count
+19. as many devices as demanded, none of them     gpu_count, gpu_repeated
+    twice (list)
 
 What evidence cannot tell: a GPU in developer mode reports like any other but for its
 measurements, so only "rim": "required" excludes it.
@@ -284,6 +285,14 @@ def _count(fleet: Fleet, rule: NvidiaRule) -> str:  # step 19
     if found == 0 or (rule.count is not None and found != rule.count):
         expected = "one or more" if rule.count is None else rule.count
         raise _refused("gpu_count", f"found {found} devices, expected {expected}")
+    if rule.count is not None:
+        for what, seen in (
+            ("key", {device.fingerprint for device in fleet.devices}),
+            ("serial number", {device.chain.serial for device in fleet.devices}),
+            ("chip", {device.chain.chip for device in fleet.devices}),
+        ):
+            if len(seen) != found:
+                raise _refused("gpu_repeated", f"found a {what} twice, expected distinct devices")
     return f"{found} devices"
 
 

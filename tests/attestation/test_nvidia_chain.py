@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import NameOID
 from simulators.nvidia import DAY, Nvidia
 from simulators.nvidia_device import COMPOSITE, TCB_INFO, Device, name, tlv
 
@@ -165,6 +167,13 @@ def test_a_report_without_firmware_digest_says_so(vendor: Nvidia) -> None:
         pytest.param(b"\x30\0", id="no firmware in it"),
         pytest.param(b"\x30\2\x30\0", id="an empty digest"),
         pytest.param(b"\x30\0\x30\0", id="two structures"),
+        pytest.param(b"\x30", id="a tag"),
+        pytest.param(b"\x30\x01\x30", id="a tag within"),
+        pytest.param(b"\x30\x02\x04\x01", id="a value that is cut"),
+        pytest.param(b"\x30\x81", id="a length that is cut"),
+        pytest.param(b"\x30\x82\x01", id="a length of two octets that is cut"),
+        pytest.param(b"\x30\x83\0\0\0", id="a length of three octets"),
+        pytest.param(b"\x30\x05\x30\0\x04\x01\0", id="no digest last"),
     ],
 )
 def test_a_firmware_extension_of_another_form_is_malformed(vendor: Nvidia, body: bytes) -> None:
@@ -327,6 +336,70 @@ def test_a_leaf_has_at_most_eight_firmware_digests(vendor: Nvidia, count: int) -
             parse_chain(gpu.chain())
     else:
         assert len(parse_chain(gpu.chain()).fwids) == count
+
+
+def leaf_with(vendor: Nvidia, size: int) -> tuple[bytes, int]:
+    """A chain whose leaf has a firmware extension with so many bytes to pass over; its length."""
+    fwid = tlv(0x30, tlv(0x06, bytes.fromhex("608648016503040202")) + tlv(0x04, b"\7" * 48))
+    body = tlv(0x30, tlv(0x04, bytes(size)) + b"\x04\x81\xc8" + bytes(200) + fwid)
+    extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(COMPOSITE), body)
+    return vendor.gpu(leaf={"extensions": [extension]}).chain(), len(body)
+
+
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 129, 255, 256, 3821, 3822, 3823])
+def test_a_firmware_extension_of_up_to_four_kibibytes_is_read(vendor: Nvidia, size: int) -> None:
+    raw, length = leaf_with(vendor, size)
+    if size > 256:
+        assert length == size + 274  # which is 4095, 4096, 4097
+    if length > 4096:
+        with pytest.raises(MalformedError):
+            parse_chain(raw)
+    else:
+        assert parse_chain(raw).fwids == (b"\7" * 48,)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_chain_of_up_to_64_kibibytes_is_read(vendor: Nvidia, over: int) -> None:
+    raw = vendor.gpu().chain()
+    raw += b"\n" * (64 * 1024 - len(raw) + over)
+    if over:
+        with pytest.raises(MalformedError, match="found 65537 bytes, expected at most 65536"):
+            parse_chain(raw)
+    else:
+        assert len(parse_chain(raw).ders) == 5
+
+
+@pytest.mark.parametrize("length", [63, 64, 65])
+def test_a_name_of_up_to_64_characters_is_read(vendor: Nvidia, length: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        common = x509.NameAttribute(NameOID.COMMON_NAME, "G" * length, _validate=False)
+        raw = vendor.gpu(leaf={"subject": x509.Name([common])}).chain()
+    if length > 64:
+        with pytest.raises(MalformedError, match=r"subject: expected one attribute 2\.5\.4\.3"):
+            parse_chain(raw)
+    else:
+        assert parse_chain(raw).name == "G" * length
+
+
+@pytest.mark.parametrize("names", [0, 2])
+def test_a_leaf_has_one_name(vendor: Nvidia, names: int) -> None:
+    common = [x509.NameAttribute(NameOID.COMMON_NAME, f"GH100 {at}") for at in range(names)]
+    other = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "NVIDIA Corporation")
+    raw = vendor.gpu(leaf={"subject": x509.Name([*common, other])}).chain()
+    with pytest.raises(MalformedError, match="subject: expected one attribute"):
+        parse_chain(raw)
+
+
+def test_a_leaf_that_the_library_warns_of_warns_nobody(vendor: Nvidia) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        country = x509.NameAttribute(NameOID.COUNTRY_NAME, "USA", _validate=False)
+        subject = x509.Name([*name("GH100 A01 GSP FMC LF", "53"), country])
+        raw = vendor.gpu(leaf={"subject": subject}).chain()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert parse_chain(raw).serial == "53"
 
 
 @pytest.mark.parametrize("serial", ["", "GG", "41" * 33])
