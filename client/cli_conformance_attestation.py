@@ -171,6 +171,8 @@ def _table(results: list[tuple[Outcome, float]]) -> None:
             say(f"      {', '.join(codes)}", 0)
         for fault in outcome.faults:
             say(f"      {fault}")
+        if outcome.ignored:
+            say(f"      not used: {listed(outcome.ignored)}", 0)
 
 
 def _document(outcome: Outcome, ms: float) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def _document(outcome: Outcome, ms: float) -> dict[str, Any]:
             path: {"found": found, "expected": expected}
             for path, (found, expected) in outcome.differing.items()
         },
-        "ignored_files": list(outcome.ignored),
+        "ignored": list(outcome.ignored),
         "faults": list(outcome.faults),
         "ms": round(ms, 3),
     }

@@ -1,8 +1,7 @@
-"""What a sample's relying party brings: nonces, architectures, and the rule that binds a key.
+"""The rule that says which claim of a sample carries which of the relying party's values.
 
-An input that is named after a claim, such as expected_report_data_hex, is what the claim must be.
-The binding rule is a text. This grammar is understood, and anything else is refused, because a rule
-that is not applied is a check that did not run:
+It is a text. This grammar is understood, and anything else is refused, because a rule that is not
+applied is a check that did not run:
 
     RULE   = CLAUSE {"; " CLAUSE}                     every clause must hold
     CLAUSE = ["TEE "] FIELD ["[" LOW ":" HIGH "]"] " == " TERMS
@@ -27,29 +26,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from attestation.examined import Expected
 from attestation.verify.x509 import load_certificate
 from wire.errors import AttestationError, MalformedError
 from wire.excerpt import shown
+
+from .stated import PADDED, TLS_INPUT, data_of, key_of, rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .index import Sample
 
-INPUT_MAX: Final = 65_536  # hex digits; a certificate is the longest input
-_NONCES: Final = ("expected_nonce_hex", "expected_nonce")
-_LOOSE_NONCES: Final = ("nonce_hex", "nonce")  # a binding rule's own, where there is one
-_EXPECTED: Final = "expected_"
-_CLAIMS: Final = ("report_data", "user_data", "host_data", "public_key", "extra_data")
-_PADDED: Final = {"report_data": 64}  # a field of fixed size, which guests fill from the front
-_BUILT_IN: Final = frozenset(
-    {
-        "TEE report_data[0:32] == SHA-256(variable data); variable data names HCLAkPub; "
-        "HCLAkPub signs the TPM quote; quote extraData carries the nonce"
-    }
-)
-_BUILT_IN_KINDS: Final = ("azure-vtpm-snp", "azure-vtpm-tdx")
 _CLAUSE = re.compile(
     r"(?:TEE )?(?P<field>[a-z_]+)(?P<part>\[(?P<low>\d{0,4}):(?P<high>\d{0,4})\])? == (?P<terms>.+)"
 )
@@ -71,13 +58,13 @@ class BindingRule:
         field: claim name.
         part: which bytes of it; None for all.
         value: what they must be.
-        gpu: whether GPU evidence is among what is hashed.
+        terms: the values it names, each alone.
     """
 
     field: str
     part: slice | None
     value: bytes
-    gpu: bool
+    terms: tuple[bytes, ...]
 
     def holds(self, claims: Mapping[str, Any]) -> bool:
         """Whether the claims satisfy the clause."""
@@ -88,37 +75,7 @@ class BindingRule:
             return False
         if self.part is not None:
             return bool(self.value) and data[self.part] == self.value
-        return bool(self.value) and data == self.value.ljust(_PADDED.get(self.field, 0), b"\0")
-
-
-def expected_of(sample: Sample) -> Expected:
-    """What the evidence must have been made for.
-
-    Raises:
-        MalformedError: an input of another type than its name says.
-    """
-    names = _NONCES if "binding" in sample.inputs else _NONCES + _LOOSE_NONCES
-    nonce = next((_data(sample, key) for key in names if sample.inputs.get(key)), None)
-    arch = sample.inputs.get("arch")
-    if arch is not None and not isinstance(arch, str):
-        raise MalformedError(f"sample {sample.id}: expected a text as arch")
-    return Expected(nonce=nonce, arch=None if arch is None else arch.upper())
-
-
-def claim_rules(sample: Sample) -> tuple[BindingRule, ...]:
-    """The claims that a sample's inputs give by their names; a binding rule may use them instead.
-
-    Raises:
-        MalformedError: an input that is no hex.
-    """
-    ruled = "binding" in sample.inputs
-    return tuple(
-        BindingRule(claim, None, _data(sample, key), gpu=False)
-        for claim in _CLAIMS
-        for name in ((_EXPECTED + claim,) if ruled else (_EXPECTED + claim, claim))
-        for key in (f"{name}_hex", name)
-        if sample.inputs.get(key) and not (ruled and claim in str(sample.inputs["binding"]))
-    )
+        return bool(self.value) and data == self.value.ljust(PADDED.get(self.field, 0), b"\0")
 
 
 def binding_rules(sample: Sample, named: Mapping[str, bytes]) -> tuple[BindingRule, ...]:
@@ -131,13 +88,11 @@ def binding_rules(sample: Sample, named: Mapping[str, bytes]) -> tuple[BindingRu
     Raises:
         MalformedError: a rule that is not understood, or an input it names that is not there.
     """
-    text = sample.inputs.get("binding")
+    text = rule_of(sample)
     if text is None:
         return ()
     if not isinstance(text, str) or len(text) > RULE_MAX:
         raise MalformedError(f"sample {sample.id}: expected a binding rule of ≤ {RULE_MAX} bytes")
-    if text in _BUILT_IN and sample.kind in _BUILT_IN_KINDS:
-        return ()
     return tuple(_clause(sample, clause, named) for clause in text.split("; "))
 
 
@@ -148,14 +103,17 @@ def _clause(sample: Sample, text: str, named: Mapping[str, bytes]) -> BindingRul
     part = None
     if match["part"] is not None:
         part = slice(*(int(end) if end else None for end in match.group("low", "high")))
-    value, rest = _terms(sample, match["terms"], named, 0)
+    terms: list[bytes] = []
+    value, rest = _terms(sample, match["terms"], named, terms, 0)
     if rest:
         raise _not_understood(sample, text)
-    return BindingRule(match["field"], part, value, gpu="gpu" in match["terms"])
+    return BindingRule(match["field"], part, value, tuple(terms))
 
 
-def _terms(sample: Sample, text: str, named: Mapping[str, bytes], depth: int) -> tuple[bytes, str]:
-    """The bytes of the terms at the head of `text`, and what follows them."""
+def _terms(
+    sample: Sample, text: str, named: Mapping[str, bytes], terms: list[bytes], depth: int
+) -> tuple[bytes, str]:
+    """The bytes of the terms at the head of `text`, and what follows; named ones go to `terms`."""
     joined = b""
     while True:
         match = _TOKEN.match(text)
@@ -163,7 +121,7 @@ def _terms(sample: Sample, text: str, named: Mapping[str, bytes], depth: int) ->
             raise _not_understood(sample, text)
         text = text[match.end() :]
         if match["hash"]:
-            inner, text = _terms(sample, text, named, depth + 1)
+            inner, text = _terms(sample, text, named, terms, depth + 1)
             if not text.startswith(")"):
                 raise _not_understood(sample, text)
             bits = re.sub(r"\D", "", match["hash"])
@@ -175,7 +133,8 @@ def _terms(sample: Sample, text: str, named: Mapping[str, bytes], depth: int) ->
         elif match["tls"]:
             joined += _spki(sample)
         else:
-            joined += _named(sample, match["name"], named)
+            terms.append(_named(sample, match["name"], named))
+            joined += terms[-1]
         following = _TOKEN.match(text)
         if following is None or not following["join"]:
             return joined, text
@@ -187,9 +146,9 @@ def _not_understood(sample: Sample, text: str) -> MalformedError:
 
 
 def _named(sample: Sample, name: str, named: Mapping[str, bytes]) -> bytes:
-    for key in (f"{name}_hex", name, f"{_EXPECTED}{name}_hex", _EXPECTED + name):
-        if key in sample.inputs:
-            return _data(sample, key)
+    key = key_of(sample, name)
+    if key is not None:
+        return data_of(sample, key)
     if name in named:
         return named[name]
     raise MalformedError(f"sample {sample.id}: its binding rule names no input {shown(name)}")
@@ -197,18 +156,8 @@ def _named(sample: Sample, name: str, named: Mapping[str, bytes]) -> bytes:
 
 def _spki(sample: Sample) -> bytes:
     try:
-        certificate = load_certificate(_data(sample, "tls_certificate_der_hex"))
+        certificate = load_certificate(data_of(sample, TLS_INPUT))
     except AttestationError:
         raise MalformedError(f"sample {sample.id}: its TLS certificate does not parse") from None
     key = certificate.public_key()
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _data(sample: Sample, key: str) -> bytes:
-    value = sample.inputs.get(key)
-    try:
-        if isinstance(value, str) and len(value) <= INPUT_MAX:
-            return bytes.fromhex(value)
-    except ValueError:
-        pass
-    raise MalformedError(f"sample {sample.id}: expected hex as {key}")

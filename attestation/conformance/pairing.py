@@ -1,18 +1,31 @@
 """CPU and GPU evidence in one sample: which file is which side's, and what a rule may call them.
 
 A sample is of one kind. Evidence of the other side stands beside it, under a role that the kind
-does not have; the words of the role's name say which side it is of. Whoever writes an index names
-such files freely, and a GPU that went unnoticed would be one that nobody asked the CPU about.
+does not have: it reads as such evidence, or the words of the role's name say so. Whoever writes an
+index names such files freely, and a GPU that went unnoticed would be one that nobody asked the CPU
+about.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from attestation.formats.dcap_quote import parse_quote
+from attestation.formats.gpu_list import parse_list
+from attestation.formats.hcl_report import parse_hcl_report
+from attestation.formats.nitro import parse_document
+from attestation.formats.snp import parse_report as parse_snp_report
+from attestation.formats.spdm import parse_report as parse_spdm_report
+from wire.errors import AttestationError, MalformedError
+
+from .stated import EXPECTED
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping, Set
 
     from attestation.scheme import Scheme
 
@@ -26,9 +39,18 @@ GPU_WORDS: Final = frozenset({"gpu", "gpus", "nvidia", "spdm", "nvswitch", "nras
 CPU_WORDS: Final = frozenset(
     {"cpu", "tee", "td", "tdx", "snp", "sev", "sgx", "nitro", "hcl", "quote", "report", "document"}
 )
-_DIGESTS: Final = ("hash", "digest", "sha256")
+# Beside evidence, not evidence; unless it reads as such.
+_AUXILIARY: Final = frozenset(
+    {"chain", "cert", "certs", "certificate", "certificates", "root", "roots", "ca", "crl", "ocsp"}
+    | {"rim", "nonce", "key", "keys", "policy", "collateral", "log", "notes"}
+)
+_REVOCATION: Final = frozenset({"crl", "crls", "ocsp", "revocation", "revoked"})
+_ALGORITHMS: Final = ("sha256", "sha384", "sha512")
+_HASHES: Final = {"hash": "sha256", "digest": "sha256"} | {name: name for name in _ALGORITHMS}
 _USUAL: Final = "gpu_evidence"  # what a rule may call it, whatever its role
 _EVIDENCE: Final = "_evidence"  # a rule may say it where a role does not
+_WORD: Final = re.compile(r"[a-z]+")
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +64,26 @@ class Pair:
     gpus: Mapping[str, bytes]
 
     def values(self) -> dict[str, bytes]:
-        """What a binding rule may name: the evidence, and its SHA-256 under the names in use."""
+        """What a binding rule may name: the evidence, and its digests under the names in use."""
         found = {_USUAL: next(iter(self.gpus.values()))}
         for role, data in self.gpus.items():
             found |= {role: data, role.removesuffix(_EVIDENCE) + _EVIDENCE: data}
         return found | {
-            f"{name}_{word}": hashlib.sha256(data).digest()
+            f"{name}_{word}": hashlib.new(algorithm, data).digest()
             for name, data in found.items()
-            for word in _DIGESTS
+            for word, algorithm in _HASHES.items()
         }
 
-    def named_in(self, terms: object) -> bool:
-        """Whether a rule speaks of the GPUs' side."""
-        return isinstance(terms, str) and any(role in terms for role in (*self.gpus, _USUAL))
+    def all_in(self, terms: Set[bytes]) -> bool:
+        """Whether each GPU's evidence, or a digest of it, is among what a rule names."""
+        return all(
+            data in terms or any(hashlib.new(name, data).digest() in terms for name in _ALGORITHMS)
+            for data in self.gpus.values()
+        )
+
+    def any_in(self, terms: Set[bytes]) -> bool:
+        """Whether one of them is."""
+        return any(Pair({role: data}).all_in(terms) for role, data in self.gpus.items())
 
     def contradicted(self, inputs: Mapping[str, Any]) -> bool:
         """Whether an input states another digest of GPU evidence than the one that is here.
@@ -63,8 +92,8 @@ class Pair:
         """
         ours = self.values()
         for name, value in inputs.items():
-            key = name.removesuffix("_hex")
-            if key in ours and key.endswith(_DIGESTS):
+            key = name.removesuffix("_hex").removeprefix(EXPECTED)
+            if key in ours and key.endswith(tuple(_HASHES)):
                 stated = value.lower() if isinstance(value, str) else value
                 if stated != ours[key].hex():
                     return True
@@ -82,18 +111,41 @@ def pair_of(scheme: Scheme, files: Mapping[str, bytes]) -> Pair | None:
     beside = set(files) - own - set(scheme.collateral)
     if scheme.kind in GPU_KINDS:
         mine = {role: files[role] for role in sorted(own & set(files)) if "chain" not in role}
-        return Pair(mine) if mine and any(_of_cpu(role) for role in beside) else None
+        return Pair(mine) if mine and any(_of_cpu(role, files[role]) for role in beside) else None
     if scheme.trust == "software":
         return None
-    gpus = {role: files[role] for role in sorted(beside) if _of_gpu(role)}
+    gpus = {role: files[role] for role in sorted(beside) if _of_gpu(role, files[role])}
     return Pair(gpus) if gpus else None
 
 
-def _of_cpu(role: str) -> bool:
-    words = set(role.split("_"))
-    return bool(CPU_WORDS & words) and not GPU_WORDS & words
+def is_revocation(role: str) -> bool:
+    """Whether a file says what is revoked, by its role's name."""
+    return bool(_REVOCATION & _words(role))
 
 
-def _of_gpu(role: str) -> bool:
-    words = set(role.split("_"))  # no CPU's kind calls a role "evidence", and some GPU's do
+def _words(role: str) -> set[str]:
+    return set(_WORD.findall(_HUMP.sub("_", role).lower()))
+
+
+def _of_cpu(role: str, data: bytes) -> bool:
+    words = _words(role)
+    if _reads(data, (parse_quote, parse_snp_report, parse_document, parse_hcl_report)):
+        return True
+    return bool(CPU_WORDS & words) and not (GPU_WORDS | _AUXILIARY) & words
+
+
+def _of_gpu(role: str, data: bytes) -> bool:
+    words = _words(role)  # no CPU's kind calls a role "evidence", and some GPU's do
+    if _reads(data, (parse_spdm_report, parse_list)):
+        return True
+    if _AUXILIARY & words:
+        return False
     return bool(GPU_WORDS & words) or ("evidence" in words and not CPU_WORDS & words)
+
+
+def _reads(data: bytes, parsers: Iterable[Callable[[bytes], object]]) -> bool:
+    for parse in parsers:
+        with contextlib.suppress(MalformedError, AttestationError):
+            parse(data)
+            return True
+    return False

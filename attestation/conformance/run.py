@@ -22,8 +22,9 @@ from attestation.result import Reason
 from attestation.schemes import SCHEMES
 from wire.errors import MalformedError
 
-from .inputs import binding_rules, claim_rules, expected_of
-from .pairing import pair_of
+from .inputs import binding_rules
+from .pairing import is_revocation, pair_of
+from .stated import claims_of, expected_of, unread
 from .strict import strict_rule
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Outcome:
         accepted: under the strict rule; None where the sample expects none.
         reasons: every reason.
         differing: claim path to (found, expected) where they differ.
-        ignored: file roles that this kind has no use for.
+        ignored: file roles that this kind has no use for, and inputs that nothing uses.
         faults: sentences, one a difference from what the index expects; empty if it passed.
     """
 
@@ -66,6 +67,7 @@ class Outcome:
 
 
 _HALF: Final = 64  # hex digits: half of a CPU's report data
+_UNREAD: Final = "it says what is revoked, and this kind does not read it"
 
 
 def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Outcome:
@@ -86,6 +88,8 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
     except MalformedError as error:
         return _failed(sample, error.message)
     known = {*scheme.evidence[0], *scheme.evidence[1], *scheme.collateral}
+    pair = pair_of(scheme, files)
+    beside = sorted(set(files) - known - set(() if pair is None else pair.gpus))
     reasons = (*examined.reasons, *state)
     accepted = None if sample.strict is None else not reasons
     differing = dict(_differences(sample.claims, examined.claims, ""))
@@ -96,8 +100,11 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
         accepted=accepted,
         reasons=reasons,
         differing=differing,
-        ignored=tuple(sorted(set(files) - known)),
-        faults=tuple(_faults(sample, examined.authentic, accepted, reasons, differing)),
+        ignored=(*beside, *unread(sample, _of_pair(pair))),
+        faults=(
+            *_faults(sample, examined.authentic, accepted, reasons, differing),
+            *(f"file role {role}: {_UNREAD}" for role in beside if is_revocation(role)),
+        ),
     )
 
 
@@ -116,20 +123,23 @@ def _verdict(
     pair = pair_of(scheme, files)
     rules = _rules(sample, pair)
     loose = pair is not None and not _names_gpus(sample, rules, pair)
-    for rule in (*claim_rules(sample), *rules):
-        if rule.holds(examined.claims):  # 3
+    for stated in claims_of(sample, _of_pair(pair)):  # 3
+        if not stated.holds(examined.claims):
+            examined = _refuted(examined, "nonce_mismatch", f"{stated.claim}: not what is expected")
+    for rule in rules:
+        if rule.holds(examined.claims):
             continue
         if pair is not None and rule.field not in examined.claims:
             loose = True  # a rule about the other side's evidence, which is not examined here
             continue
-        loose = loose or rule.gpu
+        loose = loose or (pair is not None and pair.any_in(set(rule.terms)))
         # Whatever it hashes, what is missing is the relying party's word in the evidence.
         examined = _refuted(examined, "nonce_mismatch", f"{rule.field}: the rule fails")
     if "binding" in sample.inputs and "report_data_mismatch" in _codes(examined):
         # The rule that a kind always checks, stated by the sample, fails as any other does.
         examined = _refuted(examined, "nonce_mismatch", "report_data: the kind's own rule fails")
     nonce = question.expected.nonce
-    if nonce is not None and examined.authentic and not (examined.bound or rules):
+    if nonce is not None and examined.authentic and not examined.bound:
         examined = _with_nonce(examined, nonce)
     ledger = Ledger()
     if examined.facts is not None:
@@ -157,8 +167,13 @@ def _rules(sample: Sample, pair: Pair | None) -> tuple[BindingRule, ...]:
 
 
 def _names_gpus(sample: Sample, rules: tuple[BindingRule, ...], pair: Pair) -> bool:
-    named = any(rule.gpu for rule in rules) or pair.named_in(sample.inputs.get("binding"))
-    return bool(rules) and named and not pair.contradicted(sample.inputs)
+    terms = {term for rule in rules for term in rule.terms}
+    return pair.all_in(terms) and not pair.contradicted(sample.inputs)
+
+
+def _of_pair(pair: Pair | None) -> frozenset[str]:
+    """The names of inputs that speak of the GPUs' evidence."""
+    return frozenset() if pair is None else frozenset(pair.values())
 
 
 def _codes(examined: Examined) -> set[str]:
@@ -169,7 +184,9 @@ def _with_nonce(examined: Examined, nonce: bytes) -> Examined:
     """Examined for a nonce that its kind has no place for: first in the report data, or behind a
     key, where guests put one."""
     data, text = examined.claims.get("report_data"), nonce.hex()
-    if isinstance(data, str) and (data.startswith(text) or data.startswith(text, _HALF)):
+    if isinstance(data, str) and (
+        text.ljust(_HALF, "0") in (data[:_HALF], data[_HALF:]) or text.ljust(2 * _HALF, "0") == data
+    ):
         return examined
     return _refuted(examined, "nonce_mismatch", "nothing in it is the nonce asked for")
 

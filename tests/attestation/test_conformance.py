@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from attestation.conformance.index import INDEX_MAX, Sample, parse_index
-from attestation.conformance.inputs import binding_rules, claim_rules, expected_of
+from attestation.conformance.inputs import binding_rules
 from attestation.conformance.run import run_sample
+from attestation.conformance.stated import claims_of, expected_of, unread
 from attestation.conformance.strict import strict_rule, unknown_sentences
 from attestation.schemes import SCHEMES
 from wire.errors import MalformedError
@@ -225,23 +226,50 @@ def test_a_rule_may_leave_an_end_out(part: str, data: str) -> None:
                                   "expected_report_data_hex"])  # fmt: skip
 def test_an_input_named_after_a_claim_is_what_the_claim_must_be(name: str) -> None:
     sample = Sample("s", "k", {}, {}, None, {name: "0102"}, None, None, (), {})
-    (rule,) = claim_rules(sample)
-    assert rule.holds({"report_data": "0102".ljust(128, "0")})
-    assert not rule.holds({"report_data": "0103".ljust(128, "0")})
+    (stated,) = claims_of(sample, frozenset())
+    assert stated.holds({"report_data": "0102".ljust(128, "0")})
+    assert not stated.holds({"report_data": "0103".ljust(128, "0")})
+    assert not stated.holds({})
 
 
 def test_a_binding_rule_takes_its_inputs_for_itself() -> None:
-    named = sample_with("report_data == SHA-256(user_data)", user_data="01", nonce_hex="02")
-    assert claim_rules(named) == ()
+    named = sample_with(
+        "report_data == SHA-256(user_data || nonce)", user_data="01", nonce_hex="02"
+    )
+    assert claims_of(named, frozenset()) == ()
     assert expected_of(named).nonce is None
-    other = sample_with("report_data == a", a="01", expected_user_data_hex="02")
-    (rule,) = claim_rules(other)
-    assert (rule.field, rule.value) == ("user_data", b"\2")
+    assert unread(named, frozenset()) == ()
 
 
-def test_a_loose_nonce_is_asked_for_where_no_rule_uses_it() -> None:
-    sample = Sample("s", "k", {}, {}, None, {"nonce_hex": "0102"}, None, None, (), {})
+@pytest.mark.parametrize("name", ["expected_nonce_hex", "expected_nonce", "nonce_hex", "nonce"])
+@pytest.mark.parametrize(
+    "rule", [None, "report_data == a", "report_data == 'nonce' || a", "nonce == a"]
+)
+def test_a_nonce_that_no_rule_uses_is_asked_for(name: str, rule: str | None) -> None:
+    inputs = {name: "0102", "a": "01"} | ({} if rule is None else {"binding": rule})
+    sample = Sample("s", "k", {}, {}, None, inputs, None, None, (), {})
     assert expected_of(sample).nonce == b"\1\2"
+
+
+def test_two_nonces_are_refused() -> None:
+    sample = Sample("s", "k", {}, {}, None, {"nonce": "01", "nonce_hex": "02"}, None, None, (), {})
+    with pytest.raises(MalformedError, match="two nonces"):
+        expected_of(sample)
+
+
+def test_a_claim_is_stated_beside_a_rule_too() -> None:
+    sample = sample_with("report_data == a", a="01", expected_report_data="02", expected_chip="AB")
+    data, chip = claims_of(sample, frozenset())
+    assert (data.claim, chip.claim) == ("report_data", "chip")
+    assert chip.holds({"chip": "ab"})
+    assert not chip.holds({"chip": "abcd"})
+    assert not chip.holds({"chip": 0xAB})
+    assert claims_of(sample, frozenset({"chip"})) == (data,)
+
+
+def test_an_input_that_nothing_uses_is_told() -> None:
+    sample = sample_with("report_data == a", a="01", audience="x", expected_b="02", nonce="03")
+    assert unread(sample, frozenset()) == ("audience",)
 
 
 def test_every_clause_of_a_rule_counts() -> None:
@@ -272,4 +300,4 @@ def test_a_rule_may_name_a_value_of_the_run() -> None:
     (rule,) = binding_rules(
         sample_with("report_data == gpu_evidence_hash"), {"gpu_evidence_hash": b"\1"}
     )
-    assert (rule.value, rule.gpu) == (b"\1", True)
+    assert (rule.value, rule.terms) == (b"\1", (b"\1",))

@@ -56,8 +56,10 @@ def codes(found: Outcome) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "role", ["gpu_evidence", "gpu_report", "nvidia_evidence", "evidence", "evidence_list", "gpu"]
-)
+    "role",
+    ["gpu_evidence", "gpu_report", "nvidia_evidence", "evidence", "evidence_list", "gpu", "gpu0",
+     "gpu-report", "gpuReport", "GPU", "h100", "hopper", "accelerator", "device_report", "diag"],
+)  # fmt: skip
 def test_a_gpu_beside_a_quote_that_does_not_name_it_is_genuine_and_refused(role: str) -> None:
     found = outcome(QUOTE, {role: files_of(GPU)["evidence"]})
     assert (found.authentic, found.accepted) == (True, False)
@@ -65,8 +67,10 @@ def test_a_gpu_beside_a_quote_that_does_not_name_it_is_genuine_and_refused(role:
 
 
 @pytest.mark.parametrize(
-    "role", ["quote", "cpu_quote", "td_quote", "tdx_quote", "cpu_evidence", "snp_report", "report"]
-)
+    "role",
+    ["quote", "cpu_quote", "td_quote", "tdx_quote", "cpu_evidence", "snp_report", "report", "tdx0",
+     "host"],
+)  # fmt: skip
 @pytest.mark.parametrize("gpu", [GPU, GPUS])
 def test_a_cpus_evidence_beside_a_gpus_must_name_it(role: str, gpu: str) -> None:
     found = outcome(gpu, {role: files_of(QUOTE)["quote"]})
@@ -120,7 +124,9 @@ def test_a_gpu_that_the_report_data_names_is_bound(word: str, tmp_path: Path) ->
     given = _sample(name)["inputs"]
     stand_in = tmp_path / "gpu"
     stand_in.write_bytes(bytes.fromhex(given["nonce_hex"] + given["x25519_public_hex"]))
-    found = outcome(name, {"gpu_list": str(stand_in)}, binding=f"report_data == SHA-512({word})")
+    found = outcome(
+        name, {"gpu_list": str(stand_in)}, binding=f"report_data == SHA-512({word})", nonce_hex=None
+    )
     assert (found.accepted, codes(found)) == (True, [])
 
 
@@ -135,8 +141,69 @@ def test_a_stated_digest_of_other_gpus_binds_none(tmp_path: Path) -> None:
         ("11" * 32, ["gpu_not_bound_to_cpu"]),
         (None, ["gpu_not_bound_to_cpu"]),
     ):
-        found = outcome(name, {"gpu": str(stand_in)}, binding=rule, gpu_evidence_hash_hex=digest)
-        assert codes(found) == codes_found
+        for key in ("gpu_evidence_hash_hex", "expected_gpu_evidence_hash_hex", "gpu_sha256"):
+            found = outcome(
+                name, {"gpu": str(stand_in)}, binding=rule, nonce_hex=None, **{key: digest}
+            )
+            assert codes(found) == codes_found
+
+
+@pytest.mark.parametrize("word", ["gpu_hash", "gpu_report_sha512", "gpu_vm_key"])
+def test_a_value_that_is_only_called_the_gpus_names_none(word: str) -> None:
+    data = _sample(QUOTE)["expected"]["claims"]["report_data"]
+    beside = {"gpu_report": files_of(GPU)["evidence"]}
+    found = outcome(QUOTE, beside, binding=f"report_data == {word}", **{f"{word}_hex": data})
+    assert (found.accepted, codes(found)[-1]) == (False, "gpu_not_bound_to_cpu")
+
+
+def test_each_of_two_gpus_must_be_named(tmp_path: Path) -> None:
+    name = "snp-milan-v5-key-bound"
+    given = _sample(name)["inputs"]
+    (tmp_path / "a").write_bytes(bytes.fromhex(given["nonce_hex"] + given["x25519_public_hex"]))
+    (tmp_path / "b").write_bytes(b"another's")
+    rule = "report_data == SHA-512(gpu_a)"
+    assert codes(outcome(name, {"gpu_a": str(tmp_path / "a")}, binding=rule, nonce_hex=None)) == []
+    both = {"gpu_a": str(tmp_path / "a"), "gpu_b": str(tmp_path / "b")}
+    assert codes(outcome(name, both, binding=rule, nonce_hex=None)) == ["gpu_not_bound_to_cpu"]
+
+
+@pytest.mark.parametrize("role", ["gpu_cert_chain", "gpu_rim", "gpu_ocsp_note"])
+def test_what_lies_beside_a_gpus_evidence_need_not_be_named(role: str, tmp_path: Path) -> None:
+    name = "snp-milan-v5-key-bound"
+    given = _sample(name)["inputs"]
+    (tmp_path / "a").write_bytes(bytes.fromhex(given["nonce_hex"] + given["x25519_public_hex"]))
+    (tmp_path / "b").write_bytes(b"no evidence")
+    both = {"gpu_a": str(tmp_path / "a"), role: str(tmp_path / "b")}
+    assert codes(outcome(name, both, binding="report_data == SHA-512(gpu_a)", nonce_hex=None)) == []
+
+
+@pytest.mark.parametrize("role", ["vcek_crl", "revocation_list", "pckCrl", "ocsp_response"])
+def test_a_list_of_what_is_revoked_is_never_passed_over(role: str) -> None:
+    found = outcome("snp-genoa-v3", {role: files_of(QUOTE)["quote"]})
+    assert [fault for fault in found.faults if role in fault]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"expected_nonce_hex": "aa" * 32},
+        {"nonce_hex": "aa" * 32},
+        {"expected_report_data_hex": "aa" * 64},
+        {"expected_mr_td_hex": "aa" * 48},
+        {"expected_chip_id": "aa"},
+    ],
+)
+def test_a_rule_that_holds_excuses_no_other_input(inputs: dict[str, str]) -> None:
+    data = _sample(QUOTE)["expected"]["claims"]["report_data"]
+    rule = {"binding": "report_data == key", "key_hex": data}
+    assert outcome(QUOTE, {}, **rule).accepted is True
+    assert codes(outcome(QUOTE, {}, **rule, **inputs)) == ["nonce_mismatch"]
+
+
+def test_azures_own_rule_asks_for_the_nonce_under_each_of_its_names() -> None:
+    for name in ("nonce_hex", "nonce"):
+        found = outcome("azure-snp-milan-v1", {}, expected_nonce_hex=None, **{name: "aa" * 8})
+        assert "nonce_mismatch" in codes(found)
 
 
 def test_gpus_and_switches_are_named_by_their_digests_in_one_rule() -> None:
@@ -159,6 +226,12 @@ def test_a_nonce_that_stands_nowhere_is_refused_for_every_kind(name: str, nonce:
 def test_a_nonce_is_found_in_the_report_data_where_guests_put_it(place: slice) -> None:
     nonce = _sample(QUOTE)["expected"]["claims"]["report_data"][place]
     assert outcome(QUOTE, {}, expected_nonce_hex=nonce).accepted is True
+
+
+@pytest.mark.parametrize("end", [2, 32, 62, 66, 126])
+def test_a_part_of_what_stands_there_is_no_nonce(end: int) -> None:
+    nonce = _sample(QUOTE)["expected"]["claims"]["report_data"][:end]
+    assert codes(outcome(QUOTE, {}, expected_nonce_hex=nonce)) == ["nonce_mismatch"]
 
 
 def test_a_nonce_elsewhere_in_the_report_data_needs_a_rule_that_says_so() -> None:
