@@ -1,10 +1,12 @@
 """Admission of a worker: from the bytes it sent to an `Epoch`, or to reasons for refusing it.
 
-The verdict is written to the evidence log before the worker hears of it, also when it is no.
+The verdict is written to the evidence log before the worker hears of it, also when it is no: from
+step 3 on. Before it nobody has shown a key, and who sends bytes that mean nothing must not make a
+log grow that is kept for ever; those are counted.
 
  1. HELLO has exactly the agreed members           (malformed: the link is closed, nothing to log)
  2. the binding parses, and its key signed this connection's nonce with the binding's hash:
-    whoever sends it holds the key                  hello_signature
+    whoever sends it holds the key                  binding_malformed, hello_signature
  3. the name is the binding's, short enough to log  wid_malformed
  4. the binding answers no challenge: who asked for
     one chose its bytes; no client takes it         nonce_unexpected
@@ -51,6 +53,8 @@ WID_MAX = 64
 #: Judged at once, of one process one less. Each takes a thread for up to a tenth of a second: those
 #: that read deny lists and judge admitted workers again must not wait for a thousand strangers.
 APPRAISALS = 3
+#: Refusals of step 2: whose doing it is has not been shown.
+_NOBODY = ("binding_malformed", "hello_signature")
 _MEMBERS = {"wid", "binding", "evidence", "posture", "sig", "activation"}
 
 #: Sends a credential challenge to the worker and returns its answer.
@@ -170,7 +174,8 @@ class Admission:
         self._telemetry.count(Metric.ATTEST_FAILURES, 1, {Attr.REASON: codes[0]})
         shown = Presented(hello.binding, hello.evidence, hello.posture)
         reasons = verdict if isinstance(verdict, Refused) else codes
-        await log_verdict(self._ledger, shown, self._appraiser.policy.digest, reasons)  # 10
+        if verdict not in _NOBODY:
+            await log_verdict(self._ledger, shown, self._appraiser.policy.digest, reasons)  # 10
         return NotAdmitted(codes, bh)
 
     def stands(self, epoch: Epoch) -> bool:

@@ -25,8 +25,8 @@ OTHER = "other"
 #: Reasons for refusing a worker: those of appraisal, then the gateway's own.
 REASONS = (
     *CODES,
-    "hello_signature", "nonce_unexpected", "policy_changed", "session_mismatch", "too_slow",
-    "wid_in_use", "wid_malformed",
+    "hello_signature", "kid_in_use", "nonce_unexpected", "policy_changed", "session_mismatch",
+    "too_slow", "wid_in_use", "wid_malformed",
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Command line of the gateway: `anchorhold gateway` and `anchorhold key`.
 
 `register` adds both to a parser of sub-commands; each sets `run`, a function from the parsed
-arguments to an exit code.
+arguments to an exit code; refusals are raised for whoever runs it to say.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 
 from tenancy.identity import LIFE_DEFAULT_S, SCOPES, KeyRecord
 from tenancy.key_table import load_table, open_or_create, save_table
-from wire.errors import AnchorholdError, ConfigError
+from wire.errors import ConfigError
 from wire.excerpt import shown
 
 from .clock import Clock
@@ -45,7 +45,9 @@ def register(subparsers: Any) -> None:
         action="store_true",
         help="create missing keys and folders, print what policies must pin, and exit",
     )
-    gateway.set_defaults(run=lambda args: run_gateway(args.config, init=args.init))
+    gateway.set_defaults(
+        run=lambda args: run_gateway(args.config, init=args.init), failure_code=EXIT_CONFIG
+    )
 
     key = _command(subparsers, "key", "manage API keys", _KEY_EXAMPLES)
     actions = key.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -78,23 +80,26 @@ def _action(
     parser.add_argument("--table", type=Path, required=True, metavar="FILE", help="key table")
     parser.add_argument("--pepper", type=Path, metavar="FILE", help="pepper; FILE.pepper otherwise")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=lambda args: _guarded(act, args))
+    parser.set_defaults(run=lambda args: _guarded(act, args), failure_code=EXIT_CONFIG)
     return parser
 
 
 def _guarded(act: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Run one action; an error becomes a sentence on stderr."""
+    """Run one action.
+
+    Raises:
+        AnchorholdError: it cannot be done; the command line says it, with a hint.
+    """
     try:
         return act(args)
-    except AnchorholdError as error:
-        sys.stderr.write(f"anchorhold key: {error.diagnostics()}\n")
     except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
         at = error.filename or args.table
-        sys.stderr.write(
-            f"anchorhold key: cannot write {at}: {error.strerror}\n"
-            "name a table in a folder this user may write to\n"
-        )
-    return EXIT_CONFIG
+        raise ConfigError(
+            f"key table: cannot write {at}: {error.strerror}",
+            hint="name a table in a folder this user may write to",
+        ) from error
 
 
 def _create(args: argparse.Namespace) -> int:

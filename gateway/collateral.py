@@ -32,7 +32,7 @@ from attestation.evidence_collateral import collateral_anchors, resolve_evidence
 from attestation.examined import NO_BYTES, CollateralSet
 from attestation.policy import Policy
 from attestation.schemes import SCHEMES
-from wire.errors import ConfigError
+from wire.errors import ConfigError, UnavailableError
 
 from .asker import Asker
 from .attributes import Attr
@@ -137,17 +137,23 @@ class CollateralSource:
             asker: on whose account what was never had here is asked for.
         """
         known = [item for item in evidence if item.kind in SCHEMES]
-        return {item.kind: await self._of(item, asker) for item in known}
+        return {item.kind: await self._of(item, asker) or NO_BYTES for item in known}
 
     async def refresh(self, evidence: Sequence[Evidence]) -> CollateralSet:
         """The same for workers that are admitted, on threads that no stranger can keep busy.
 
         What nears its end is renewed here, and here alone.
-        """
-        known = [item for item in evidence if item.kind in SCHEMES]
-        return {item.kind: await self._of(item, None) for item in known}
 
-    async def _of(self, item: Evidence, asker: Asker | None) -> Mapping[str, bytes]:
+        Raises:
+            UnavailableError: the cache cannot be used: what counts now cannot be told.
+        """
+        found = {item.kind: await self._of(item, None) for item in evidence if item.kind in SCHEMES}
+        if None in found.values():
+            raise UnavailableError("collateral: the cache cannot be used")
+        return {kind: roles or NO_BYTES for kind, roles in found.items()}
+
+    async def _of(self, item: Evidence, asker: Asker | None) -> Mapping[str, bytes] | None:
+        """Role to bytes; None when the cache cannot be used."""
         now, age = self.clock.wall(), self.max_age_s()
         # The age is part of the name: a policy that shortens it is not answered from memory.
         digest = sha256(f"{age} {item.kind}\0".encode() + item.body).digest()
@@ -164,7 +170,7 @@ class CollateralSource:
                 )
         if found is None:
             self.missing("collateral_unavailable")
-            return NO_BYTES
+            return None
         for reason in found.missing:
             self.missing(reason.code)
         # What is missing may have come when the worker tries again.
@@ -194,6 +200,9 @@ class CollateralSource:
             return resolve_evidence(item, self.store, vendors, fetcher, now, max_age_s=age)
         except ConfigError:
             return None
+        except Exception as error:
+            self.questions.watcher.failed(error)
+            return None
 
 
 def _pool(threads: int, name: str) -> ThreadPoolExecutor:
@@ -220,7 +229,10 @@ def _watcher(telemetry: Telemetry, journal: Journal, monotonic: Callable[[], flo
         level = logging.WARNING if is_silent else logging.INFO
         journal.write(event, {Attr.SOURCE: source}, level=level)
 
-    return Watcher(asked, held, silent)
+    def failed(error: BaseException) -> None:
+        journal.write(Event.INTERNAL, level=logging.ERROR, error=error)
+
+    return Watcher(asked, held, silent, failed)
 
 
 def _services(path: Path | None) -> Services:

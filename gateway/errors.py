@@ -30,7 +30,7 @@ class Fault(Enum):
     TOO_SLOW = (problems.BAD_ENVELOPE, 408, "the request body came too slowly")
     DUPLICATE = (problems.BAD_ENVELOPE, 409, "a request with this id is in flight")
     NOT_FOUND = (problems.NOT_FOUND, 404, "no such thing here")
-    BAD_QUERY = (problems.NOT_FOUND, 400, "a parameter is not valid")
+    BAD_QUERY = (problems.BAD_REQUEST, 400, "a parameter is not valid")
     BAD_REQUEST = (problems.BAD_REQUEST, 400, "not valid HTTP")
     METHOD = (problems.METHOD, 405, "method not allowed")
     INTERNAL = (problems.INTERNAL, 500, "the gateway failed")

@@ -31,7 +31,6 @@ from wire.link import (
     Decoder,
     Message,
     MessageType,
-    encode,
     json_message,
 )
 
@@ -39,6 +38,7 @@ from .admission import NotAdmitted
 from .asker import Asker
 from .attributes import Attr
 from .exchange import Exchange
+from .outbound import Outbound
 from .roster import Roster
 from .session import Epoch, Session
 from .tasks import Tasks
@@ -60,7 +60,7 @@ class Link:
     """One connection."""
 
     roster: Roster
-    writer: asyncio.StreamWriter
+    out: Outbound
     nonce: bytes
     asker: Asker
     session: Session | None = None
@@ -76,7 +76,7 @@ class Link:
         """Serve until the connection ends, then undo everything it stood for."""
         assert len(self.nonce) == NONCE_LEN
         greeting = {"nonce": b64u(self.nonce), "gw": self.roster.name}
-        self.send(json_message(CHALLENGE, {**greeting, "beacon": self.roster.beacon_json()}))
+        self.out.send(json_message(CHALLENGE, {**greeting, "beacon": self.roster.beacon_json()}))
         deadline = asyncio.get_running_loop().call_later(
             self.roster.hello_deadline_s, self._check_admitted
         )
@@ -99,16 +99,11 @@ class Link:
             deadline.cancel()
             await self._close(self.ended or cause)
 
-    def send(self, message: Message) -> None:
-        """Write one message. Not awaited: what waits is bounded by the credits and the lease."""
-        if not self.writer.is_closing():
-            self.writer.write(encode(message))
-
     def end(self, cause: str) -> None:
         """End the connection from outside: lease expired, denied, replaced, stopped."""
         if self.ended is None:
             self.ended = cause
-            self.writer.close()
+            self.out.close(cause)
 
     async def challenge(self, question: dict[str, Any]) -> dict[str, Any]:
         """Relay a client's live challenge.
@@ -145,7 +140,7 @@ class Link:
         elif kind == MessageType.HEARTBEAT:
             self.roster.renew(session)
             lease = {"lease_s": self.roster.lease_s, "beacon": self.roster.beacon_json()}
-            self.send(json_message(LEASE, lease))
+            self._reply(json_message(LEASE, lease))
         elif kind == MessageType.PULL:
             session.pull(message.json())
             self.roster.renew(session)
@@ -201,8 +196,8 @@ class Link:
     async def _admit(self, document: dict[str, Any]) -> None:
         """One judgement, from the message to the answer.
 
-        Steps: 1 `Admission` accepts it. 2 no other process has the name. 3 the session is in the
-        log. 4 still no other process has the name: another may have come while that was written.
+        Steps: 1 `Admission` accepts it. 2 no other process has the name or a key of it. 3 the
+        session is in the log. 4 still none has: another may have come while that was written.
         5 the policy is still the one it was judged under.
         """
         roster = self.roster
@@ -213,26 +208,23 @@ class Link:
         if self.ended is not None:
             return  # fenced or lost meanwhile: keys taken now would lead to nobody
         # 2
-        if isinstance(verdict, Epoch) and self.session is None and not roster.replace(verdict):
-            verdict = NotAdmitted(("wid_in_use",), verdict.bh)
+        if isinstance(verdict, Epoch) and (word := roster.clash(verdict, self.session)):
+            verdict = NotAdmitted((word,), verdict.bh)
         if isinstance(verdict, NotAdmitted):
             await self._refuse(verdict)
             return
         if self.session is None:
-            session = Session(self.nonce, self.send, [verdict], roster.lease_end())
+            session = Session(self.nonce, self.out.send, [verdict], roster.lease_end())
             # 3
             await self._record(session, "open")
             if self.ended is not None:
                 return
-            # 4
-            if not roster.replace(verdict):
-                await self._record(session, "close", "wid_in_use")
-                await self._refuse(NotAdmitted(("wid_in_use",), verdict.bh))
-                return
-            # 5
-            if not roster.admission.stands(verdict):
-                await self._record(session, "close", "policy_changed")
-                await self._refuse(NotAdmitted(("policy_changed",), verdict.bh))
+            # 4, 5
+            stands = roster.admission.stands(verdict)
+            clash = roster.clash(verdict, None) or (None if stands else "policy_changed")
+            if clash is not None:
+                await self._record(session, "close", clash)
+                await self._refuse(NotAdmitted((clash,), verdict.bh))
                 return
             self.session = session
             roster.joined(session, self.end)
@@ -241,7 +233,7 @@ class Link:
         else:
             await self._refuse(NotAdmitted(("policy_changed",), verdict.bh))
             return
-        self.send(
+        self.out.send(
             json_message(
                 ADMITTED,
                 {
@@ -255,9 +247,9 @@ class Link:
     async def _refuse(self, verdict: NotAdmitted) -> None:
         self.roster.refused(verdict)
         document = {"reasons": list(verdict.reasons), "bh": b64u(verdict.bh)}
-        self.send(json_message(REFUSED, document))
+        self.out.send(json_message(REFUSED, document))
         if self.session is None:
-            await self.writer.drain()
+            await self.out.writer.drain()
             self.end("closed")
 
     async def _activate(self, credential: dict[str, Any]) -> dict[str, Any]:
@@ -295,7 +287,7 @@ class Link:
         """
         exchange = self.roster.dispatcher.held(session, rid)
         if exchange is None:
-            self.send(json_message(LOGGED, {"error": "unknown_request"}, rid=rid))
+            self._reply(json_message(LOGGED, {"error": "unknown_request"}, rid=rid))
             return
         span = exchange.trace.receipt()
         try:
@@ -305,7 +297,7 @@ class Link:
             logged = await self.roster.ledger.append(INFER_RECEIPT, event)
             span.set(Attr.LOG_INDEX, logged.index)
             # 4
-            self.send(json_message(LOGGED, logged.to_json(), rid=rid))
+            self.out.send(json_message(LOGGED, logged.to_json(), rid=rid))
         except MalformedError as error:
             self.roster.broken(error)
             self.end("protocol")
@@ -319,7 +311,7 @@ class Link:
 
     def _not_logged(self, session: Session, rid: bytes, word: str) -> None:
         """Nothing is durable about this answer: it does not reach its end."""
-        self.send(json_message(LOGGED, {"error": word}, rid=rid))
+        self.out.send(json_message(LOGGED, {"error": word}, rid=rid))
         exchange = self.roster.dispatcher.held(session, rid)
         if exchange is not None:
             self.roster.dispatcher.cut(exchange)
@@ -330,6 +322,10 @@ class Link:
 
     # ------------------------------------------------------------------ inside
 
+    def _reply(self, message: Message) -> None:
+        if not self.out.reply(message):
+            self.end("overflow")
+
     async def _ask(
         self, kind: MessageType, question: dict[str, Any], within_s: float
     ) -> dict[str, Any]:
@@ -337,7 +333,7 @@ class Link:
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._answers[number] = future
         try:
-            self.send(json_message(kind, {**question, "id": number}))
+            self.out.send(json_message(kind, {**question, "id": number}))
             async with asyncio.timeout(within_s):
                 return await future
         except TimeoutError as error:
@@ -351,7 +347,7 @@ class Link:
 
     async def _close(self, cause: str) -> None:
         self.ended = cause
-        self.writer.close()
+        self.out.close(cause)
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(UnavailableError("the worker is gone"))

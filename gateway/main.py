@@ -9,10 +9,11 @@ from pathlib import Path
 
 from evidence.note import NoteSigner
 from tenancy.key_table import open_or_create, pepper_path
-from wire.errors import AnchorholdError
+from wire.errors import ConfigError
 from wire.ids import b64u
 
 from .config import GatewayConfig, load_config
+from .descriptors import make_room
 from .journal import configure_logging
 from .runtime import Gateway
 from .server import running
@@ -31,6 +32,7 @@ def serve(config: GatewayConfig) -> int:
         AnchorholdError: it cannot start; the message says why and the hint what to do.
     """
     configure_logging()
+    make_room()
     return asyncio.run(_serve(config))
 
 
@@ -93,13 +95,17 @@ def anchors(config: GatewayConfig) -> dict[str, object]:
 
 
 def run(config_path: Path, *, init: bool = False) -> int:
-    """The command line's entry: errors become a sentence on stderr, never a stack trace."""
+    """The command line's entry.
+
+    Raises:
+        AnchorholdError: as `serve` and `initialise`; the command line says it, with a hint.
+    """
     try:
         config = load_config(config_path)
         if not init:
             return serve(config)
         sys.stdout.write(json.dumps(initialise(config), indent=2) + "\n")
-    except AnchorholdError as error:
-        sys.stderr.write(f"anchorhold gateway: {error.diagnostics()}\n")
-        return EXIT_CONFIG
+    except ConfigError as error:
+        error.hint = error.hint or "docs/operate/gateway.md lists every setting"
+        raise
     return EXIT_OK

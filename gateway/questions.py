@@ -52,11 +52,13 @@ class Watcher:
         asked: a vendor, when it is asked.
         held: a vendor and why it was not asked.
         silent: a vendor, and whether it is left alone from now on, or asked again.
+        failed: an error of ours, where a vendor's word or the cache was read.
     """
 
     asked: Callable[[str], None] = lambda _source: None
     held: Callable[[str, Held], None] = lambda _source, _why: None
     silent: Callable[[str, bool], None] = lambda _source, _is: None
+    failed: Callable[[BaseException], None] = lambda _error: None
 
 
 @dataclass(slots=True)
@@ -170,6 +172,13 @@ class AskedFor:
         except UnavailableError as error:
             failure, answered = error, False
             raise
+        except AnchorholdError:
+            raise
+        except Exception as error:
+            # What a vendor says may find a mistake of ours. It is a refusal like any other.
+            self.questions.watcher.failed(error)
+            failure, answered = MalformedError(f"collateral {key.kind}: cannot be read"), True
+            raise failure from error
         finally:
             # A question that could not even be put (no address) says nothing of the vendor.
             self.questions.end(key, failure, answered=answered, stranger=stranger)

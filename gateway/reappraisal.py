@@ -5,24 +5,25 @@ platform found weak: a worker admitted before must meet what is demanded now. On
 fenced: its keys are forgotten, its connection ends, nothing is released to it, and the verdict is
 in the evidence log. Requests it had not begun to answer go to others.
 
-Steps of one sweep:
  1. each known binding is judged with the collateral it was last judged with, under the policy in
     force, at the time now: no vendor is asked, so none can delay this, and workers that are here
     come before those that are gone;
  2. a refused one is fenced, unless collateral past its time is all that speaks against it;
- 3. for those left the collateral is brought up to date, and they are judged with that; a refused
-    one is fenced;
- 4. a refusal is logged; an acceptance was, when the worker was admitted.
+ 3. beside these, on turns of its own, the collateral of each is brought up to date, and it is
+    judged with that; a refused one is fenced. Where the cache cannot be used, what it was last
+    judged with counts for a quarter of the greatest age that the policy allows, and no longer;
+ 4. a refusal is logged, and nothing above waits for that; an acceptance was, when the worker was
+    admitted.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from attestation.evidence import Evidence
-from attestation.examined import CollateralSet
-from attestation.result import AppraisedEvidence, Refused
+from attestation.examined import NO_COLLATERAL, CollateralSet
+from attestation.result import AppraisedEvidence, Reason, Refused
 from wire.errors import AnchorholdError
 
 from .appraiser import Appraiser
@@ -34,6 +35,7 @@ from .metrics import Metric
 from .registry import Registry
 from .roster import Roster
 from .session import Epoch
+from .tasks import Tasks
 from .telemetry import Telemetry
 from .verdicts import log_verdict
 
@@ -41,6 +43,8 @@ from .verdicts import log_verdict
 Refresh = Callable[[Sequence[Evidence]], Awaitable[CollateralSet]]
 #: Bindings whose collateral is brought up to date at once.
 TOGETHER = 4
+#: The share of the greatest age in which entries are renewed: what the last one may be used beyond.
+SPARE_SHARE = 4
 #: What newer collateral may mend.
 _PAST = frozenset(
     {
@@ -56,7 +60,7 @@ class Reappraisal:
 
     Args:
         appraiser: holds the policy in force.
-        refresh: brings collateral up to date.
+        refresh: brings collateral up to date; UnavailableError where the cache cannot be used.
     """
 
     appraiser: Appraiser
@@ -67,63 +71,101 @@ class Reappraisal:
     telemetry: Telemetry
     journal: Journal
     clock: Clock
+    _unread: dict[bytes, float] = field(default_factory=dict)
+    _logging: Tasks = field(default_factory=Tasks)
 
     async def sweep(self) -> int:
-        """Judge every known binding; the number of those fenced."""
-        known = [self.registry.epoch(bh) for bh in self.registry.admitted()]
+        """Judge every known binding, with what is at hand and then anew; the number fenced."""
+        return await self.check() + await self.renew()
+
+    async def check(self) -> int:
+        """Steps 1 and 2, which wait for nobody; the number of those fenced."""
         fenced = 0
-        left = []
-        for epoch in known:
-            if epoch is None:
-                continue
+        for epoch in self._known():
             verdict, policy = await self._judge(epoch, epoch.collateral)  # 1
             if isinstance(verdict, Refused) and not set(verdict.codes) <= _PAST:
-                await self._fence(epoch, policy, verdict)  # 2
-                fenced += 1
-            else:
-                left.append(epoch)
+                fenced += self._fence(epoch, policy, verdict)  # 2
+        return fenced
+
+    async def renew(self) -> int:
+        """Step 3, which may wait for vendors; the number of those fenced."""
+        known = self._known()
+        bhs = {epoch.bh for epoch in known}
+        self._unread = {bh: since for bh, since in self._unread.items() if bh in bhs}
         turn = asyncio.Semaphore(TOGETHER)
         # Together: a vendor that is slow to answer for one must not keep another in service.
-        return fenced + sum(await asyncio.gather(*(self._renewed(item, turn) for item in left)))
+        return sum(await asyncio.gather(*(self._renewed(epoch, turn) for epoch in known)))
+
+    async def close(self) -> None:
+        """Give up on verdicts that are not written yet: the gateway stops."""
+        await self._logging.cancel()
+
+    def _known(self) -> list[Epoch]:
+        found = [self.registry.epoch(bh) for bh in self.registry.admitted()]
+        return [epoch for epoch in found if epoch is not None]
 
     async def _renewed(self, epoch: Epoch, turn: asyncio.Semaphore) -> bool:
         """Step 3 for one binding; whether it was fenced."""
         async with turn:
-            collateral = await self.refresh(epoch.presented.evidence)
+            collateral = await self._brought(epoch)
             verdict, policy = await self._judge(epoch, collateral)
             if isinstance(verdict, Refused):
-                await self._fence(epoch, policy, verdict)
-                return True
+                return self._fence(epoch, policy, verdict)
             if verdict is not epoch.appraised:
                 self.registry.renew(
                     replace(epoch, appraised=verdict, collateral=collateral, policy=policy)
                 )
             return False
 
+    async def _brought(self, epoch: Epoch) -> CollateralSet:
+        """Collateral as it is now, or for a while as it was where that cannot be told."""
+        try:
+            found = await self.refresh(epoch.presented.evidence)
+        except Exception as error:
+            if not isinstance(error, AnchorholdError):
+                self.journal.write(Event.INTERNAL, level=logging.ERROR, error=error)
+            # Whoever uses up this process's files must not take every worker out of service.
+            now = self.clock.monotonic()
+            spare = self.appraiser.policy.collateral_max_age_s / SPARE_SHARE
+            in_time = now < self._unread.setdefault(epoch.bh, now) + spare
+            return epoch.collateral if in_time else NO_COLLATERAL
+        self._unread.pop(epoch.bh, None)
+        return found
+
     async def _judge(
         self, epoch: Epoch, collateral: CollateralSet
     ) -> tuple[AppraisedEvidence | Refused, str]:
         # Keys past their end still open what waited for them; their end is no reason to fence.
         now = min(self.clock.wall(), epoch.appraised.binding.exp - 1)
-        return await self.appraiser.judge(epoch.presented, now, collateral)
+        try:
+            return await self.appraiser.judge(epoch.presented, now, collateral)
+        except Exception as error:
+            # A judgement that cannot be made is a refusal of this one, and the others go on.
+            self.journal.write(Event.INTERNAL, level=logging.ERROR, error=error)
+            reason = Reason("evidence_malformed", "judging it again failed")
+            return Refused((reason,), ()), self.appraiser.policy.digest
 
-    async def _fence(self, epoch: Epoch, policy: str, verdict: Refused) -> None:
+    def _fence(self, epoch: Epoch, policy: str, verdict: Refused) -> bool:
+        """Fence one, unless that was done meanwhile; whether it was this time."""
+        if self.registry.epoch(epoch.bh) is None:
+            return False
         self.telemetry.count(Metric.ATTEST_FAILURES, 1, {Attr.REASON: verdict.codes[0]})
-        # Before step 4: a log that takes no entry must not keep a refused worker in service.
+        # Before step 4: a log that is slow, or takes no entry, must not keep a refused worker in
+        # service, neither this one nor the next.
         self.roster.fence(epoch.bh)
         self.journal.write(
             Event.WORKER_FENCED,
             {Attr.BINDING: digest_text(epoch.bh), Attr.REASON: verdict.codes[0]},
             level=logging.WARNING,
         )
-        await self._log(epoch, policy, verdict)  # 4
+        self._logging.start(self._log(epoch, policy, verdict), self.roster.failed)  # 4
+        return True
 
     async def _log(self, epoch: Epoch, policy: str, verdict: Refused) -> None:
         try:
             await log_verdict(self.ledger, epoch.presented, policy, verdict)
         except AnchorholdError as error:
-            # It stays fenced, and the sweep goes on to the next: one verdict that cannot be
-            # written must not keep another refused worker in service.
+            # It stays fenced.
             self.journal.write(
                 Event.VERDICT_UNLOGGED,
                 {Attr.BINDING: digest_text(epoch.bh)},

@@ -62,6 +62,17 @@ class Registry:
         """Whether an admitted, unexpired and not denied binding lists this key."""
         return kid in self._by_kid
 
+    def taken(self, epoch: Epoch) -> bool:
+        """Whether another worker start's known binding lists one of these keys.
+
+        Listing a key does not prove that one has it: whoever lists another's would be given its
+        requests, and take them with it when it leaves. A gone worker's keys are kept from others
+        as long as they are known.
+        """
+        owner = epoch.appraised.binding.sig_pk
+        known = [self._epochs[self._by_kid[kid]] for kid in epoch.kids if kid in self._by_kid]
+        return any(other.appraised.binding.sig_pk != owner for other in known)
+
     def live(self, kid: bytes, now: int) -> Session | None:
         """The connected worker that holds `kid` and takes requests."""
         session = self._holder.get(kid)

@@ -59,6 +59,19 @@ class Roster:
         """When a lease renewed now ends, in monotonic seconds."""
         return self.clock.monotonic() + self.lease_s
 
+    def clash(self, epoch: Epoch, session: Session | None) -> str | None:
+        """Why a worker that was accepted cannot be taken all the same; a reason code.
+
+        Args:
+            epoch: what was accepted.
+            session: whose new keys it is; None for a first HELLO.
+        """
+        if self.registry.taken(epoch):
+            return "kid_in_use"
+        if session is None and not self.replace(epoch):
+            return "wid_in_use"
+        return None
+
     def replace(self, epoch: Epoch) -> bool:
         """Make room for a worker that reconnects; False when its name is another's.
 

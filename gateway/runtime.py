@@ -79,6 +79,7 @@ class Gateway:
     failed: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: Tasks = field(default_factory=Tasks)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _due: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     def open(
@@ -98,7 +99,7 @@ class Gateway:
         clock = clock or Clock()
         telemetry = telemetry or Telemetry.from_config(config)
         journal = Journal(telemetry)
-        policies = Watched(config.admission_policy_file, lambda: _load_policy(config))
+        policies = Watched(config.admission_policy_file, lambda: _load_policy(config, clock.wall()))
         policy = policies.value
         appraiser = Appraiser(policy)
         table = config.path("key_table_file", "keys.json")
@@ -199,13 +200,20 @@ class Gateway:
         # The first snapshot comes before the first worker: it is the beacon of the worker's keys.
         pause = await self.directory.attempt()
         await self.workers.open()
-        for work in (self.directory.run(pause), self._tick(), self._watch(), self._reappraise()):
+        for work in (
+            self.directory.run(pause),
+            self._tick(),
+            self._watch(),
+            self._reappraise(),
+            self._renew(),
+        ):
             self._tasks.start(work, self._fail)
         self.journal.write(Event.STARTED)
 
     async def stop(self) -> None:
         """End everything in flight and release the files; the log is closed whatever fails."""
         await self._tasks.cancel()
+        await self.reappraisal.close()
         try:
             await self.workers.close()
             await self.dispatcher.close()
@@ -231,12 +239,23 @@ class Gateway:
                 self.journal.write(Event.INTERNAL, level=logging.ERROR, error=error)
 
     async def _reappraise(self) -> None:
-        """Admitted workers are judged again, soon after a change and now and then without one."""
+        """Admitted workers are judged again, soon after a change and now and then without one.
+
+        With what is at hand: no vendor can delay what a new policy demands, or the end of one.
+        """
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), self.config.reappraise_s)
             self._changed.clear()
-            await self.reappraisal.sweep()
+            await self.reappraisal.check()
+            self._due.set()
+
+    async def _renew(self) -> None:
+        """After that they are judged with the vendors' newest word, however long that takes."""
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            await self.reappraisal.renew()
 
     async def _watch(self) -> None:
         """Key table, policy and deny list take effect while we run."""
@@ -273,7 +292,7 @@ class Gateway:
             return False
 
 
-def _load_policy(config: GatewayConfig) -> Policy:
+def _load_policy(config: GatewayConfig, now: int) -> Policy:
     path = config.admission_policy_file
     try:
         policy = load_policy(path.read_bytes(), config.policy_keys())
@@ -288,6 +307,13 @@ def _load_policy(config: GatewayConfig) -> Policy:
             f"directory_refresh_s: less than the policy's beacon_max_age_s"
             f" ({policy.beacon_max_age_s} s) expected, found {config.directory_refresh_s}",
             hint="a worker's new keys name the last snapshot, which must not be too old by then",
+        )
+    if now < policy.not_before:
+        # In force it would refuse every worker; remembered, it would keep the present one out.
+        raise ConfigError(
+            f"admission_policy_file: a policy that is in force expected, found one whose not_before"
+            f" is {policy.not_before - now} s from now",
+            hint="keep the present one in place until then",
         )
     PolicyMemory(config.state_dir / "policy.seen").admit(policy)
     return policy

@@ -12,11 +12,11 @@ from wire.errors import ConfigError, UnavailableError
 from wire.ids import b64u
 
 from .asker import Asker, peer_of
+from .descriptors import links_max
 from .link import Link
+from .outbound import Outbound
 from .roster import Roster
 
-#: Connections at once, admitted or not: each unadmitted one may cost an appraisal.
-LINKS_MAX = 1024
 #: The longest path the kernel takes for a Unix socket.
 _PATH_MAX = 107
 _BACKLOG = 128
@@ -33,6 +33,7 @@ class Workers:
         self._links: set[Link] = set()
         self._numbers = itertools.count(1)
         self._server: asyncio.Server | None = None
+        self._most = links_max()
 
     async def open(self) -> None:
         """Listen.
@@ -94,16 +95,25 @@ class Workers:
         raise UnavailableError("no worker of this name and binding is connected")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._links) >= LINKS_MAX:
+        peer = peer_of(writer.get_extra_info("socket"))
+        if not self._has_room(peer):
             writer.close()
             return
-        peer = peer_of(writer.get_extra_info("socket"))
-        link = Link(self._roster, writer, self._rng(32), Asker(next(self._numbers), peer))
+        link = Link(self._roster, Outbound(writer), self._rng(32), Asker(next(self._numbers), peer))
         self._links.add(link)
         try:
             await link.run(reader)
         finally:
             self._links.discard(link)
+
+    def _has_room(self, peer: int) -> bool:
+        """Whether a process may have one more link.
+
+        Of those that are not admitted, none has more than would be left: whoever takes all it can
+        get leaves as much to the others.
+        """
+        strange = sum(link.session is None and link.asker.peer == peer for link in self._links)
+        return strange < self._most - len(self._links)
 
 
 def bind_private(path: Path) -> socket.socket:

@@ -238,7 +238,8 @@ def _joined(url: str, location: str) -> str | None:
 
 
 def _seconds(text: str) -> float:
-    return float(text) if text.isdigit() and len(text) < 4 else 0.0
+    # Not `isdigit`: that takes a superscript two for a digit, and `float` does not.
+    return float(text) if text.isascii() and text.isdecimal() and len(text) < 4 else 0.0
 
 
 def _unavailable(request: Request, found: str) -> UnavailableError:

@@ -5,7 +5,7 @@ this gateway's verdict, for relying parties that trust this gateway. A tenant's 
 neither: it judges the evidence itself.
 """
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -32,7 +32,7 @@ _LIVE = {"cache-control": "no-store"}
 
 def attestation_routes(gateway: Gateway) -> APIRouter:
     """The routes, over one gateway."""
-    router = APIRouter()
+    router = APIRouter(dependencies=[Depends(_once)])
 
     @router.get("/v1/aci/attestation", response_class=Response)
     async def get_report(
@@ -89,6 +89,14 @@ def attestation_routes(gateway: Gateway) -> APIRouter:
         return Response(result_key_set(keys), media_type="application/jwk-set+json")
 
     return router
+
+
+async def _once(request: Request) -> None:
+    """Of a parameter given twice, one is what somebody else may have read."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in ("nonce", "model", "aud"):
+        if names.count(name) > 1:
+            raise Refusal(Fault.BAD_QUERY, f"{name}: found {names.count(name)}, expected one")
 
 
 def _nonce(text: str) -> bytes:

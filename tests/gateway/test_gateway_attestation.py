@@ -13,6 +13,7 @@ from attestation.aci import keyset_digest, keyset_of, report_data_of
 from attestation.binding import parse_binding
 from attestation.ear_token import verify_result
 from wire.ids import b64u, unb64u
+from wire.link import CHALLENGE_ANSWER, MessageType, json_message
 
 if TYPE_CHECKING:
     import httpx2
@@ -52,11 +53,50 @@ async def test_only_a_tenant_makes_a_worker_attest_anew(up: Up, fleet: Fleet) ->
     assert problem(await asked(up, path, tenant=None)) == (401, "auth")
 
 
+async def test_an_answer_to_one_tenants_nonce_is_no_report_for_another_tenants(
+    up: Up, fleet: Fleet
+) -> None:
+    (worker,) = await fleet.admit("a")
+    bindings = []
+    for tenant in ("tenant-a", "tenant-b"):
+        nonce = os.urandom(32)
+        path = f"/v1/aci/attestation?nonce={nonce.hex()}"
+        waiting = asyncio.create_task(asked(up, path, tenant))
+        question = (await worker.receive(MessageType.CHALLENGE_JOB)).json()
+        assert unb64u(question["nonce"]) == nonce
+        honest = worker.tee.facts
+        worker.tee.facts = {**honest, "nonce": nonce}
+        bindings.append(worker.tee.binding())
+        worker.tee.facts = honest
+        shown = bindings[0]  # to both
+        evidence = [item.to_json() for item in worker.tee.presented(shown)]
+        answer = {"binding": b64u(shown), "evidence": evidence, "id": question["id"]}
+        posture = b64u(worker.tee.posture())
+        worker.send(json_message(CHALLENGE_ANSWER, {**answer, "posture": posture}))
+        reply = await waiting
+        if tenant == "tenant-a":
+            assert reply.status_code == 200
+        else:
+            assert problem(reply)[1] == "no_worker"
+
+
 async def test_a_nonce_of_another_form_is_refused(up: Up, fleet: Fleet) -> None:
     await fleet.admit("a")
     for text in ("", "00", "AB" * 32, "0" * 63, "g" * 64):
-        status, _ = problem(await asked(up, f"/v1/aci/attestation?nonce={text}"))
-        assert status == 400, text
+        answer = problem(await asked(up, f"/v1/aci/attestation?nonce={text}"))
+        assert answer == (400, "bad_request"), text
+
+
+async def test_a_parameter_given_twice_is_refused(up: Up, fleet: Fleet) -> None:
+    (worker,) = await fleet.admit("a")
+    nonce, result = bytes(32).hex(), f"/v1/attestation/results/{b64u(worker.bh)}"
+    for path in (
+        f"/v1/aci/attestation?nonce={nonce}&nonce={'01' * 32}",
+        "/v1/aci/attestation?model=m&model=other",
+        f"{result}?nonce={nonce}&nonce={nonce}",
+        f"{result}?aud=us&aud=them",
+    ):
+        assert problem(await asked(up, path)) == (400, "bad_request"), path
 
 
 async def test_without_a_worker_there_is_no_report(up: Up) -> None:

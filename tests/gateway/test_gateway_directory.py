@@ -196,9 +196,9 @@ async def test_a_live_challenge_is_relayed_and_answered_with_fresh_evidence(
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"nonce": "short"}, (400, "not_found")),
-        ({"credential": 3}, (400, "not_found")),
-        ({"more": 1}, (400, "not_found")),
+        ({"nonce": "short"}, (400, "bad_request")),
+        ({"credential": 3}, (400, "bad_request")),
+        ({"more": 1}, (400, "bad_request")),
         ({"bh": b64u(bytes(32))}, (503, "no_worker")),
     ],
     ids=str,

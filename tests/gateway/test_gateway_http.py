@@ -85,7 +85,7 @@ async def test_wraps_and_challenges_need_a_key_as_well(up: Up) -> None:
 async def test_a_key_is_tested_by_an_empty_challenge_that_reaches_no_worker(up: Up) -> None:
     headers = up.headers(content_type="application/json")
     reply = await up.http.post("/v1/workers/-/challenge", content=b"{}", headers=headers)
-    assert problem(reply) == (400, "not_found")
+    assert problem(reply) == (400, "bad_request")
 
 
 @pytest.mark.parametrize(
@@ -277,13 +277,14 @@ def _files(folder: Path) -> list[Path]:
 async def test_unknown_paths_methods_and_parameters_are_problems(up: Up) -> None:
     assert problem(await up.http.get("/v1/nothing")) == (404, "not_found")
     assert problem(await up.http.get("/v1/sealed")) == (405, "method")
-    assert problem(await up.http.get("/v1/log/consistency?first=1")) == (400, "not_found")
-    assert problem(await up.http.get("/v1/log/consistency?first=a&second=2")) == (400, "not_found")
-    assert problem(await up.http.get("/v1/log/inclusion?index=-1&size=2")) == (400, "not_found")
-    assert problem(await up.http.get("/v1/log/inclusion?index=9&size=2")) == (400, "not_found")
+    assert problem(await up.http.get("/v1/log/consistency?first=1")) == (400, "bad_request")
+    letters = "/v1/log/consistency?first=a&second=2"
+    assert problem(await up.http.get(letters)) == (400, "bad_request")
+    assert problem(await up.http.get("/v1/log/inclusion?index=-1&size=2")) == (400, "bad_request")
+    assert problem(await up.http.get("/v1/log/inclusion?index=9&size=2")) == (400, "bad_request")
     assert problem(await up.http.get("/v1/keys/zzz")) == (404, "not_found")
     assert problem(await up.http.get(f"/v1/keys/{b64u(bytes(32))}")) == (404, "not_found")
-    assert problem(await up.http.get("/v1/keys?model=" + "m" * 300)) == (400, "not_found")
+    assert problem(await up.http.get("/v1/keys?model=" + "m" * 300)) == (400, "bad_request")
 
 
 async def test_health_and_readiness_say_what_is_so(up: Up, fleet: Fleet) -> None:

@@ -70,9 +70,11 @@ class World:
         self.vendor, self.store, self.fetcher = Vendor(), Store(folder / "cache"), fetcher
         self.held: list[Held] = []
         self.turned: list[tuple[str, bool]] = []
+        self.failed: list[BaseException] = []
         watcher = Watcher(
             held=lambda _, why: self.held.append(why),
             silent=lambda source, silent: self.turned.append((source, silent)),
+            failed=self.failed.append,
         )
         self.questions = Questions(lambda: self.at, 15, per_minute, watcher)
         self.sweep = self.asker(None)
@@ -94,6 +96,17 @@ class World:
         self.vendor.says[None] = SILENCE
         for number in range(times):
             self.ask(chip(number))
+
+
+def test_what_a_vendor_says_that_finds_our_mistake_is_refused_told_and_remembered(
+    world: World,
+) -> None:
+    mistake = ValueError("could not convert")
+    world.vendor.says[LIST] = mistake
+    assert isinstance(world.ask(LIST), MalformedError)
+    assert isinstance(world.ask(LIST), MalformedError)
+    assert world.failed == [mistake]
+    assert world.vendor.asked == [LIST]
 
 
 @pytest.fixture
