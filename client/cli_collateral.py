@@ -26,7 +26,7 @@ from attestation.collateral.http_fetcher import HttpFetcher
 from attestation.collateral.resolve import obtain, resolve
 from attestation.collateral.store import Store
 from attestation.collateral.vendors import VENDOR_ROOTS, Vendors
-from attestation.collateral.view import rests_on, witness
+from attestation.collateral.view import rests_on, witnesses
 from attestation.collateral_key import CollateralKey, parse_key
 from attestation.formats.pem import certificates
 from wire.errors import AttestationError, ConfigError, MalformedError, UnavailableError
@@ -162,12 +162,14 @@ def export(args: argparse.Namespace) -> int:
     now, path = wall_clock(), args.file
     named = {part for name in args.key or () for part in rests_on(parse_name(name))}
     # Whoever imports it checks signatures with the chains above.
-    wanted = named | {above for key in named if (above := witness(key)) is not None}
-    entries = [
-        entry
-        for entry in _kept_store(args).entries(now)
-        if entry.expires > now and (not wanted or entry.key in wanted)
-    ]
+    in_force = [entry for entry in _kept_store(args).entries(now) if entry.expires > now]
+    held = {entry.key for entry in in_force}
+    wanted = set(named)
+    for key in named:
+        above = witnesses(key)
+        if above and not named.intersection(above):
+            wanted.add(next((each for each in above if each in held), above[0]))
+    entries = [entry for entry in in_force if not wanted or entry.key in wanted]
     lacking = sorted(wanted - {entry.key for entry in entries})
     if lacking or not entries:
         what = f"{lacking[0]}" if lacking else "any entry"

@@ -70,8 +70,10 @@ DESCRIPTORS: Final = (0, 1, 2)  # control channel, nothing, the operator's log
 SHOWN_MAX: Final = 80  # characters of a found name worth showing
 
 _SEARCHED: Final = ("stdlib", "stdlib/lib-dynload", "site", "first_party")
-# Memory that the kernel shows as a file; none of it comes from a folder.
-_MEMORY: Final = ("/memfd:", "/dev/zero", "/secretmem", "/SYSV", "/[aio]", "/anon_hugepage")
+# Memory that the kernel shows as a file, a deleted one: none of it comes from a folder.
+_MEMORY: Final = re.compile(
+    r"/memfd:.*|/dev/zero|/secretmem|/SYSV[0-9a-f]{8}|/\[aio\]|/anon_hugepage"
+)
 # Not code: character tables that the C library maps for its locale.
 _LOCALES: Final = frozenset({"/usr/lib/locale", "/usr/share/locale"})
 _GCONV: Final = "gconv"
@@ -153,7 +155,8 @@ def _check_code(
     roots = staged.targets | {staged.path}
     for mapping in mappings:
         path = mapping.path
-        if path.startswith(_MEMORY) and not mapping.code:
+        memory = _MEMORY.fullmatch(path) and (mapping.deleted or path == "/dev/zero")
+        if memory and not mapping.code:
             continue
         if mapping.deleted:
             raise _found(

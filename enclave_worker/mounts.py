@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
+from wire.errors import MalformedError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -43,19 +45,26 @@ class Mount:
 _OUTSIDE: Final = Mount("/", "", number=-1, device="?")
 
 
+def kernel_text(path: Path) -> str:
+    """A text of /proc, every byte of it: read as text, a carriage return would end lines."""
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
 def parse_mounts(text: str) -> tuple[Mount, ...]:
-    """The lines of a mountinfo file; optional fields end with a lone hyphen."""
-    found = []
-    for line in text.splitlines():
-        number, parent, device, root, point, *rest = line.split(" ")
-        kind = rest[rest.index("-") + 1]
-        found.append(Mount(_plain(point), kind, int(number), int(parent), device, _plain(root)))
-    return tuple(found)
+    """The lines of a mountinfo file; optional fields end with a lone hyphen.
+
+    Only a newline ends a line and only a space a field: the kernel escapes these two in names, and
+    no other character that Python knows as one.
+
+    Raises:
+        MalformedError: a line that is none.
+    """
+    return tuple(map(_mount, filter(None, text.split("\n"))))
 
 
 def observe_mounts() -> tuple[Mount, ...]:
     """This process' mount table."""
-    return parse_mounts(TABLE.read_text("utf-8", "surrogateescape"))
+    return parse_mounts(kernel_text(TABLE))
 
 
 def place_of(path: str, mounts: Sequence[Mount]) -> str:
@@ -75,13 +84,26 @@ def place_of(path: str, mounts: Sequence[Mount]) -> str:
     for step in (*reversed(PurePosixPath(path).parents), PurePosixPath(path)):
         while child := below.get((at.number, str(step))):
             at = child
-    inside = PurePosixPath(path).relative_to(at.point)
-    return f"{at.device} {PurePosixPath(at.root) / inside}"
+    inside = PurePosixPath(path).relative_to(at.point).parts
+    # Joined as text: "//deleted" behind the root of one that is gone must not become "/deleted".
+    return f"{at.device} {'/'.join((at.root.removesuffix('/'), *inside)) or '/'}"
 
 
 def places_of(paths: Iterable[str], mounts: Sequence[Mount]) -> dict[str, str]:
     """Each path with where it leads now, links on its way followed."""
     return {path: place_of(os.path.realpath(path), mounts) for path in paths}
+
+
+def _mount(line: str) -> Mount:
+    try:
+        number, parent, device, root, point, *rest = line.split(" ")
+        kind = rest[rest.index("-") + 1]
+        return Mount(_plain(point), kind, int(number), int(parent), device, _plain(root))
+    except (ValueError, IndexError):
+        raise MalformedError(
+            f"mount table: found a line of {len(line)} characters that is none, expected "
+            "numbers, a root, a point and a kind"
+        ) from None
 
 
 def _plain(text: str) -> str:

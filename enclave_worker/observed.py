@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .mounts import observe_mounts
+from .mounts import kernel_text, observe_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 SELF: Final = Path("/proc/self")
 NULL: Final = Path("/dev/null")
 DELETED: Final = " (deleted)"
+NEWLINE: Final = r"\012"  # how maps writes one in a name, and how it writes these four characters
 KERNELS: Final = frozenset({"[vdso]", "[vsyscall]"})  # code that the kernel puts into every process
 
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """One file mapped into memory; `deleted` if its name no longer leads to it."""
+    """One file mapped into memory; `deleted` if its name does not lead to it, or may not."""
 
     path: str
     code: bool
@@ -81,7 +82,7 @@ class Staged:
 
 def observe_start() -> Start:
     """Look at this process. Call before anything opens a descriptor."""
-    maps = (SELF / "maps").read_text("utf-8", "surrogateescape")
+    maps = kernel_text(SELF / "maps")
     return Start(
         program=str((SELF / "exe").readlink()),
         name=sys.orig_argv[0],
@@ -91,7 +92,7 @@ def observe_start() -> Start:
         mounts=observe_mounts(),
         mappings=parse_mappings(maps),
         loose=parse_loose(maps),
-        tracer=parse_tracer((SELF / "status").read_text("ascii", "replace")),
+        tracer=parse_tracer(kernel_text(SELF / "status")),
         null=_is_null(NULL.stat()),
     )
 
@@ -103,7 +104,7 @@ def observe_root(path: Path) -> Staged:
 
 def observe_mappings() -> tuple[Mapping, ...]:
     """The files mapped into this process now."""
-    return parse_mappings((SELF / "maps").read_text("utf-8", "surrogateescape"))
+    return parse_mappings(kernel_text(SELF / "maps"))
 
 
 def module_files() -> tuple[str, ...]:
@@ -119,30 +120,37 @@ def module_files() -> tuple[str, ...]:
 def parse_mappings(text: str) -> tuple[Mapping, ...]:
     """The file mappings of a maps file, each path once; code if any part of it is executable."""
     code: dict[str, bool] = {}
-    for line in text.splitlines():
-        fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5].startswith("/"):
-            code[fields[5]] = code.get(fields[5], False) or "x" in fields[1]
+    for rights, name in _regions(text):
+        if name.startswith("/"):
+            code[name] = code.get(name, False) or "x" in rights
     return tuple(
-        Mapping(path.removesuffix(DELETED), executable, path.endswith(DELETED))
+        Mapping(path.removesuffix(DELETED), executable, path.endswith(DELETED) or NEWLINE in path)
         for path, executable in sorted(code.items())
     )
 
 
 def parse_loose(text: str) -> tuple[str, ...]:
     """Names of a maps file's executable memory without a file, but for the kernel's own."""
-    found = []
-    for line in text.splitlines():
-        fields = line.split(maxsplit=5)
-        name = fields[5] if len(fields) == 6 else "anonymous memory"
-        if "x" in fields[1] and not name.startswith("/") and name not in KERNELS:
-            found.append(name)
-    return tuple(found)
+    return tuple(
+        name or "anonymous memory"
+        for rights, name in _regions(text)
+        if "x" in rights and not name.startswith("/") and name not in KERNELS
+    )
 
 
 def parse_tracer(text: str) -> int:
     """The process id behind TracerPid in a status file."""
-    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("TracerPid")))
+    return int(next(line.split()[1] for line in text.split("\n") if line.startswith("TracerPid:")))
+
+
+def _regions(text: str) -> Iterable[tuple[str, str]]:
+    """Rights and name of each line of a maps file.
+
+    Lines end and fields part as the kernel writes them and nowhere else: names are others' choice.
+    """
+    for line in filter(None, text.split("\n")):
+        _, rights, _, _, _, *name = line.split(" ", 5)
+        yield rights, "".join(name).lstrip(" ")
 
 
 def _is_null(found: os.stat_result) -> bool:

@@ -19,7 +19,7 @@ from wire.errors import AttestationError, MalformedError
 
 from .entry import BOUNDS, Checked, Piece
 from .fetcher import Request
-from .intel import crl_number
+from .intel import crl_sequence
 
 if TYPE_CHECKING:
     from attestation.anchors import Anchors
@@ -149,7 +149,7 @@ def _check_crl(key: CollateralKey, piece: Piece, ark: x509.Certificate, now: int
     _check_name(load_crl(piece.body).issuer, f"ARK-{key.parts[2]}")
     # Whom it revokes is for the verifier: a list refused here for naming the ASK would be absent
     # there, and a policy may do without a list.
-    return Checked(check_crl(piece.body, ark, (), now), crl_number(piece.body))
+    return Checked(check_crl(piece.body, ark, (), now), crl_sequence(piece.body))
 
 
 def _check_signed(found: x509.Certificate, issuer: x509.Certificate, otherwise: str) -> None:

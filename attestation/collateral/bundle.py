@@ -18,7 +18,7 @@ from wire.ids import b64u, sha256_tag
 from wire.limits import CLOCK_SKEW_S
 
 from .entry import BOUNDS, CHAIN_MAX, MIB, Piece
-from .view import rests_on, witness
+from .view import rests_on, witnesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -128,9 +128,8 @@ def admit_bundle(
     for number, item in enumerate(carried, 1):
         try:
             # Chains come before what they vouch for: keys are in order.
-            above = witness(item.key)
-            held = None if above is None else store.get(above, now)
-            chain = held.piece if held is not None and held.expires > now else None
+            held = (store.get(above, now) for above in witnesses(item.key))
+            chain = next((e.piece for e in held if e is not None and e.expires > now), None)
             entry = vendors.admit(
                 item.key,
                 item.piece,

@@ -86,8 +86,8 @@ class Checked:
 
     Attributes:
         until: Unix second at which the vendor's own statement ends, or None where it names none.
-        sequence: a number that never falls in later statements under the same key, taken from
-            content whose signature was verified; or None.
+        sequence: a number or date that never falls in later statements under the same key, taken
+            from content whose signature was verified, or that is no later than now; or None.
     """
 
     until: int | None = None

@@ -88,8 +88,17 @@ def unwrap(key: CollateralKey, response: Response) -> Piece:
     return Piece(body, chain)
 
 
-def check(key: CollateralKey, piece: Piece, anchors: Anchors, now: int) -> Checked:
+def check(
+    key: CollateralKey, piece: Piece, anchors: Anchors, now: int, chain: Piece | None
+) -> Checked:
     """Whether the piece is what its key says, genuine and in force.
+
+    Args:
+        key: what was asked.
+        piece: what came.
+        anchors: roots under which it counts.
+        now: Unix seconds.
+        chain: for the root CRL, which comes without its issuer: a piece that came with the root.
 
     Raises:
         AttestationError: with a reason.
@@ -98,7 +107,7 @@ def check(key: CollateralKey, piece: Piece, anchors: Anchors, now: int) -> Check
     if key.kind == "pck-crl":
         return _check_pck_crl(key, piece, anchors, now)
     if key.kind == "root-crl":
-        return _check_root_crl(piece, now)
+        return _check_root_crl(piece, anchors, now, chain)
     member = "tcbInfo" if key.kind == "tcb" else "enclaveIdentity"
     statement = parse_statement(piece.body, member, BOUNDS[key.kind].size)
     until = verify_statement(statement, piece, anchors, now)
@@ -118,25 +127,28 @@ def check(key: CollateralKey, piece: Piece, anchors: Anchors, now: int) -> Check
 
 
 def _check_pck_crl(key: CollateralKey, piece: Piece, anchors: Anchors, now: int) -> Checked:
-    chain = certificates(piece.chain.encode("ascii", "replace"), "issuer chain", CRL_CHAIN_LEN)
-    if len(chain) != CRL_CHAIN_LEN:
-        raise MalformedError(
-            f"issuer chain: found {len(chain)} certificates, expected {CRL_CHAIN_LEN}"
-        )
-    if not anchors.trusts(chain[1]):
-        raise _refused("untrusted_root", "the issuer chain does not end in a pinned root")
-    issuer, root = map(load_certificate, chain)
+    issuer, root = map(load_certificate, _chain(piece, anchors))
     try:
         issuer.verify_directly_issued_by(root)
     except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
         raise _refused("chain_invalid", "the issuer is not signed by the root") from None
     _check_name(issuer.subject, _CA_NAME[key.parts[1]])
-    return Checked(check_crl(piece.body, issuer, (), now), crl_number(piece.body))
+    return Checked(check_crl(piece.body, issuer, (), now), crl_sequence(piece.body))
 
 
-def _check_root_crl(piece: Piece, now: int) -> Checked:
-    # It comes without its issuer; the quote verifier checks the signature with the pinned root.
-    # Its number is therefore not remembered: an unsigned one could lock the genuine ones out.
+def _chain(piece: Piece, anchors: Anchors) -> tuple[bytes, bytes]:
+    """The PCK CA and the pinned root beside a PCK CRL."""
+    found = certificates(piece.chain.encode("ascii", "replace"), "issuer chain", CRL_CHAIN_LEN)
+    if len(found) != CRL_CHAIN_LEN:
+        raise MalformedError(
+            f"issuer chain: found {len(found)} certificates, expected {CRL_CHAIN_LEN}"
+        )
+    if not anchors.trusts(found[1]):
+        raise _refused("untrusted_root", "the issuer chain does not end in a pinned root")
+    return found[0], found[1]
+
+
+def _check_root_crl(piece: Piece, anchors: Anchors, now: int, chain: Piece | None) -> Checked:
     crl = load_crl(piece.body)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a hostile name must not choose what is printed
@@ -144,7 +156,11 @@ def _check_root_crl(piece: Piece, now: int) -> Checked:
     _check_name(issuer, _ROOT_NAME)
     if crl.next_update_utc is None or crl.next_update_utc.timestamp() <= now:
         raise _refused("collateral_expired", "the root CRL's next update is past")
-    return Checked(int(crl.next_update_utc.timestamp()))
+    if chain is None:
+        raise _refused("collateral_missing", "Intel root-crl: no chain with the root is at hand")
+    # Unchecked, one forged list would stand in the genuine one's place for a day.
+    root = load_certificate(_chain(chain, anchors)[1])
+    return Checked(check_crl(piece.body, root, (), now), crl_sequence(piece.body))
 
 
 def _check_name(name: x509.Name, expected: str) -> None:
@@ -153,13 +169,9 @@ def _check_name(name: x509.Name, expected: str) -> None:
         raise _refused("collateral_mismatch", f"CRL: another issuer's, expected {expected}")
 
 
-def crl_number(der: bytes) -> int | None:
-    """A verified CRL's number, which never falls; None if it has none."""
-    try:
-        value = load_crl(der).extensions.get_extension_for_class(x509.CRLNumber).value
-    except x509.ExtensionNotFound:
-        return None
-    return value.crl_number if 0 <= value.crl_number < 2**53 else None
+def crl_sequence(der: bytes) -> int:
+    """A verified CRL's date, which never falls in later ones: Intel's all have the number 1."""
+    return max(0, int(load_crl(der).last_update_utc.timestamp()))
 
 
 def _der(body: bytes) -> bytes:

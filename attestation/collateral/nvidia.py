@@ -9,7 +9,8 @@ An answer is kept for several examinations, so each question has a nonce of its 
 compared once, here, on arrival, and no role `ocsp_nonce` is resolved. Whoever alters an answer to
 match it breaks the signature over it, which every examination verifies. From then on an answer
 counts until its next update, for at most an hour (`entry.BOUNDS`) and no longer than the policy
-says; one out of a bundle, whose nonce was another machine's, by its dates and the bundle's age.
+says; one out of a bundle, whose nonce was another machine's, by its dates and the bundle's age, if
+none of a later date was seen.
 """
 
 from __future__ import annotations
@@ -109,12 +110,14 @@ def check(key: CollateralKey, piece: Piece, now: int, nonce: bytes | None) -> Ch
         raise _refused("nonce_mismatch", "does not echo the nonce of the question")
     if found.this_update_utc.timestamp() > now + CLOCK_SKEW_S:
         raise _refused("collateral_not_yet_valid", "is from the future")
+    # Its signature is not checked here, but a made-up one is dated no further ahead than that.
+    issued = max(0, int(found.this_update_utc.timestamp()))
     if found.next_update_utc is None:
-        return Checked(int(found.this_update_utc.timestamp()) + BOUNDS["ocsp"].offline_s)
+        return Checked(issued + BOUNDS["ocsp"].offline_s, issued)
     until = int(found.next_update_utc.timestamp())
     if until <= now:
         raise _refused("collateral_expired", f"its next update was due {now - until} s ago")
-    return Checked(until)
+    return Checked(until, issued)
 
 
 def _load(der: bytes) -> ocsp.OCSPResponse:

@@ -29,7 +29,7 @@ from attestation.collateral_key import CollateralKey
 from attestation.result import Reason
 from wire.errors import AttestationError, ConfigError, MalformedError, UnavailableError
 
-from .view import compose, rests_on, witness
+from .view import compose, rests_on, witnesses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -164,10 +164,12 @@ def _fetched(
     max_age_s: int | None,
 ) -> Entry:
     """Step 3; raises like `obtain`."""
-    above = witness(key)
+    above = witnesses(key)
     chain = None
-    if above is not None:
-        chain = obtain(above, store, vendors, fetcher, now, max_age_s=max_age_s).piece
+    if above:
+        held = (each for each in above if _in_force(each, store, now, max_age_s) is not None)
+        wanted = next(held, above[0])
+        chain = obtain(wanted, store, vendors, fetcher, now, max_age_s=max_age_s).piece
     with store.exclusive(key):
         # Whoever held the lock before may have fetched it.
         found = _in_force(key, store, now, max_age_s)
@@ -180,7 +182,7 @@ def _fetched(
             raise AttestationError(
                 refusal.message, reasons=("collateral_missing",), hint=refusal.hint
             ) from refusal
-        store.put(entry, now)
+        store.put(entry, now, answered=key.kind == "ocsp")
         return entry
 
 

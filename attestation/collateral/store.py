@@ -3,12 +3,17 @@
 - A file is named by the SHA-256 of its key, states the key inside, and carries a digest over all of
   it. One that is damaged, or that states another key, is a miss, and the next fetch replaces it.
 - Files are 0600 in folders of 0700, written beside and renamed: a reader sees the old or the new.
-- For numbered statements (TCB evaluation numbers, CRL numbers) the highest number ever accepted is
-  remembered apart from the entries and survives their eviction. A lower one is refused with
-  `collateral_rollback`: it is genuine and in force, yet hides what has come to light since.
+- For statements in order (TCB evaluation numbers; the dates of CRLs and OCSP answers) the highest
+  ever accepted is remembered apart from the entries and survives their eviction. A lower one is
+  refused with `collateral_rollback`: it is genuine and in force, yet hides what has come to light
+  since. Strangers can name certificates without end, so of OCSP answers the last `ANSWERS_MAX` are
+  remembered.
 - `exclusive` lets one caller at a time fetch a key; the others then find what it stored.
 
-The cache is no trust anchor: who may write its folder can at most put back what vendors signed.
+The cache is no trust anchor for what vendors sign: who may write its folder can at most put back
+what they did sign, and take the memory away. For key sets of token issuers (`jwks`) it is one:
+nobody signs them, so who may write the folder can put keys of their own there, and tokens under
+these count. Where tokens count, the folder is to be as hard to write as the policy.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
@@ -37,6 +43,8 @@ if TYPE_CHECKING:
 SIZE_MAX: Final = 256 * MIB  # of all entries: a fleet of thousands of chips takes a few MiB
 SIZE_MIN: Final = 2 * RECORD_MAX  # below it the entry just written could not stay
 MARK_MAX: Final = 1024
+ANSWER: Final = "ocsp-"  # what the memory of OCSP answers is named by
+ANSWERS_MAX: Final = 32_768  # the certificates of ten thousand GPUs; 128 MiB of small files
 STRIPES: Final = 64  # lock files; two keys that share one wait for each other, no more
 ABANDONED_S: Final = 600  # a half-written file that old belongs to a process that is gone
 _HINT: Final = "choose a folder that this user may write"
@@ -70,7 +78,7 @@ class Store:
             entry = decode_entry(raw, key, now)
         except MalformedError:
             return None
-        self._check_mark(entry)
+        _check_order(entry, self._seen(key))
         return entry
 
     def holds(self, key: CollateralKey) -> bool:
@@ -84,24 +92,34 @@ class Store:
         except OSError as cause:
             raise _unusable(self.root, cause) from cause
 
-    def put(self, entry: Entry, now: int) -> None:
+    def put(self, entry: Entry, now: int, *, answered: bool = False) -> None:
         """Keep an entry that was admitted, and remember its number.
+
+        Args:
+            entry: what to keep.
+            now: Unix seconds.
+            answered: it answers a question of our own, whose nonce it echoes: it is newer than all
+                that was seen, even where another of the vendor's servers dates it earlier, or where
+                a forged answer, which no verifier took, was dated ahead.
 
         Raises:
             AttestationError: `collateral_rollback`: nothing is kept.
             ConfigError: the folder cannot be written.
         """
-        data = encode_entry(entry)
         try:
             for folder in (self.root, *(self.root / name for name in ("entries", "seen", "locks"))):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._locked("store"):
-                mark = self._check_mark(entry)
+                mark = self._seen(entry.key)
+                if answered and mark is not None:
+                    entry = replace(entry, sequence=max(entry.sequence or 0, mark))
+                _check_order(entry, mark)
                 if entry.sequence is not None and entry.sequence != mark:
                     record = {"v": 1, "key": str(entry.key), "sequence": entry.sequence}
                     # Before the entry: killed in between, the cache knows too much, not too little.
                     write_whole(self._mark(entry.key), encode(record))
-                write_whole(self._entry(entry.key), data)
+                    self._forget()
+                write_whole(self._entry(entry.key), encode_entry(entry))
                 self._evict(self._entry(entry.key), now)
         except OSError as cause:
             raise _unusable(self.root, cause) from cause
@@ -138,26 +156,27 @@ class Store:
                 raise _unusable(self.root, cause) from cause
             yield
 
-    def _check_mark(self, entry: Entry) -> int | None:
-        """The highest number accepted under the entry's key, which it must not fall below."""
-        raw = _read(self._mark(entry.key), MARK_MAX)
+    def _seen(self, key: CollateralKey) -> int | None:
+        """The highest number accepted under a key."""
+        raw = _read(self._mark(key), MARK_MAX)
         if raw is None:
             return None
         match _object(raw):
-            case {"v": 1, "key": str(key), "sequence": int(seen)} if key == str(entry.key):
-                if entry.sequence is None or entry.sequence < seen:
-                    raise AttestationError(
-                        f"collateral {entry.key.kind}: found number {entry.sequence}, "
-                        f"expected at least {seen}, which was seen before",
-                        reasons=("collateral_rollback",),
-                        hint="the service, or the bundle, gives out old collateral: use a newer",
-                    )
+            case {"v": 1, "key": str(stated), "sequence": int(seen)} if stated == str(key):
                 return seen
         # Forgetting silently is exactly what a rollback needs.
         raise ConfigError(
-            f"collateral cache {self._mark(entry.key)}: found no record of this key",
+            f"collateral cache {self._mark(key)}: found no record of this key",
             hint="restore the file, or delete it to accept collateral as it is shown now",
         )
+
+    def _forget(self) -> None:
+        """Of too many answers about certificates, the oldest quarter."""
+        names = [path for path in (self.root / "seen").iterdir() if path.name.startswith(ANSWER)]
+        if len(names) > ANSWERS_MAX:
+            names.sort(key=lambda path: path.stat().st_mtime)
+            for path in names[: ANSWERS_MAX // 4]:
+                path.unlink(missing_ok=True)
 
     def _evict(self, keep: Path, now: int) -> None:
         files = []
@@ -190,7 +209,18 @@ class Store:
         return self.root / "entries" / f"{sha256(str(key).encode()).hexdigest()}.json"
 
     def _mark(self, key: CollateralKey) -> Path:
-        return self.root / "seen" / f"{sha256(str(key).encode()).hexdigest()}.json"
+        kind = ANSWER if key.kind == "ocsp" else ""
+        return self.root / "seen" / f"{kind}{sha256(str(key).encode()).hexdigest()}.json"
+
+
+def _check_order(entry: Entry, seen: int | None) -> None:
+    if seen is not None and (entry.sequence is None or entry.sequence < seen):
+        raise AttestationError(
+            f"collateral {entry.key.kind}: found number {entry.sequence}, "
+            f"expected at least {seen}, which was seen before",
+            reasons=("collateral_rollback",),
+            hint="the service, or the bundle, gives out old collateral: use a newer",
+        )
 
 
 def _object(raw: bytes) -> object:

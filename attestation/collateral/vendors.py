@@ -49,7 +49,7 @@ class Vendors:
             key: a stored key.
             fetcher: performs the question.
             now: Unix seconds.
-            chain: the piece of the key's `view.witness`, if it has one.
+            chain: the piece of one of the key's `view.witnesses`, if it has any.
 
         Raises:
             UnavailableError: no answer.
@@ -89,7 +89,7 @@ class Vendors:
             piece: unverified.
             fetched_at: when it came from the service.
             now: Unix seconds.
-            chain: the piece of the key's `view.witness`, if it has one.
+            chain: the piece of one of the key's `view.witnesses`, if it has any.
             nonce: of the question; None for a piece that came in a bundle.
             offline: it came in a bundle: other ages.
 
@@ -119,7 +119,7 @@ class Vendors:
         nonce: bytes | None,
     ) -> Checked:
         if key.source == INTEL_PCS:
-            return intel.check(key, piece, self._anchors, now)
+            return intel.check(key, piece, self._anchors, now, chain)
         if piece.chain:
             raise MalformedError(f"collateral {key.kind}: expected no issuer chain beside it")
         if key.source == AMD_KDS:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import load_der_x509_certificate
 
-from attestation.collateral_key import AMD_KDS, INTEL_PCS, CollateralKey
+from attestation.collateral_key import AMD_KDS, INTEL_PCS, CollateralKey, pck_crl, root_crl
 from attestation.formats.pem import certificates
 from wire.canonical import encode
 
@@ -40,16 +40,18 @@ def rests_on(key: CollateralKey) -> tuple[CollateralKey, ...]:
     return (key,)
 
 
-def witness(key: CollateralKey) -> CollateralKey | None:
-    """The stored key whose entry is needed to check the signature of `key`'s; None for most.
+def witnesses(key: CollateralKey) -> tuple[CollateralKey, ...]:
+    """The stored keys, any one of whose entries checks the signature of `key`'s; none for most.
 
-    AMD sends certificates and lists without their issuers. Unchecked, a mirror could fill the cache
-    with what verifiers then refuse for a month.
+    AMD sends certificates and lists without their issuers, Intel the list of its root. Unchecked, a
+    mirror could fill the cache with what verifiers then refuse for a month.
     """
+    if key == root_crl():
+        return pck_crl("platform"), pck_crl("processor")
     if key.source == AMD_KDS and key.kind in {"vcek", "crl"}:
         signer, product = ("vcek", key.parts[1]) if key.kind == "vcek" else key.parts[1:3]
-        return CollateralKey(AMD_KDS, f"chain/{signer}/{product}")
-    return None
+        return (CollateralKey(AMD_KDS, f"chain/{signer}/{product}"),)
+    return ()
 
 
 def compose(key: CollateralKey, pieces: Mapping[CollateralKey, Piece]) -> bytes:
@@ -75,7 +77,7 @@ def compose(key: CollateralKey, pieces: Mapping[CollateralKey, Piece]) -> bytes:
     return found[0].body
 
 
-def _nine_members(tcb: Piece, qe: Piece, pck_crl: Piece, root_crl: Piece) -> bytes:
+def _nine_members(tcb: Piece, qe: Piece, pck_list: Piece, root_list: Piece) -> bytes:
     info = parse_statement(tcb.body, "tcbInfo", BOUNDS["tcb"].size)
     identity = parse_statement(qe.body, "enclaveIdentity", BOUNDS["qe"].size)
     return encode(
@@ -86,9 +88,9 @@ def _nine_members(tcb: Piece, qe: Piece, pck_crl: Piece, root_crl: Piece) -> byt
             "qe_identity": identity.raw.decode(),
             "qe_identity_signature": identity.signature.hex(),
             "qe_identity_issuer_chain": _pem(qe),
-            "pck_crl": pck_crl.body.hex(),
-            "pck_crl_issuer_chain": _pem(pck_crl),
-            "root_ca_crl": root_crl.body.hex(),
+            "pck_crl": pck_list.body.hex(),
+            "pck_crl_issuer_chain": _pem(pck_list),
+            "root_ca_crl": root_list.body.hex(),
         }
     )
 

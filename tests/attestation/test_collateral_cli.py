@@ -244,6 +244,15 @@ def test_export_of_a_list_takes_the_chain_that_vouches_for_it(run: Any, place: P
     assert run([*place.cached("import", bundle, cache="far"), *place.roots])[0] == 0
 
 
+def test_export_of_the_roots_list_takes_a_chain_that_vouches_for_it(run: Any, place: Place) -> None:
+    root, processor = "intel-pcs:root-crl", "intel-pcs:pck-crl/processor"
+    bundle = str(place.folder / "b.json")
+    run(place.fetch(processor, root))
+    _, out, _ = run(place.cached("export", bundle, "--key", root, "--json"))
+    assert [row["key"] for row in json.loads(out)["entries"]] == [processor, root]
+    assert run([*place.cached("import", bundle, cache="far"), *place.roots])[0] == 0
+
+
 def test_export_into_a_folder_that_is_not_there_is_4(run: Any, place: Place) -> None:
     run(place.fetch(QE))
     code, _, err = run(place.cached("export", str(place.folder / "no" / "b.json")))

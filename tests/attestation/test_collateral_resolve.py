@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulators.vendor_collateral import DAY_S, AmdVendor, IntelVendor, OcspVendor, key_set
-from simulators.vendor_services import ISSUER, JWKS, OCSP, Answer, Fault, VendorServices
+from simulators.vendor_services import ISSUER, JWKS, OCSP, ROOT_CRL, Answer, Fault, VendorServices
 
 from attestation import collateral_key as keys
 from attestation.anchors import Anchors
@@ -30,10 +31,13 @@ from attestation.scheme import Need
 from wire.canonical import encode
 from wire.errors import ConfigError, MalformedError
 from wire.ids import sha256_tag
+from wire.limits import CLOCK_SKEW_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from attestation.collateral.entry import Entry
 
 NOW = 1_790_000_000
 FMSPC = bytes.fromhex("00806f050000")
@@ -386,6 +390,86 @@ def test_a_bundle_with_an_older_number_than_seen_is_a_rollback(
     assert refused == ["collateral_rollback", "collateral_rollback"]
 
 
+def older_and_newer(world: World, need: Need, older: int = NOW - DAY_S) -> tuple[bytes, Entry]:
+    """A bundle of what the vendors said before, and what they say now, in the cache."""
+    later = world.intel.now, world.responder.now
+    world.intel.now = world.responder.now = older
+    world.served.intel(world.intel, FMSPC.hex())
+    world.resolve(need, now=older)
+    data = entries(world, older)
+    world.intel.now, world.responder.now = later
+    world.served.intel(world.intel, FMSPC.hex())
+    world.resolve(need)
+    (newer,) = (e for e in world.store.entries(NOW) if e.key.kind in {"root-crl", "ocsp"})
+    return data, newer
+
+
+def test_an_older_answer_about_a_certificate_is_a_rollback_on_import(world: World) -> None:
+    need = Need("ocsp", *named(keys.ocsp(*world.responder.cert_id())))
+    world.responder.ends = 5 * DAY_S
+    data, newer = older_and_newer(world, need)
+    assert imported(world, data) == ["collateral_rollback"]
+    assert world.store.get(newer.key, NOW) == newer
+    for path in (world.store.root / "entries").iterdir():
+        path.unlink()
+    assert imported(world, data) == ["collateral_rollback"]
+    assert imported(world, write_bundle([newer], NOW)) == []
+
+
+def test_older_lists_of_the_same_number_are_a_rollback_on_import(world: World) -> None:
+    """All of Intel's lists have the number 1."""
+    data, newer = older_and_newer(world, DCAP)
+    assert imported(world, data) == ["collateral_rollback"] * 2  # the PCK list and the root's
+    assert world.store.get(newer.key, NOW) == newer
+    assert imported(world, entries(world)) == []
+
+
+def imported(world: World, data: bytes) -> list[str]:
+    carried = parse_bundle(data, NOW)
+    _, refused = admit_bundle(carried, world.vendors(), world.store, NOW, lambda _: None)
+    return [item.code for item in refused]
+
+
+def test_an_answer_to_our_own_question_is_newer_than_all_that_was_seen(world: World) -> None:
+    """Two of the vendor's servers may date it differently, and a forged one be dated ahead."""
+    need = Need("ocsp", *named(keys.ocsp(*world.responder.cert_id())))
+    world.responder.now = NOW + CLOCK_SKEW_S
+    world.resolve(need)
+    ahead = entries(world)
+    world.responder.now = NOW - 3600
+    assert not world.resolve(need, now=NOW + 3600).missing
+    assert not world.resolve(need, now=NOW + 3600, offline=True).missing
+    old = write_bundle([replace(e, fetched_at=NOW) for e in world.store.entries(NOW + 3600)], NOW)
+    assert imported(world, old) == ["collateral_rollback"]  # what was seen is not forgotten by it
+    assert imported(world, ahead) == []
+
+
+def test_a_mirror_that_forges_the_roots_list_fills_no_cache(world: World) -> None:
+    world.served.answers[ROOT_CRL] = Answer(IntelVendor(NOW).root_crl())
+    assert codes(world.resolve(DCAP)) == ["crl_invalid"]
+    assert world.store.get(keys.root_crl(), NOW) is None
+    world.served.answers[ROOT_CRL] = Answer(world.intel.root_crl())
+    assert not world.resolve(DCAP).missing
+    # The renewal of the list in force meets a forged one: it stays until its end.
+    world.served.answers[ROOT_CRL] = Answer(IntelVendor(NOW).root_crl())
+    assert not world.resolve(DCAP, now=NOW + DAY_S - 1).missing
+    assert codes(world.resolve(DCAP, now=NOW + DAY_S)) == ["crl_invalid"]
+
+
+@pytest.mark.parametrize("ca", ["platform", "processor"])
+def test_either_chain_at_hand_vouches_for_the_roots_list(world: World, ca: Any) -> None:
+    world.resolve(Need("list", *named(keys.pck_crl(ca))))
+    assert not world.resolve(Need("list", *named(keys.root_crl()))).missing
+    asked = [path for _, path, _ in world.served.asked]
+    assert len(asked) == 2
+    assert asked[1] == ROOT_CRL
+
+
+def test_the_roots_list_alone_is_asked_for_with_a_chain(world: World) -> None:
+    assert not world.resolve(Need("list", *named(keys.root_crl()))).missing
+    assert world.store.get(keys.pck_crl("platform"), NOW) is not None
+
+
 def rewritten(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
     """A bundle changed by someone who also makes its digest right again."""
     document = json.loads(data)
@@ -410,7 +494,8 @@ def test_a_piece_nobody_signed_is_refused_on_import(world: World, tmp_path: Path
     data = entries(world)
     world.intel = IntelVendor(NOW)
     _, refused = carry(world, data, tmp_path)
-    assert refused == ["untrusted_root"] * 3  # the root's own list has no chain beside it
+    # The root's own list has no chain beside it: nothing is at hand to check it with.
+    assert refused == ["untrusted_root", "untrusted_root", "collateral_missing", "untrusted_root"]
 
 
 def test_a_chips_certificate_without_the_chain_above_it_is_refused_on_import(

@@ -30,7 +30,7 @@ from attestation.collateral.entry import (
     encode_entry,
     make_entry,
 )
-from attestation.collateral.store import ABANDONED_S, SIZE_MIN, Store
+from attestation.collateral.store import ABANDONED_S, ANSWER, ANSWERS_MAX, SIZE_MIN, Store
 from wire.canonical import encode
 from wire.errors import AttestationError, ConfigError, MalformedError
 from wire.ids import sha256_tag
@@ -237,6 +237,38 @@ def test_the_memory_of_another_key_does_not_count_for_this_one(store: Store) -> 
     mine.write_bytes(encode({"v": 1, "key": str(RIM), "sequence": 1}))
     with pytest.raises(ConfigError):
         store.get(TCB, NOW)
+
+
+def answer(serial: int, sequence: int, body: bytes = b"answer") -> Entry:
+    return entry(keys.ocsp("sha384", bytes(48), bytes(48), serial), body, sequence)
+
+
+def test_an_older_answer_than_seen_before_is_refused_unless_we_asked_for_it(store: Store) -> None:
+    store.put(answer(1, NOW), NOW)
+    rolled_back(lambda: store.put(answer(1, NOW - 1, b"older"), NOW))
+    store.put(answer(1, NOW), NOW)
+    store.put(answer(1, NOW - 1, b"ours"), NOW, answered=True)
+    assert store.get(answer(1, NOW).key, NOW) == answer(1, NOW, b"ours")
+    rolled_back(lambda: store.put(answer(1, NOW - 1, b"older"), NOW))
+
+
+def test_the_memory_of_answers_is_bounded_and_of_nothing_else(tmp_path: Path) -> None:
+    """Evidence can name certificates without end."""
+    store = Store(tmp_path)
+    store.put(entry(TCB, sequence=17), NOW)
+    store.put(answer(1, NOW), NOW)
+    (first,) = (tmp_path / "seen").glob(f"{ANSWER}*")
+    os.utime(first, (1, 1))
+    for number in range(ANSWERS_MAX - 1):
+        (tmp_path / "seen" / f"{ANSWER}{number}.json").touch()
+    store.put(answer(1, NOW), NOW)  # nothing new to remember
+    assert first.exists()
+    store.put(answer(2, NOW), NOW)
+    found = list((tmp_path / "seen").iterdir())
+    assert len(found) == ANSWERS_MAX + 1 - ANSWERS_MAX // 4 + 1
+    assert not first.exists()
+    rolled_back(lambda: store.put(answer(2, NOW - 1), NOW))
+    rolled_back(lambda: store.put(entry(TCB, sequence=16), NOW))
 
 
 # ------------------------------------------------------------------ size, folders

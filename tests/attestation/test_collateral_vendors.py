@@ -35,7 +35,7 @@ from attestation.collateral.entry import BOUNDS, CHAIN_MAX, Entry, Piece
 from attestation.collateral.fetcher import Request, Response
 from attestation.collateral.services import Services
 from attestation.collateral.vendors import Vendors
-from attestation.collateral.view import compose, rests_on, witness
+from attestation.collateral.view import compose, rests_on, witnesses
 from wire.errors import AnchorholdError, AttestationError, MalformedError
 from wire.limits import CLOCK_SKEW_S
 
@@ -97,6 +97,12 @@ def fetched(vendors: Vendors, key: CollateralKey, body: bytes, **headers: str) -
 
 def under(amd: AmdVendor, vendors: Vendors, key: CollateralKey, body: bytes) -> Entry:
     return vendors.fetch(key, Canned(Response(body)), NOW, Piece(amd.chain()))
+
+
+def beside(intel: IntelVendor, vendors: Vendors, root_crl: bytes) -> Entry:
+    """Intel's root list, fetched with the chain of a PCK list at hand."""
+    chain = Piece(b"any", pem(intel.cas["platform"], intel.root))
+    return vendors.fetch(keys.root_crl(), Canned(Response(root_crl)), NOW, chain)
 
 
 def altered(vendor: Any, **changes: Any) -> Any:
@@ -252,7 +258,7 @@ def test_a_chain_in_a_header_is_bounded(vendors: Vendors, intel: IntelVendor) ->
 
 
 @pytest.mark.parametrize("ca", ["platform", "processor"])
-def test_a_pck_list_is_kept_with_its_number_as_der_or_a_mirrors_hex(
+def test_a_pck_list_is_kept_with_its_date_as_der_or_a_mirrors_hex(
     vendors: Vendors, intel: IntelVendor, ca: Any
 ) -> None:
     crl = intel.pck_crl(ca, number=5)
@@ -260,7 +266,7 @@ def test_a_pck_list_is_kept_with_its_number_as_der_or_a_mirrors_hex(
     for body in (crl, crl.hex().encode(), crl.hex().upper().encode() + b"\n"):
         entry = fetched(vendors, keys.pck_crl(ca), body, sgx_pck_crl_issuer_chain=chain)
         assert entry.piece.body == crl
-        assert entry.sequence == 5
+        assert entry.sequence == NOW - 60
 
 
 def test_the_list_of_the_other_ca_is_refused(vendors: Vendors, intel: IntelVendor) -> None:
@@ -297,11 +303,26 @@ def test_the_root_list_is_kept_and_no_other_list_in_its_place(
     vendors: Vendors, intel: IntelVendor
 ) -> None:
     root = intel.root_crl()
-    assert fetched(vendors, keys.root_crl(), root.hex().encode()).piece.body == root
-    refused(
-        "collateral_mismatch",
-        lambda: fetched(vendors, keys.root_crl(), intel.pck_crl("platform")),
-    )
+    entry = beside(intel, vendors, root.hex().encode())
+    assert (entry.piece.body, entry.sequence) == (root, NOW - 60)
+    refused("collateral_mismatch", lambda: beside(intel, vendors, intel.pck_crl("platform")))
+
+
+def test_a_root_list_that_the_pinned_root_did_not_sign_is_refused(
+    vendors: Vendors, intel: IntelVendor
+) -> None:
+    forged = IntelVendor(NOW).root_crl()
+    refused("crl_invalid", lambda: beside(intel, vendors, forged))
+    refused("untrusted_root", lambda: beside(IntelVendor(NOW), vendors, forged))
+    early = sign_crl("Intel SGX Root CA", intel.root_key, NOW + 2 * CLOCK_SKEW_S)
+    refused("crl_not_yet_valid", lambda: beside(intel, vendors, early))
+
+
+def test_without_a_chain_at_hand_the_root_list_is_not_kept(
+    vendors: Vendors, intel: IntelVendor
+) -> None:
+    assert witnesses(keys.root_crl()) == (keys.pck_crl("platform"), keys.pck_crl("processor"))
+    refused("collateral_missing", lambda: fetched(vendors, keys.root_crl(), intel.root_crl()))
 
 
 def test_real_collateral_gives_the_nine_members_it_came_from(vectors: dict[str, Any]) -> None:
@@ -346,7 +367,8 @@ def nine_members(document: dict[str, str], now: int) -> dict[str, str]:
     pieces = {key: Piece(*(texts | lists)[key.kind]) for key in rests_on(wanted)}
     real = Vendors(Services(), bytes)
     for key, piece in pieces.items():
-        real.admit(key, piece, fetched_at=now, now=now)
+        chain = next((pieces[above] for above in witnesses(key) if above in pieces), None)
+        real.admit(key, piece, fetched_at=now, now=now, chain=chain)
     found: dict[str, str] = json.loads(compose(wanted, pieces))
     return found
 
@@ -417,8 +439,8 @@ def test_the_root_list_counts_until_just_before_its_next_update(
 ) -> None:
     name = "Intel SGX Root CA"
     soon, ended = (sign_crl(name, intel.root_key, NOW, ends=ends) for ends in (1, 0))
-    assert fetched(vendors, keys.root_crl(), soon).expires == NOW + 1
-    refused("collateral_expired", lambda: fetched(vendors, keys.root_crl(), ended))
+    assert beside(intel, vendors, soon).expires == NOW + 1
+    refused("collateral_expired", lambda: beside(intel, vendors, ended))
 
 
 # ------------------------------------------------------------------ AMD
@@ -517,12 +539,12 @@ def test_without_the_chain_at_hand_nothing_below_it_is_kept(
 ) -> None:
     bodies = {VCEK: amd.vcek(CHIP, LEVELS), keys.amd("crl", "vcek", "Genoa"): amd.crl()}
     for key, body in bodies.items():
-        assert witness(key) == CHAIN
+        assert witnesses(key) == (CHAIN,)
         refused("collateral_missing", lambda key=key, body=body: fetched(vendors, key, body))
 
 
-def test_a_list_is_kept_with_its_number(vendors: Vendors, amd: AmdVendor) -> None:
-    assert under(amd, vendors, keys.amd("crl", "vcek", "Genoa"), amd.crl()).sequence == 1
+def test_a_list_is_kept_with_its_date(vendors: Vendors, amd: AmdVendor) -> None:
+    assert under(amd, vendors, keys.amd("crl", "vcek", "Genoa"), amd.crl()).sequence == NOW - 60
 
 
 def test_a_certificate_outside_its_validity_is_refused(vendors: Vendors, amd: AmdVendor) -> None:
@@ -586,8 +608,7 @@ def test_real_certificates_are_kept_under_amds_real_roots(
     key = keys.vcek(product, chip, levels)
     chain = Piece(pem(*(x509.load_der_x509_certificate(der) for der in (ask, ark))).encode())
     real = Vendors(Services(), bytes)
-    above = witness(key)
-    assert above is not None
+    (above,) = witnesses(key)
     real.admit(above, chain, fetched_at=now, now=now)
     fetcher = Canned(Response(cert))
     assert real.fetch(key, fetcher, now, chain).key == key
@@ -608,7 +629,8 @@ def asked(vendors: Vendors, responder: OcspVendor, key: CollateralKey | None = N
 
 
 def test_an_ocsp_answer_is_kept_for_an_hour(vendors: Vendors, responder: OcspVendor) -> None:
-    assert asked(vendors, responder).expires == NOW + 3600
+    entry = asked(vendors, responder)
+    assert (entry.expires, entry.sequence) == (NOW + 3600, NOW - 60)
 
 
 def test_the_question_names_the_certificate_and_carries_a_fresh_nonce(

@@ -1,7 +1,10 @@
 """The complete-measurement lint, one unmeasured thing at a time: what is found, what is refused."""
 
+import mmap
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -312,6 +315,7 @@ def test_staged_code_system_libraries_and_the_models_data_may_be_mapped() -> Non
         Mapping("/usr/lib/x86_64-linux-gnu/gconv/gconv-modules.cache", code=False, deleted=False),
         Mapping("/memfd:secret", code=False, deleted=True),
         Mapping("/dev/zero", code=False, deleted=True),
+        Mapping("/SYSV0000abcd", code=False, deleted=True),
         modules=("/srv/code/wire/ids.py", f"{ROOT}/stdlib/os.py"),
     )
 
@@ -331,6 +335,10 @@ def test_staged_code_system_libraries_and_the_models_data_may_be_mapped() -> Non
         Mapping("/memfd:evil", code=True, deleted=True),
         Mapping("/usr/lib/locale/evil.so", code=True, deleted=False),
         Mapping("/usr/bin/env", code=True, deleted=False),
+        Mapping("/memfd:x/data", code=False, deleted=False),
+        Mapping("/SYSV/data", code=False, deleted=True),
+        Mapping("/SYSV0000abcd", code=False, deleted=False),
+        Mapping("/dev/zero/data", code=False, deleted=True),
     ],
     ids=lambda mapping: mapping.path,
 )
@@ -379,6 +387,105 @@ def test_the_kernels_tables_are_read_as_it_writes_them() -> None:
         Mapping("/memfd:x", code=False, deleted=True),
         Mapping("/usr/lib/a b.so", code=True, deleted=False),
     )
+
+
+def line(name: str, rights: str = "r-xp") -> str:
+    """A line of a maps file as the kernel pads it."""
+    return f"7f00-7f01 {rights} 00001000 08:01 12".ljust(40) + f"{name}\n"
+
+
+# What Python takes for the end of a line, or for a space; maps has all of them as they are.
+BREAKS = ["\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\xa0", "\t", " "]
+
+
+@pytest.mark.parametrize("char", BREAKS, ids=ascii)
+def test_a_folder_that_begins_like_the_staged_root_is_another(char: str) -> None:
+    name = f"{ROOT}{char}a b c d /{ROOT}{char}/evil.so"
+    (found,) = parse_mappings(line(name))
+    assert found == Mapping(name, code=True, deleted=False)
+    with pytest.raises(AttestationError, match="code: found"):
+        loaded(found)
+    assert parse_loose(line(name)) == ()
+
+
+@pytest.mark.parametrize("char", BREAKS, ids=ascii)
+def test_a_name_makes_no_line_of_its_own(char: str) -> None:
+    name = f"/tmp/a{char}7f00-7f01 r-xp 00000000 00:00 0 [vdso]"
+    assert parse_mappings(line(name)) == (Mapping(name, code=True, deleted=False),)
+    text = f"22 1 8:1 / /mnt/a{char}b rw - ext4 /dev/sda1 rw\n".replace("a b", "a\\040b")
+    (mount,) = parse_mounts(text)
+    assert mount.point == f"/mnt/a{char}b"
+    status = f"Name:\tx{char}TracerPid: 0\nTracerPid:\t12\n"
+    assert parse_tracer(status) == 12
+
+
+@pytest.mark.parametrize(
+    "name", [f"{SITE}/torch/a ", f"{SITE}/torch/ a", f"{SITE}/torch/a\udcff.so"]
+)
+def test_a_name_is_read_to_its_last_byte(name: str) -> None:
+    assert parse_mappings(line(name)) == (Mapping(name, code=True, deleted=False),)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("/srv/code/wire/a.so (deleted)", Mapping("/srv/code/wire/a.so", code=True, deleted=True)),
+        (
+            "/srv/code/wire/a.so (deleted) (deleted)",
+            Mapping("/srv/code/wire/a.so (deleted)", code=True, deleted=True),
+        ),
+        # A newline, or these four characters: another file than the staged one, or the same.
+        ("/srv/code/wire/a\\012.so", Mapping("/srv/code/wire/a\\012.so", code=True, deleted=True)),
+    ],
+)
+def test_a_name_that_may_be_another_files_is_not_believed(name: str, found: Mapping) -> None:
+    assert parse_mappings(line(name)) == (found,)
+    with pytest.raises(AttestationError, match="code: found"):
+        loaded(found)
+
+
+def test_only_the_kernels_own_memory_has_its_names() -> None:
+    text = line("[vdso] ") + line("[vdso]x") + line("anon_inode:[vdso]") + line("[anon:[vdso]]")
+    assert len(parse_loose(text)) == 4
+    assert parse_loose(line("[vdso]")) == ()
+
+
+def test_octal_escapes_in_a_mount_are_read_once() -> None:
+    text = "23 22 0:5 /x\\134040y /mnt/a\\012\\134012b rw - tmpfs none rw\n"
+    (found,) = parse_mounts(text)
+    assert (found.point, found.root) == ("/mnt/a\n\\012b", "/x\\040y")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["22 1 8:1 / /mnt", "x 1 8:1 / /mnt rw - ext4 x rw",
+     "22 1 8:1 / /mnt rw ext4 x rw", "22 1 8:1 / /mnt rw -", " "],
+)  # fmt: skip
+def test_a_line_that_is_no_mount_is_a_clear_error(text: str) -> None:
+    with pytest.raises(MalformedError, match="mount table: found a line"):
+        parse_mounts(text)
+
+
+def test_a_mount_of_what_was_deleted_leads_to_nothing_that_is_there() -> None:
+    """The kernel writes "//deleted" behind it, and `/srv/x/deleted` may be a folder's name."""
+    gone = parse_mounts("22 1 8:1 /srv/x//deleted /model rw - ext4 x rw\n")
+    there = parse_mounts("22 1 8:1 /srv/x/deleted /model rw - ext4 x rw\n")
+    assert place_of("/model/a", there) == "8:1 /srv/x/deleted/a"
+    assert place_of("/model/a", gone) == "8:1 /srv/x//deleted/a"
+
+
+def test_a_library_in_a_folder_named_like_the_root_is_seen_as_what_it_is(tmp_path: Path) -> None:
+    """A real mapping, as this kernel shows it: data here, which takes the same way as code."""
+    names = [f"root{char}a b" for char in (*BREAKS, "\udcff")]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "evil").write_bytes(b"evil")
+    with ExitStack() as stack:
+        for name in names:
+            file = stack.enter_context((tmp_path / name / "evil").open("rb"))
+            stack.enter_context(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+        found = {mapping.path for mapping in observe_mappings()}
+    assert {str(tmp_path / name / "evil") for name in names} <= found
 
 
 TABLE = """\
