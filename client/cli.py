@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from wire.errors import AnchorholdError
+from wire.errors import AnchorholdError, ConfigError
 
 from . import (
     cli_chat,
@@ -30,6 +30,7 @@ from . import (
     cli_receipt,
     cli_verify,
 )
+from .advice import hint_of
 from .cli_options import EXITS
 from .cli_terminal import note
 from .report import EXIT_UNREADABLE, exit_code
@@ -76,7 +77,8 @@ def build_parser(extensions: Sequence[Register] = ()) -> argparse.ArgumentParser
 
     Args:
         extensions: functions that add further commands to the object `add_subparsers` returns;
-            each command sets `run`, from parsed arguments to an exit code.
+            each command sets `run`, from parsed arguments to an exit code, and may set
+            `failure_code`, the exit code of every refusal that is not its configuration's.
     """
     parser = Parser(
         prog="anchorhold",
@@ -122,12 +124,14 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         code: int = args.run(args)
     except AnchorholdError as error:
         code = exit_code(error)
+        if not isinstance(error, ConfigError):  # a server that fails gives no verdict on others
+            code = getattr(args, "failure_code", code)
+        hint = hint_of(error)
         if getattr(args, "json", False):  # whoever parses the output parses refusals too
-            said = {"code": error.code, "message": error.message, "hint": error.hint}
+            said = {"code": error.code, "message": error.message, "hint": hint}
             print(json.dumps({"ok": False, "error": said, "exit_code": code}, indent=2))
         note(f"anchorhold: {error.message}")
-        if error.hint:
-            note(f"hint: {error.hint}")
+        note(f"hint: {hint}")
     return code
 
 

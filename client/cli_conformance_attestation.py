@@ -162,7 +162,9 @@ def _table(results: list[tuple[Outcome, float]]) -> None:
         columns = f"{authentic:<9} {accepted:<8} {ms:7.2f}"
         name = cut(outcome.id, ID_MAX)
         if len(name) > room:
-            say(f"{mark}  {name}")
+            step = width() - len(mark) - 2
+            parts = [name[at : at + step] for at in range(0, len(name), step)]
+            print(f"{mark}  " + "\n      ".join(parts))
             print(f"      {'':<{room}} {columns}")
         else:
             print(f"{mark}  {name:<{room}} {columns}")

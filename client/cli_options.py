@@ -32,8 +32,9 @@ exit codes: 0 ok, 2 invalid, 3 below policy, 4 unreadable or usage,
 # What each level is worth, said wherever it is shown.
 MEANING: Final[dict[str, str]] = {
     "hardware": "a vendor's hardware vouches for the worker",
-    "vtpm": "a virtual TPM tied to a hardware report vouches for the worker",
-    "simulated": "SIMULATED: a software TPM vouches; its operator could have read everything",
+    "vtpm": "a TPM whose maker or key the policy calls real; no CPU report",
+    "simulated": "SIMULATED: a simulated vendor or software TPM vouches; its operator could have "
+    "read everything",
     "software": "SOFTWARE: no hardware vouches; the worker's operator could have read everything",
 }
 

@@ -6,19 +6,16 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attestation.rules.hardware import HardwareRule
-from attestation.rules.snp import SnpRule
-
 from . import cli_policy_explain, cli_policy_sign, cli_policy_simulate, cli_policy_values
 from .cli_options import add_command, add_json, add_policy_key, policy_keys
 from .cli_terminal import say
 from .clock import utc_text, wall_clock
+from .policy_weaknesses import weaknesses
 from .report import EXIT_BELOW_POLICY, EXIT_OK
 from .session import load_policy
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Collection
 
     from attestation.policy import Policy
 
@@ -89,9 +86,8 @@ def warnings(policy: Policy, now: int) -> list[str]:
     if policy.allow_software:
         found.append("allow_software: workers without any hardware evidence are accepted")
     if policy.allow_simulated:
-        found.append("allow_simulated: workers behind a software TPM are accepted")
-    if any(isinstance(r, HardwareRule) and "Milan" in _products(r) for r in policy.accept):
-        found.append("accepts AMD Milan: its keys were extracted, reports can be forged")
+        found.append("allow_simulated: workers of simulated vendors and software TPMs are accepted")
+    found += weaknesses(policy)
     if not policy.require_pq:
         found.append("require_pq is false: recorded traffic may be opened by a quantum computer")
     if policy.min_workers == 1:
@@ -99,7 +95,3 @@ def warnings(policy: Policy, now: int) -> list[str]:
     if policy.log_origin is None or not policy.directory_keys:
         found.append("no log or no directory key is pinned: no directory will be accepted")
     return found
-
-
-def _products(rule: HardwareRule) -> Collection[str]:
-    return rule.demands.min_tcb if isinstance(rule.demands, SnpRule) else ()

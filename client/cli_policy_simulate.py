@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attestation.appraise import appraise
 from attestation.result import AppraisedEvidence, Refused
 from wire.errors import ConfigError, MalformedError, ReceiptError
+from wire.limits import TIME_MAX
 
 from .cli_options import add_command, add_json, add_policy_key, policy_keys
 from .cli_terminal import say
@@ -102,7 +103,14 @@ def _time(text: str, record: Recorded) -> int:
             f"--at: found {text[:40]!r}, expected now, recorded, or a time with its zone",
             hint="for example 2026-11-01T00:00:00Z",
         )
-    return int(at.timestamp())
+    seconds = int(at.timestamp())
+    if not 0 <= seconds <= TIME_MAX:  # of its zone; every certificate is dated in UTC
+        raise ConfigError(
+            f"--at: found {text[:40]!r}, expected a time from 1970-01-01T00:00:00Z to "
+            f"{utc_text(TIME_MAX)}",
+            hint="for example 2026-11-01T00:00:00Z",
+        )
+    return seconds
 
 
 def _judge(policy: Policy, record: Recorded, at: int) -> AppraisedEvidence | Refused:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from evidence.archive import BUNDLE_MAX
 from evidence.bundle import verify_bundle
@@ -13,6 +13,7 @@ from .cli_options import add_command, add_json, add_policy, chosen_policy, trust
 from .cli_terminal import say
 from .clock import wall_clock
 from .files import read_file
+from .report import EXIT_BELOW_POLICY, EXIT_INVALID, EXIT_UNREADABLE
 
 if TYPE_CHECKING:
     import argparse
@@ -21,6 +22,12 @@ EXAMPLES = """\
 anchorhold receipt verify receipt.json --policy policy.json
 anchorhold receipt verify receipt.json --policy policy.json --json"""
 
+HINTS: Final[dict[int, str]] = {
+    EXIT_INVALID: "rely on nothing in it, and keep it: it shows what somebody gave you",
+    EXIT_BELOW_POLICY: "it is genuine: see which check is not ok, and judge it under the policy "
+    "that was in force",
+    EXIT_UNREADABLE: "name a file that `anchorhold chat --receipt FILE` wrote",
+}
 _HANG = 6  # under the text beside a mark
 
 
@@ -40,9 +47,12 @@ def run(args: argparse.Namespace) -> int:
     """0 ok, 2 invalid, 3 genuine but below policy or not all checked, 4 unreadable."""
     raw = read_file(args.file, BUNDLE_MAX, "receipt")
     report = verify_bundle(raw, chosen_policy(args), wall_clock())
+    hint = HINTS.get(report.exit_code)
     if args.json:
-        print(json.dumps(report.to_json(), indent=2))
+        print(json.dumps(report.to_json() | ({"hint": hint} if hint else {}), indent=2))
     else:
         for line in (*report.lines(), trust_line(report.trust)):
             say(line, _HANG)
+        if hint:
+            say(f"hint: {hint}")
     return int(report.exit_code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from .advice import hint_of
 from .api import Client
 from .cli_options import (
     MARKS,
@@ -79,8 +80,7 @@ def lines(found: Verification) -> list[str]:
         shown.append(f"passed: {len(found.checks)} checks")
     else:
         shown.append(f"REFUSED ({found.error.code}): {found.error.message}")
-        if found.error.hint:
-            shown.append(f"hint: {found.error.hint}")
+        shown.append(f"hint: {hint_of(found.error)}")
     return [*shown, trust]
 
 

@@ -1,23 +1,38 @@
-"""A policy in words: every demand of every rule, the defaults too."""
+"""A policy in words: every demand of every rule, the defaults too.
+
+Whoever reads the words relies on them instead of the file, so no two policies that demand different
+things read alike: nothing is cut, counted or left out. Roots stand for themselves as fingerprints.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from attestation.appraise import trust_of
 from attestation.rules.hardware import HardwareRule
+from attestation.rules.tpm import TpmRule
 from attestation.schemes import SCHEMES
-from wire.excerpt import cut
 
 from .clock import utc_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from attestation.anchors import Anchors
     from attestation.policy import Deny, Policy, Rule
 
-_SHOWN: Final = 4  # values named before the rest is counted
-_TEXT_MAX: Final = 72
 _ROOTS: Final = {False: "the vendor's pinned roots", True: "the policy's own roots: SIMULATED"}
+_NOTHING: Final = "none"
+_UNASKED: Final = "not asked"
+_FLAGS: Final = {True: "yes", False: "no"}
+# Texts that would read like one of our own words, or like several values, stand in quotes.
+_RESERVED: Final = frozenset({_NOTHING, _UNASKED, *_FLAGS.values()})
+_PLAIN: Final = re.compile(r"[!#-+\x2d-~]+(?: [!#-+\x2d-~]+)*")
 
 Lines = list[tuple[str, str]]
 
@@ -33,13 +48,13 @@ def explain(policy: Policy) -> list[tuple[str, Lines]]:
 
 def _denied(deny: Deny) -> Lines:
     classes = sorted({name.partition(":")[0] for name in deny.identities})
-    hidden = f"evidence that hides its {' or '.join(classes)}" if classes else "none"
+    hidden = f"evidence that hides its {' or '.join(classes)}" if classes else _NOTHING
     return [*_flat("", deny), ("hidden", hidden)]
 
 
 def _applies(policy: Policy) -> Lines:
     lines = [
-        ("id", f"{policy.id} seq {policy.seq}"),
+        ("id", f"{_word(policy.id)} seq {policy.seq}"),
         ("digest", policy.digest),
         ("valid", f"{utc_text(policy.not_before)} to {utc_text(policy.expires)}"),
     ]
@@ -51,30 +66,52 @@ def _applies(policy: Policy) -> Lines:
 
 
 def _of(rule: Rule) -> Lines:
+    kind = ("kind", f"{rule.kind}, trust {trust_of(rule)}")
     if not isinstance(rule, HardwareRule):
-        return _flat("", rule)
+        lines = [
+            line
+            for item in fields(rule)
+            if item.name not in ("kind", "roots")
+            for line in _flat(item.name, getattr(rule, item.name))
+        ]
+        certified = isinstance(rule, TpmRule)  # the others are keys, no longer than fingerprints
+        roots = _fingerprints(map(_pin, rule.roots)) if certified else _text(rule.roots)
+        return [kind, ("roots", roots), *lines]
+    vendors = bool(SCHEMES[rule.kind].anchors.pins)
     lines = [
-        ("kind", f"{rule.kind}, trust {SCHEMES[rule.kind].trust}"),
-        ("roots", _roots(rule.anchors.simulated, bool(SCHEMES[rule.kind].anchors.pins))),
+        kind,
+        *_roots("roots", rule.anchors, map(_pin, rule.roots), vendors=vendors),
         *_flat("measurements", rule.measurements),
         *_flat("posture", rule.posture),
         *_flat("state", rule.demands),
     ]
     if rule.gpu is None:
         return [*lines, ("gpu", "no GPU evidence is asked for")]
+    pins = sorted(rule.gpu_anchors.pins)
     return [
         *lines,
-        ("gpu.roots", _roots(rule.gpu_anchors.simulated, pinned=True)),
+        *_roots("gpu.roots", rule.gpu_anchors, pins, vendors=True),
         *_flat("gpu", rule.gpu),
     ]
 
 
-def _roots(simulated: bool, pinned: bool) -> str:
-    return _ROOTS[simulated] if pinned or simulated else "those of the makers the policy names"
+def _roots(name: str, anchors: Anchors, own: Iterable[bytes], *, vendors: bool) -> Lines:
+    if vendors and not anchors.simulated:
+        return [(name, _ROOTS[False])]
+    whose = _ROOTS[True] if anchors.simulated else "those of the makers the policy names"
+    return [(name, whose), (f"{name}.own", _fingerprints(own))]
+
+
+def _pin(certificate: bytes) -> bytes:
+    return hashlib.sha256(certificate).digest()
+
+
+def _fingerprints(pins: Iterable[bytes]) -> str:
+    return ", ".join(f"sha256:{pin.hex()}" for pin in pins) or _NOTHING
 
 
 def _flat(name: str, value: Any) -> Lines:
-    """One line a leaf; nested members are named with dots."""
+    """One line a leaf; nested members are named with dots, items that have members by number."""
     if is_dataclass(value) and not isinstance(value, type):
         return [
             line
@@ -82,8 +119,8 @@ def _flat(name: str, value: Any) -> Lines:
             for line in _flat(_join(name, item.name), getattr(value, item.name))
         ]
     if isinstance(value, Mapping) and value:
-        return [line for key in value for line in _flat(_join(name, str(key)), value[key])]
-    if isinstance(value, tuple) and value and all(is_dataclass(item) for item in value):
+        return [line for key in value for line in _flat(_join(name, _word(str(key))), value[key])]
+    if isinstance(value, tuple | list) and any(map(_has_members, value)):
         return [
             line
             for number, item in enumerate(value, 1)
@@ -92,24 +129,30 @@ def _flat(name: str, value: Any) -> Lines:
     return [(name, _text(value))]
 
 
+def _has_members(value: Any) -> bool:
+    return is_dataclass(value) or isinstance(value, Mapping | tuple | list)
+
+
 def _join(name: str, member: str) -> str:
     return f"{name}.{member}" if name else member
 
 
 def _text(value: Any) -> str:
     if value is None:
-        return "not asked"
+        return _UNASKED
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return _FLAGS[value]
     if isinstance(value, bytes):
-        return value.hex()[:_TEXT_MAX]
-    if isinstance(value, frozenset | tuple | list):
-        shown = (
-            sorted(map(_text, value)) if isinstance(value, frozenset) else list(map(_text, value))
-        )
-        more = len(shown) - _SHOWN
-        text = ", ".join(shown[:_SHOWN]) or "none"
-        return f"{text} and {more} more" if more > 0 else text
+        return value.hex()
+    if isinstance(value, frozenset):
+        return ", ".join(sorted(map(_text, value))) or _NOTHING
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_text, value)) or _NOTHING
     if isinstance(value, Mapping):
-        return "none"
-    return cut(str(value), _TEXT_MAX)
+        return _NOTHING
+    return _word(value) if isinstance(value, str) else str(value)
+
+
+def _word(text: str) -> str:
+    plain = _PLAIN.fullmatch(text) is not None and text not in _RESERVED
+    return text if plain else json.dumps(text)

@@ -20,6 +20,8 @@ from wire.errors import (
     UnavailableError,
 )
 
+from .advice import hint_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -165,7 +167,11 @@ class Verification:
             ],
             "error": None
             if self.error is None
-            else {"code": self.error.code, "message": self.error.message, "hint": self.error.hint},
+            else {
+                "code": self.error.code,
+                "message": self.error.message,
+                "hint": hint_of(self.error),
+            },
             "exit_code": self.exit_code,
         }
 

@@ -1,8 +1,9 @@
 """Command line of the worker: `anchorhold worker --config FILE`.
 
 `register` adds it to a parser of sub-commands and sets `run`, a function from the parsed
-arguments to an exit code: 0 after a clean stop, 4 for a configuration that cannot be used, 1 when
-the worker failed. A refusing gateway is said and asked again: its policy may be about to change.
+arguments to an exit code: 0 after a clean stop, 1 when the worker failed. Refusals are raised for
+whoever runs it to say: 4 for a configuration that cannot be used, 1 otherwise. A refusing gateway
+is said and asked again: its policy may be about to change.
 """
 
 import argparse
@@ -14,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from attestation.collect.probe import probe
-from wire.errors import AnchorholdError, ConfigError
+from wire.errors import ConfigError
 
 from .launch import Launcher
 from .launcher_config import read_config
 
 EXIT_OK = 0
 EXIT_FAILED = 1
-EXIT_CONFIG = 4
 EPILOG = """\
 examples:
   anchorhold worker --config worker.toml --measure
@@ -51,15 +51,18 @@ def register(subparsers: Any) -> None:
         action="store_true",
         help="print the measurement and trust anchor a policy must name, and exit",
     )
-    worker.set_defaults(run=lambda args: run(args, _say))
+    worker.set_defaults(run=lambda args: run(args, _say), failure_code=EXIT_FAILED)
 
 
 def run(args: argparse.Namespace, say: Say) -> int:
-    """Run one worker until SIGINT or SIGTERM; errors become sentences, never tracebacks.
+    """Run one worker until SIGINT or SIGTERM.
 
     Args:
         args: parsed arguments: `config`, `measure`.
         say: prints one line for the operator.
+
+    Raises:
+        AnchorholdError: it cannot start; the command line says it, with a hint.
     """
     try:
         launcher = Launcher(read_config(args.config), progress=_Bar(say), on_state=_states(say))
@@ -67,11 +70,8 @@ def run(args: argparse.Namespace, say: Say) -> int:
             return _measure(launcher)
         return _serve(launcher, say)
     except ConfigError as error:
-        say(f"anchorhold worker: {error.diagnostics()}")
-        return EXIT_CONFIG
-    except AnchorholdError as error:
-        say(f"anchorhold worker: {error.diagnostics()}")
-        return EXIT_FAILED
+        error.hint = error.hint or "docs/operate/worker.md lists every setting"
+        raise
 
 
 def _measure(launcher: Launcher) -> int:

@@ -43,9 +43,15 @@ def register(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo; 0 when the answer came and everything verified."""
     if not 1 <= arguments.port <= PORT_MAX:
-        raise ConfigError(f"--port: expected 1 to {PORT_MAX}, found {arguments.port}")
+        raise ConfigError(
+            f"--port: found {arguments.port}, expected 1 to {PORT_MAX}",
+            hint="choose one that is free: the proxy takes the next",
+        )
     if not 1 <= arguments.workers <= WORKERS_MAX:
-        raise ConfigError(f"--workers: expected 1 to {WORKERS_MAX}, found {arguments.workers}")
+        raise ConfigError(
+            f"--workers: found {arguments.workers}, expected 1 to {WORKERS_MAX}",
+            hint="one is enough for a look; each holds the whole model in memory",
+        )
     demo = Demo(
         DemoOptions(
             trust=arguments.trust,

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,9 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from client.advice import hint_of
 from client.cli_options import add_command
+from client.cli_terminal import note, say
 from client.report import EXIT_INVALID
 from wire.errors import ConfigError
 
@@ -93,7 +94,7 @@ def _import(arguments: argparse.Namespace) -> int:
             force=arguments.force,
             report=report,
         )
-    print(f"{manifest.name}: {len(manifest.files)} files, {manifest.dtype}, {manifest.licence}")
+    say(f"{manifest.name}: {len(manifest.files)} files, {manifest.dtype}, {manifest.licence}")
     return 0
 
 
@@ -110,7 +111,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     except ConfigError as error:
         if error.code != CHANGED:
             raise
-        print(f"INVALID ({error.code}): {error.diagnostics()}", file=sys.stderr)
+        note(f"INVALID ({error.code}): {error.message}")
+        note(f"hint: {hint_of(error)}")
         return EXIT_INVALID
-    print(f"{manifest.name}: {len(manifest.files)} files match the manifest")
+    say(f"{manifest.name}: {len(manifest.files)} files match the manifest")
     return 0

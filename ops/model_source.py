@@ -77,7 +77,8 @@ def open_source(source: str) -> ModelSource:
     found = "a file that is not .gguf" if path.is_file() else "nothing"
     raise ConfigError(
         f"model source {source!r}: found {found}, expected a .gguf file, a Hugging Face folder "
-        f"or one of {sorted(KNOWN)}"
+        f"or {' or '.join(sorted(KNOWN))}",
+        hint="name it as it is seen from the folder the command is run in",
     )
 
 

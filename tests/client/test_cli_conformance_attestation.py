@@ -186,3 +186,15 @@ def test_a_set_of_many_thousand_samples_is_looked_through(run: Any, tmp_path: Pa
     many = [{**one, "id": str(number)} for number in range(20_000)]
     code, out, _ = run("conformance", "attestation", index(tmp_path, *many), "--id", "19999")
     assert (code, "1 of 1" in out) == (0, True)
+
+
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_an_id_wider_than_the_terminal_is_folded_and_stays_whole(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    name = "-".join(f"part{number:03}" for number in range(14))
+    code, out, _ = run("conformance", "attestation", index(tmp_path, sample(tmp_path, id=name)))
+    assert code == 0
+    assert all(len(line) <= int(columns) for line in out.splitlines())
+    assert name in "".join(line[6:] for line in out.splitlines())

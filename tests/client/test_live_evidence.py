@@ -19,6 +19,7 @@ from wire.ids import b64u
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from simulators.loopback import Loopback
 
@@ -115,6 +116,24 @@ def test_an_answer_recorded_earlier_is_refused(
         with pytest.raises(AttestationError) as caught:
             client.verify()
     assert caught.value.reasons == ("nonce_mismatch",)
+
+
+def test_an_answer_to_one_tenants_nonce_answers_no_other_tenant(
+    service: Service, server: Loopback, options: Callable[..., Options], tmp_path: Path
+) -> None:
+    """No nonce is handed out that a second caller could be told as well: each draws its own."""
+    service.lies.add("live_recorded")
+    with connect(service, server, options(live=True, state_dir=tmp_path / "one")) as one:
+        assert one.verify().ok  # recorded here
+    with (
+        connect(service, server, options(live=True, state_dir=tmp_path / "two")) as two,
+        pytest.raises(AttestationError) as caught,
+    ):
+        two.verify()
+    assert caught.value.reasons == ("nonce_mismatch",)
+    nonces = [question["nonce"] for question in questions(service)]
+    assert len(set(nonces)) == len(nonces)
+    assert sealed(service) == 0
 
 
 def test_a_reply_without_evidence_is_a_protocol_failure(

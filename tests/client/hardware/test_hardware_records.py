@@ -124,6 +124,28 @@ def test_a_recorded_worker_is_accepted_and_its_claims_are_told(
     assert all(record["claims"].values())
 
 
+def test_what_a_gateway_adds_beside_the_pieces_of_a_document_is_not_read(
+    run: Any, document: Path
+) -> None:
+    change(document, lambda found: found.update(extra=1))
+    code, _ = simulate(run, document.parent / "policy.json", document)
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [lambda found: found["inclusion"], lambda found: found["evidence"][0]],
+    ids=["inclusion", "evidence"],
+)
+def test_an_unknown_member_inside_a_piece_of_a_document_is_refused(
+    run: Any, document: Path, piece: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    change(document, lambda found: piece(found).update(extra=1))
+    code, said = simulate(run, document.parent / "policy.json", document)
+    assert code == 4
+    assert "extra" in str(said)
+
+
 def test_a_recorded_worker_is_refused_with_reasons_and_claims(
     run: Any, document: Path, service: Service, listed: Listed
 ) -> None:
@@ -166,8 +188,13 @@ def test_the_time_of_judgement_can_be_chosen(run: Any, document: Path) -> None:
     codes = {reason["code"] for reason in found["records"][0]["reasons"]}
     assert {"policy_not_yet_valid", "binding_not_yet_valid"} <= codes
     assert found["records"][0]["at"] == utc_text(1_577_836_800)
-    for wrong in ("yesterday", "2020-01-01", "2020-01-01T00:00:00"):
+    for wrong in (
+        "yesterday", "2020-01-01", "2020-01-01T00:00:00", "9999-12-31T23:59:59-14:00",
+        "0001-01-01T00:00:00+14:00", "9999-12-31T00:00:01Z", "1969-12-31T23:59:59Z",
+    ):  # fmt: skip
         assert simulate(run, policy, document, "--at", wrong)[0] == 4
+    for edge in ("1970-01-01T00:00:00Z", "9999-12-31T00:00:00Z"):
+        assert simulate(run, policy, document, "--at", edge)[0] == 3
 
 
 def test_what_ended_since_is_accepted_as_it_was_recorded(
