@@ -61,7 +61,7 @@ def parse_nonce(text: str) -> bytes:
     """The 32 bytes of a `nonce` query parameter.
 
     Raises:
-        MalformedError: not exactly 64 lower-case hex digits (HTTP 400, `invalid_request_error`).
+        MalformedError: not exactly 64 lower-case hex digits (the gateway answers 400).
     """
     if _NONCE.fullmatch(text) is None:
         raise MalformedError("nonce: expected exactly 64 lower-case hex digits")

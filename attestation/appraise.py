@@ -158,7 +158,7 @@ def appraise(
 
     case = _Case(policy, binding, posture, collateral, activation, now)
     attempts = _attempts(evidence, case)
-    proof, attempt = min(attempts, key=lambda pair: len(pair[1].reasons))
+    proof, attempt, controls = min(attempts, key=lambda one: len(one[1].reasons))
     checks = (*ledger.checks, *attempt.checks)
     reasons = (*ledger.reasons, *attempt.reasons)
     if proof is None or reasons or not (ledger.accepted and attempt.accepted):
@@ -176,6 +176,7 @@ def appraise(
         checks=checks,
         claims=proof.claims,
         identities=proof.identities,
+        controls=controls,
         token=_APPRAISER,
     )
 
@@ -201,20 +202,23 @@ def _posture(ledger: Ledger, binding: Binding, raw: bytes | None) -> Posture | N
     return found[0] if found else None
 
 
-def _attempts(evidence: Sequence[Evidence], case: _Case) -> list[tuple[Proof | None, Ledger]]:
-    """One (proof, account) for each policy rule that evidence was given for; never empty."""
+def _attempts(
+    evidence: Sequence[Evidence], case: _Case
+) -> list[tuple[Proof | None, Ledger, tuple[str, ...]]]:
+    """(proof, account, controls demanded) of each rule that evidence was given for; never empty."""
     attempts = []
     by_kind = {item.kind: item for item in evidence}
     single = len(by_kind) == len(evidence) <= EVIDENCE_ITEMS_MAX
     for rule in case.policy.accept if single else ():
         if rule.kind in by_kind:
             account = Ledger()
-            attempts.append((_prove(account, by_kind, rule, case), account))
+            proof = _prove(account, by_kind, rule, case)
+            attempts.append((proof, account, tuple(sorted(rule.posture))))
     if not attempts:
         account = Ledger()
         account.run("10 kind", lambda: _no_rule(evidence, case.policy, single=single))
         account.skip("11-23", "no evidence to judge")
-        attempts.append((None, account))
+        attempts.append((None, account, ()))
     return attempts
 
 
@@ -254,7 +258,7 @@ def _no_rule(evidence: Sequence[Evidence], policy: Policy, *, single: bool) -> s
 
 
 def _kind_allowed(rule: Rule, policy: Policy) -> str:  # step 10
-    trust = _trust(rule)
+    trust = trust_of(rule)
     if trust == "software" and not policy.allow_software:
         raise _refused(
             "software_not_allowed", "software evidence: expected a policy with allow_software"
@@ -267,7 +271,8 @@ def _kind_allowed(rule: Rule, policy: Policy) -> str:  # step 10
     return f"{rule.kind}, trust {trust}"
 
 
-def _trust(rule: Rule) -> Trust:
+def trust_of(rule: Rule) -> Trust:
+    """What a rule's anchors make of evidence it accepts; simulated GPUs make all simulated."""
     if not isinstance(rule, HardwareRule):
         return TRUST[rule.kind]
     simulated = rule.anchors.simulated or rule.gpu_anchors.simulated

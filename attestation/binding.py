@@ -25,6 +25,7 @@ from wire.limits import (
     K_MAX,
     LIFE_MAX_S,
     NAME_MAX,
+    TIME_MAX,
     VERSION,
 )
 from wire.suites import SUITES
@@ -252,7 +253,7 @@ def parse_binding(raw: bytes) -> Binding:
     sig = Members(top.value("sig"), "binding.sig", required=("alg", "pk"))
     if sig.text("alg") != "ed25519":
         raise sig.fail("alg", '"ed25519"')
-    nbf, exp = top.integer("nbf"), top.integer("exp")
+    nbf, exp = top.integer("nbf", 0, TIME_MAX), top.integer("exp", 0, TIME_MAX)
     if exp <= nbf:
         raise top.fail("exp", "a time after nbf")
     limits = Members(top.value("limits"), "binding.limits", required=tuple(_LIMITS))

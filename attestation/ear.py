@@ -6,7 +6,8 @@ hardware ("simulated", "software") never reaches affirming on a claim about hard
 
     claim              failing  lifted by
     instance-identity       97  evidence of a vendor's hardware that names the bound keys
-    configuration           36  a verified posture record that met the policy
+    configuration           36  a posture record that met the policy's demands (2); not claimed
+                                (0) where the policy demands no control
     executables             33  a measurement that hardware proved and the policy accepts
     file-system             32  the same: it covers every file the worker runs and serves
     hardware                97  a chain to the vendor's pinned root, at an accepted security level
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 LIFE_MAX_S: Final = 3_600  # a result is used at once; a longer life outlives a revocation
 SUBMOD: Final = "worker"
 AFFIRMING: Final = 2
+NOT_CLAIMED: Final = 0  # AR4SI: a verifier claims only what it appraised
 CRYPTO_FAILED: Final = 99
 REASONS_MAX: Final = 64  # codes listed in a result; a refusal has a handful
 
@@ -114,11 +116,10 @@ def accepted_vector(trust: Trust, kind: str, *, posture: bool) -> dict[str, int]
     Args:
         trust: what stands behind it.
         kind: evidence kind.
-        posture: whether a posture record was verified and met the policy.
+        posture: whether the policy demanded controls, and a verified posture record met them all.
     """
     vector = dict(FAILING)
-    if posture:
-        vector["configuration"] = AFFIRMING
+    vector["configuration"] = AFFIRMING if posture else NOT_CLAIMED
     if trust not in ("hardware", "vtpm"):
         return vector
     for name in ("instance-identity", "executables", "file-system", "hardware"):
@@ -192,9 +193,7 @@ def ear_claims(
     else:
         vector = dict(FAILING)
         if _all_passed(verdict.checks):
-            vector = accepted_vector(
-                verdict.trust, verdict.kind, posture=verdict.posture is not None
-            )
+            vector = accepted_vector(verdict.trust, verdict.kind, posture=bool(verdict.controls))
         status = status_of(vector)
         claims["exp"] = min(claims["exp"], verdict.expires)
         claims.update(_device(verdict))

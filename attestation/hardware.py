@@ -78,7 +78,8 @@ def prove_hardware(
         ledger.skip("17-19", "the evidence does not parse")
         return None
     _binding_named(ledger, "17 binding named", examined, "report_data_mismatch")
-    end = scheme.judge(ledger, examined.facts, rule.demands, _age_time(binding, now))
+    at = _age_time(binding, now) if scheme.aged else now
+    end = scheme.judge(ledger, examined.facts, rule.demands, at)
     tag = combine(container.parts)
     carries = scheme.carries
     assert carries is not None, "a rule is made for kinds that carry a measurement only"

@@ -62,11 +62,12 @@ class AppraisedEvidence:
         trust: what stands behind it; only "hardware" and "vtpm" rest on a vendor's hardware.
         measurement: the measured worker, a "sha256:" tag.
         kind: evidence kind.
-        posture: the verified posture record, or None where the policy demands none.
+        posture: the verified posture record, or None where the worker bound none.
         expires: Unix seconds after which the verdict must not be used.
         checks: every step, all passed.
         claims: evidence kind to what its evidence says, JSON-able.
         identities: platforms and keys behind it, as a deny list names them.
+        controls: names of the controls that the policy demanded of the posture record.
     """
 
     binding: Binding
@@ -79,6 +80,7 @@ class AppraisedEvidence:
     checks: tuple[Check, ...]
     claims: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NO_CLAIMS)
     identities: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
     token: InitVar[object] = None
 
     def __post_init__(self, token: object) -> None:

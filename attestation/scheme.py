@@ -53,6 +53,7 @@ class Scheme:
         judge: runs the state's steps into a ledger: (ledger, examined.facts, rule, now). Called
             for evidence that parsed, authentic or not, so that all reasons are known. Returns the
             Unix second at which what it alone read ends, None where `examined.not_after` says all.
+            `now` is when the binding began instead, at the latest, where the scheme is `aged`.
         carries: (facts, the worker measurement's 32 bytes): returns what was relied on if a
             register proves exactly this measurement, by the rule of docs/spec/evidence.md §2;
             raises `AttestationError` otherwise. None: the kind has no place for one, so it can
@@ -64,6 +65,9 @@ class Scheme:
             choose its own judge. None: the vendor's statements speak for themselves.
         further: (evidence, collateral at hand for `needs`) to needs that only this collateral
             names, such as answers about a manifest's signer; data never raises. None: none ever.
+        aged: whether `judge` asks how old the evidence is, and nothing else that time changes:
+            evidence is made once for a binding, whose own end bounds its use. A worker chooses
+            when its binding begins, so whatever the world learned since is never judged by it.
     """
 
     kind: str
@@ -79,3 +83,4 @@ class Scheme:
     rule_keys: tuple[tuple[str, ...], tuple[str, ...]]
     own: Callable[[Any, tuple[bytes, ...]], Mapping[str, bytes]] | None = None
     further: Callable[[Mapping[str, bytes], Mapping[str, bytes]], tuple[Need, ...]] | None = None
+    aged: bool = False

@@ -231,7 +231,7 @@ def _pieces() -> list[Seed]:
         (keys.tcb_info("tdx", _FMSPC), Piece(intel.tcb("tdx", _FMSPC.hex()), signer), None),
         (keys.qe_identity("tdx"), Piece(intel.qe("tdx"), signer), None),
         (keys.pck_crl("platform"), Piece(intel.pck_crl("platform"), ca), None),
-        (keys.root_crl(), Piece(intel.root_crl()), None),
+        (keys.root_crl(), Piece(intel.root_crl()), Piece(b"", ca)),
         (keys.vcek("Genoa", chip, levels), Piece(amd.vcek(chip, levels)), chain),
         (keys.amd("chain", "vcek", "Genoa"), chain, None),
         (keys.amd("crl", "vcek", "Genoa"), Piece(amd.crl()), chain),

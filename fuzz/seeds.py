@@ -17,7 +17,7 @@ from simulators.tokens import Issuer
 
 from attestation.anchors import NONE, Anchors
 from attestation.conformance.index import parse_index
-from attestation.conformance.inputs import expected_of
+from attestation.conformance.stated import expected_of
 from attestation.examined import Expected, Question
 from attestation.schemes import SCHEMES
 from wire.errors import MalformedError
@@ -252,7 +252,7 @@ def _cc() -> list[Question]:
     for register, value in log.registers("sha384").items():
         vendor.body[f"rt_mr{register - 1}"] = value
     evidence = {"quote": vendor.quote(), "event_log": log.encode()}
-    return [Question(evidence, NONE, intel.NOW)]
+    return [Question(evidence, vendor.anchors(), intel.NOW)]
 
 
 def _nras() -> list[Question]:

@@ -36,6 +36,8 @@ ENVELOPE_MAX: Final = (
     + PLAINTEXT_MAX + REQUEST_FRAMES_MAX * (FRAME_HEAD + TAG_LEN)
 )  # fmt: skip
 CLOCK_SKEW_S: Final = 120  # tolerated difference between two honest clocks
+# 9999-12-31T00:00:00Z: no calendar reaches a later time and a day of reckoning beyond it.
+TIME_MAX: Final = 253_402_214_400
 LIFE_MAX_S: Final = 900  # iat..exp: longest time in a queue, and how long ciphertext is kept
 OUT_CLASSES: Final = (64, 256, 1024, 4096, 16_384, 65_536)  # output token classes, powers of four
 BINDING_MAX: Final = 16_384

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from wire.canonical import parse_strict
 from wire.errors import MalformedError
 from wire.excerpt import json_kind, shown
+from wire.limits import TIME_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +47,13 @@ class Sample:
     strict: str | None
     reasons: tuple[str, ...]
     claims: Mapping[str, Any]
+
+    @property
+    def fault(self) -> str:
+        """Why nothing can be said of it at its time, as a sentence; "" if something can."""
+        if self.at is None or 0 <= self.at <= TIME_MAX:
+            return ""
+        return f"verify_at: found {self.at} s after 1970, expected 0 to {TIME_MAX} (year 9999)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +149,7 @@ def _time(value: object, where: str) -> int | None:
             moment = datetime.fromisoformat(value)
             if moment.tzinfo is not None:
                 return int(moment.timestamp())
-    except ValueError:
+    except (OverflowError, ValueError):
         pass
     raise MalformedError(f'{where}: found {_found(value)}, expected "YYYY-MM-DDThh:mm:ssZ" or null')
 

@@ -80,6 +80,8 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
             missing, too large, or not of the digest the index gives.
     """
     scheme = SCHEMES.get(sample.kind)
+    if sample.fault:
+        return _failed(sample, sample.fault)
     if scheme is None:
         return _failed(sample, f"kind {sample.kind} is not known; known: {', '.join(SCHEMES)}")
     try:
@@ -125,7 +127,7 @@ def _verdict(
     loose = pair is not None and not _names_gpus(sample, rules, pair)
     for stated in claims_of(sample, _of_pair(pair)):  # 3
         if not stated.holds(examined.claims):
-            examined = _refuted(examined, "nonce_mismatch", f"{stated.claim}: not what is expected")
+            examined = _refuted(examined, stated.code, f"{stated.claim}: not what is expected")
     for rule in rules:
         if rule.holds(examined.claims):
             continue

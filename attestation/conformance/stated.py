@@ -27,6 +27,10 @@ TLS_INPUT: Final = "tls_certificate_der_hex"
 # Claims that may be given without "expected_" where no rule stands beside them.
 BARE_CLAIMS: Final = ("report_data", "user_data", "host_data", "public_key", "extra_data")
 PADDED: Final = {"report_data": 64}  # bytes of a field of fixed size, filled from the front
+# What tokens call the claims that an input may name in words; such an input may stand bare too.
+TOKEN_CLAIMS: Final = {"audience": "aud", "issuer": "iss"}
+TOKEN_KINDS: Final = ("ear-jwt", "nvidia-nras-eat")
+_TOKEN_NAMES: Final = (*TOKEN_CLAIMS, *TOKEN_CLAIMS.values())
 
 _NOT_CLAIMS: Final = frozenset({*NONCE_NAMES, "expected_arch", "arch", "binding", TLS_INPUT})
 _LITERAL: Final = re.compile(r"'[^']*'")
@@ -45,16 +49,26 @@ class StatedClaim:
     """A claim that an input gives by its name.
 
     Attributes:
-        claim: its name.
-        value: as the input gives it; texts compare without case, as hex does.
+        claim: its name, as the input gives it.
+        value: as the input gives it; texts compare without case, as hex does, but for names of an
+            issuer or an audience, which are exact. One of several audiences suffices.
     """
 
     claim: str
     value: object
 
+    @property
+    def code(self) -> str:
+        """The reason to give where it does not hold."""
+        words = {claim: word for word, claim in TOKEN_CLAIMS.items()}
+        word = words.get(self.claim, self.claim)
+        return f"{word}_mismatch" if word in TOKEN_CLAIMS else "nonce_mismatch"
+
     def holds(self, claims: Mapping[str, Any]) -> bool:
         """Whether the evidence claims it."""
-        found, value = claims.get(self.claim), self.value
+        found, value = claims.get(TOKEN_CLAIMS.get(self.claim, self.claim)), self.value
+        if self.code != "nonce_mismatch" and isinstance(value, str):
+            return value == found or (isinstance(found, list) and value in found)
         if isinstance(found, str) and isinstance(value, str):
             return found.casefold() == value.casefold().ljust(2 * PADDED.get(self.claim, 0), "0")
         return found is not None and type(found) is type(value) and found == value
@@ -93,11 +107,12 @@ def claims_of(sample: Sample, elsewhere: AbstractSet[str]) -> tuple[StatedClaim,
         elsewhere: names that speak of something else than the evidence's claims.
     """
     used, ruled = _used(sample), rule_of(sample) is not None
+    named = _TOKEN_NAMES if sample.kind in TOKEN_KINDS else ()
     return tuple(
         StatedClaim(name, value)
         for key, value in sample.inputs.items()
         for name in (name_of(key),)
-        if key.startswith(EXPECTED) or (name in BARE_CLAIMS and not ruled)
+        if key.startswith(EXPECTED) or (name in BARE_CLAIMS and not ruled) or name in named
         if value is not None and key not in _NOT_CLAIMS and key not in used
         if name not in elsewhere
     )

@@ -108,8 +108,10 @@ _RULES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         },
         "nvidia-nvswitch-spdm": {**_NVIDIA, "architectures": ["LS10"]},
         "tpm2-quote": {"pcrs": {}, "aks": "as_supplied", "revocation": "as_supplied"},
-        "nvidia-nras-eat": {"results": "as_supplied"},
-        "ear-jwt": dict.fromkeys(("keys", "expiry", "status", "profiles"), "as_supplied"),
+        "nvidia-nras-eat": dict.fromkeys(("results", "audience"), "as_supplied"),
+        "ear-jwt": dict.fromkeys(
+            ("keys", "expiry", "status", "profiles", "audience"), "as_supplied"
+        ),
         "corim": {"signed": "any", "profiles": "any", "validity": "ignored"},
         "cc-event-log": {"events": {}, "unchecked": [0, 1, 2, 3]},
         "tcg-event-log": {"events": {}, "unchecked": list(range(24))},

@@ -55,25 +55,26 @@ def parse(members: Members) -> CorimRule:
 
 
 def judge(ledger: Ledger, manifest: Manifest, rule: CorimRule, now: int) -> None:
-    """Steps 5 to 9: whether the manifest may be imported.
+    """Steps 6 to 10: whether the manifest may be imported.
 
-    Reasons: `signature_missing` (5), `manifest_not_yet_valid`, `manifest_expired` (6),
-    `profile_not_accepted` (7), `profile_violation` (8, 9).
+    Steps 1 to 5 are the examination's (`schemes.corim`). Reasons: `signature_missing` (6),
+    `manifest_not_yet_valid`, `manifest_expired` (7), `profile_not_accepted` (8),
+    `profile_violation` (9, 10).
     """
-    ledger.run("corim 5 signed", lambda: _check_signed(manifest, rule))
-    ledger.run("corim 6 time", lambda: _check_times(manifest, rule, now))
-    ledger.run("corim 7 profile", lambda: _check_declared(manifest, rule))
-    ledger.run("corim 8 digests", lambda: check_digests(manifest))
-    ledger.run("corim 9 profile rules", lambda: check_profile(manifest))
+    ledger.run("corim 6 signed", lambda: _check_signed(manifest, rule))
+    ledger.run("corim 7 time", lambda: _check_times(manifest, rule, now))
+    ledger.run("corim 8 profile", lambda: _check_declared(manifest, rule))
+    ledger.run("corim 9 digests", lambda: check_digests(manifest))
+    ledger.run("corim 10 profile rules", lambda: check_profile(manifest))
 
 
-def _check_signed(manifest: Manifest, rule: CorimRule) -> str:  # 5
+def _check_signed(manifest: Manifest, rule: CorimRule) -> str:  # 6
     if rule.signed and manifest.signing is None:
         raise _refused("signature_missing", "found no signature, expected one")
     return "signed" if manifest.signing is not None else "unsigned, as accepted"
 
 
-def _check_times(manifest: Manifest, rule: CorimRule, now: int) -> str:  # 6
+def _check_times(manifest: Manifest, rule: CorimRule, now: int) -> str:  # 7
     if not rule.validity:
         return "ignored"
     of_signature = manifest.signing.window if manifest.signing is not None else None
@@ -90,7 +91,7 @@ def _check_window(window: Window, now: int) -> None:
         raise _refused("manifest_expired", f"found an end {now - window.end} s ago")
 
 
-def _check_declared(manifest: Manifest, rule: CorimRule) -> str:  # 7
+def _check_declared(manifest: Manifest, rule: CorimRule) -> str:  # 8
     accepted = rule.profiles
     if accepted is not None and not set(manifest.profiles) <= accepted:
         raise _refused("profile_not_accepted", f"expected only {len(accepted)} accepted ones")

@@ -1,18 +1,19 @@
 """What a policy demands of another verifier's attestation result, and the judgement of it.
 
-Steps:
- 1. the signing key is one the policy names     key_not_accepted
- 2. profile                                     profile_not_accepted
- 3. expiry and age                              expiry_missing, evidence_stale
- 4. issuer and audience                         issuer_mismatch, audience_mismatch
- 5. appraised under an accepted policy          policy_not_accepted
- 6. the appraisals demanded are there           submod_missing
- 7. each has an accepted status                 status_not_accepted
- 8. and the trust claims demanded               trust_claim_missing, trust_claim_not_accepted
- 9. debug                                       debug_enabled
+Steps, behind those of the examination (`schemes.ear`, 1 to 9):
+10. the signing key is one the policy names     key_not_accepted
+11. profile                                     profile_not_accepted
+12. expiry and age                              expiry_missing, evidence_stale
+13. issuer and audience                         issuer_mismatch, audience_mismatch
+14. appraised under an accepted policy          policy_not_accepted
+15. the appraisals demanded are there           submod_missing
+16. each has an accepted status                 status_not_accepted
+17. and the trust claims demanded               trust_claim_missing, trust_claim_not_accepted
+18. debug                                       debug_enabled
 
-Silence is no consent: a status "none", an absent trust claim or an absent expiry is refused unless
-the rule says "as_supplied". A debug status is never waived where a token states one.
+Silence is no consent: a status "none", an absent trust claim, an absent expiry or an audience that
+the rule does not name is refused unless the rule says "as_supplied". A debug status is never waived
+where a token states one.
 
 Spec: docs/spec/evidence.md §4.
 """
@@ -31,7 +32,7 @@ from attestation.formats.ear import (
     tier,
 )
 from attestation.formats.jose import time_claim
-from attestation.verify.jwt import check_audience, check_issuer
+from attestation.verify.jwt import check_audience, check_issuer, stated_audience
 from wire.errors import AttestationError
 from wire.excerpt import listed
 
@@ -79,7 +80,8 @@ class EarRule:
         profiles: accepted profiles.
         expires: whether `exp` must be there.
         max_age_s: oldest `iat` accepted; None leaves it to `exp`.
-        issuer, audience: exact `iss` and `aud`; None: no issuer demanded, no audience accepted.
+        issuer: exact `iss`; None demands none.
+        audience: one of `aud`; None accepts none, AS_SUPPLIED whichever there is.
         policies: accepted appraisal policy ids.
         submods: appraisals that must be there; empty: at least one, and all of them judged.
         status: worst accepted status.
@@ -122,15 +124,15 @@ def parse(members: Members) -> EarRule:
 
 def judge(ledger: Ledger, facts: EarFacts, rule: EarRule, now: int) -> None:
     """Judge the result; see the module docstring for the steps."""
-    ledger.run("ear 1 key", lambda: _key(facts, rule))
-    ledger.run("ear 2 profile", lambda: _profile(facts.result, rule))
-    ledger.run("ear 3 age", lambda: _age(facts.token, rule, now), "evidence_malformed")
-    ledger.run("ear 4 issuer", lambda: _issuer(facts.token, rule), "evidence_malformed")
-    ledger.run("ear 5 policy", lambda: _policy(facts.result, rule))
-    ledger.run("ear 6 appraisals", lambda: _submods(facts.result, rule))
-    ledger.run("ear 7 status", lambda: _statuses(facts.result, rule))
-    ledger.run("ear 8 trust vector", lambda: _claims(facts.result, rule))
-    ledger.run("ear 9 debug", lambda: _debug(facts.token))
+    ledger.run("ear 10 key", lambda: _key(facts, rule))
+    ledger.run("ear 11 profile", lambda: _profile(facts.result, rule))
+    ledger.run("ear 12 age", lambda: _age(facts.token, rule, now), "evidence_malformed")
+    ledger.run("ear 13 issuer", lambda: _issuer(facts.token, rule), "evidence_malformed")
+    ledger.run("ear 14 policy", lambda: _policy(facts.result, rule))
+    ledger.run("ear 15 appraisals", lambda: _submods(facts.result, rule))
+    ledger.run("ear 16 status", lambda: _statuses(facts.result, rule))
+    ledger.run("ear 17 trust vector", lambda: _claims(facts.result, rule))
+    ledger.run("ear 18 debug", lambda: _debug(facts.token))
 
 
 def _key(facts: EarFacts, rule: EarRule) -> str:
@@ -157,6 +159,8 @@ def _age(token: Token, rule: EarRule, now: int) -> str:
 def _issuer(token: Token, rule: EarRule) -> str:
     if rule.issuer is not None:
         check_issuer(token, rule.issuer)
+    if rule.audience == AS_SUPPLIED:
+        return stated_audience(token.claims)
     return check_audience(token.claims, rule.audience)
 
 

@@ -151,14 +151,21 @@ def parse_platform(members: Members) -> PlatformRule:
     )
 
 
-def judge_tcb(ledger: Ledger, name: str, tcb: TcbVerdict | None, rule: TcbRule, now: int) -> None:
-    """Steps t1 to t3."""
+def judge_tcb(
+    ledger: Ledger, name: str, tcb: TcbVerdict | None, rule: TcbRule, now: int
+) -> int | None:
+    """Steps t1 to t3.
+
+    Returns:
+        Unix second at which the grace ends that step t1 needed; None where it needed none.
+    """
     if tcb is None:
         ledger.missing(f"{name} t1-t3", "tcb_not_proved", "no collateral says how up to date it is")
-        return
+        return None
     ledger.run(f"{name} t1 tcb status", lambda: _status(tcb, rule, now))
     ledger.run(f"{name} t2 advisories", lambda: _advisories(tcb, rule))
     ledger.run(f"{name} t3 evaluation number", lambda: _evaluation(tcb, rule))
+    return _grace_end(tcb, rule)
 
 
 def judge_platform(ledger: Ledger, name: str, pck: Pck | None, rule: PlatformRule) -> None:
@@ -197,14 +204,20 @@ def hex_value(members: Members, key: str, length: int) -> bytes:
 def _status(tcb: TcbVerdict, rule: TcbRule, now: int) -> str:  # step t1
     if tcb.status in rule.statuses:
         return tcb.status
-    if tcb.status == "OutOfDate" and tcb.outdated_since is not None:
+    end = _grace_end(tcb, rule)
+    if end is not None and tcb.outdated_since is not None and tcb.outdated_since <= now < end:
         days = (now - tcb.outdated_since) // DAY
-        if 0 <= days < rule.grace_days:
-            return f"OutOfDate for {days} days, within {rule.grace_days} of grace"
+        return f"OutOfDate for {days} days, within {rule.grace_days} of grace"
     raise refused(
         _CODES[tcb.status],
         f"TCB status: found {tcb.status}, expected {' or '.join(sorted(rule.statuses))}",
     )
+
+
+def _grace_end(tcb: TcbVerdict, rule: TcbRule) -> int | None:
+    if tcb.status != "OutOfDate" or tcb.status in rule.statuses or tcb.outdated_since is None:
+        return None
+    return tcb.outdated_since + rule.grace_days * DAY
 
 
 def _advisories(tcb: TcbVerdict, rule: TcbRule) -> str:  # step t2

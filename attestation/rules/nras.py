@@ -1,20 +1,23 @@
 """What a policy demands of NVIDIA's own verdict on its devices, and the judgement of it.
 
-Steps:
- 1. claims version            version_not_accepted
- 2. overall result            overall_result_failed
- 3. devices: number, each     device_count_mismatch, device_repeated
+Steps, behind those of the examination (`schemes.nras`, 1 to 11):
+12. claims version            version_not_accepted
+13. overall result            overall_result_failed
+14. devices: number, each     device_count_mismatch, device_repeated
     one once
- 4. debug                     debug_enabled
- 5. secure boot               secure_boot_off
- 6. measurements              measurement_mismatch
- 7. the service's own checks  device_check_failed, device_check_missing, certificate_status,
+15. debug                     debug_enabled
+16. secure boot               secure_boot_off
+17. measurements              measurement_mismatch
+18. the service's own checks  device_check_failed, device_check_missing, certificate_status,
                               attestation_warning
- 8. product and versions      product_not_accepted, driver_not_accepted, vbios_not_accepted
- 9. age                       evidence_stale
+19. product and versions      product_not_accepted, driver_not_accepted, vbios_not_accepted
+20. age                       evidence_stale
+21. audience                  audience_mismatch
 
 A check the service did not state is a check that was not made: it is refused like a failed one.
-`results: "as_supplied"` takes steps 1, 2, 5, 6 and 7 as information; debug is never waived.
+`results: "as_supplied"` takes steps 12, 13, 16, 17 and 18 as information; debug is never waived.
+The service names no audience: a token for somebody is refused unless the rule names it, or says
+`audience: "as_supplied"`.
 
 Spec: docs/spec/evidence.md §4.
 """
@@ -25,6 +28,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.formats.jose import time_claim
+from attestation.verify.jwt import check_audience, stated_audience
 from wire.errors import AttestationError
 from wire.excerpt import cut, listed
 
@@ -38,10 +42,11 @@ if TYPE_CHECKING:
 
 REQUIRED_KEYS: Final = ()
 OPTIONAL_KEYS: Final = (
-    "debug", "results", "models", "drivers", "vbioses", "count", "max_age_s",
+    "debug", "results", "models", "drivers", "vbioses", "count", "max_age_s", "audience",
 )  # fmt: skip
 LIST_MAX: Final = 64
 AGE_MAX_S: Final = 24 * 3600
+AS_SUPPLIED: Final = "as_supplied"
 
 _VERSIONS = ("2.0", "3.0")
 _PREFIXES = {"gpu": "x-nvidia-gpu-", "nvswitch": "x-nvidia-switch-"}
@@ -69,6 +74,7 @@ class NrasRule:
         drivers, vbioses: accepted versions; empty accepts any.
         count: exact number of devices; None accepts any but none.
         max_age_s: oldest `iat` accepted; None leaves it to `exp`.
+        audience: one of `aud` in every token; None accepts none, "as_supplied" whichever there is.
     """
 
     results: str = "required"
@@ -77,6 +83,7 @@ class NrasRule:
     vbioses: tuple[str, ...] = ()
     count: int | None = None
     max_age_s: int | None = None
+    audience: str | None = None
 
 
 def parse(members: Members) -> NrasRule:
@@ -88,7 +95,7 @@ def parse(members: Members) -> NrasRule:
     if members.flag("debug", default=False):
         raise members.fail("debug", "false: a debug device keeps no secret")
     results = members.text("results") if "results" in members else "required"
-    if results not in ("required", "as_supplied"):
+    if results not in ("required", AS_SUPPLIED):
         raise members.fail("results", '"required" or "as_supplied"')
     return NrasRule(
         results=results,
@@ -97,6 +104,7 @@ def parse(members: Members) -> NrasRule:
         vbioses=members.texts("vbioses", LIST_MAX),
         count=members.integer("count", 1, LIST_MAX) if "count" in members else None,
         max_age_s=members.integer("max_age_s", 1, AGE_MAX_S) if "max_age_s" in members else None,
+        audience=members.text("audience") if "audience" in members else None,
     )
 
 
@@ -104,18 +112,19 @@ def judge(ledger: Ledger, facts: DetachedEat, rule: NrasRule, now: int) -> None:
     """Judge the devices' state; see the module docstring for the steps."""
     overall, devices = facts.overall.claims, facts.devices
     if rule.results == "required":
-        ledger.run("nras 1 claims version", lambda: _version(overall))
-        ledger.run("nras 2 overall result", lambda: _overall(overall))
-    ledger.run("nras 3 devices", lambda: _devices(devices, rule))
-    ledger.run("nras 4 debug", lambda: _each(devices, _debug))
+        ledger.run("nras 12 claims version", lambda: _version(overall))
+        ledger.run("nras 13 overall result", lambda: _overall(overall))
+    ledger.run("nras 14 devices", lambda: _devices(devices, rule))
+    ledger.run("nras 15 debug", lambda: _each(devices, _debug))
     if rule.results == "required":
-        ledger.run("nras 5 secure boot", lambda: _each(devices, _secure_boot))
-        ledger.run("nras 6 measurements", lambda: _each(devices, _measurements))
-        ledger.run("nras 7 checks", lambda: _each(devices, _checks))
-    ledger.run("nras 8 product", lambda: _each(devices, lambda claims: _product(claims, rule)))
+        ledger.run("nras 16 secure boot", lambda: _each(devices, _secure_boot))
+        ledger.run("nras 17 measurements", lambda: _each(devices, _measurements))
+        ledger.run("nras 18 checks", lambda: _each(devices, _checks))
+    ledger.run("nras 19 product", lambda: _each(devices, lambda claims: _product(claims, rule)))
     if rule.max_age_s is not None:
         oldest = now - rule.max_age_s
-        ledger.run("nras 9 age", lambda: _age(overall, oldest), "evidence_malformed")
+        ledger.run("nras 20 age", lambda: _age(overall, oldest), "evidence_malformed")
+    ledger.run("nras 21 audience", lambda: _audience(facts, rule.audience))
 
 
 def _version(overall: Mapping[str, Any]) -> str:
@@ -236,6 +245,15 @@ def _age(overall: Mapping[str, Any], oldest: int) -> str:
     if made is None or made < oldest:
         raise _refused("evidence_stale", f"iat: expected ≥ {oldest}")
     return f"made at {made}"
+
+
+def _audience(facts: DetachedEat, audience: str | None) -> str:
+    for _, token in facts.tokens:
+        if audience == AS_SUPPLIED:
+            stated_audience(token.claims)
+        else:
+            check_audience(token.claims, audience)
+    return "for no particular audience" if audience is None else audience
 
 
 def _refused(code: str, detail: str) -> AttestationError:

@@ -90,14 +90,15 @@ def parse(members: Members) -> SgxRule:
     )
 
 
-def judge(ledger: Ledger, facts: Any, rule: SgxRule, now: int) -> None:
-    """Steps t1 to t4 and 1 to 3."""
+def judge(ledger: Ledger, facts: Any, rule: SgxRule, now: int) -> int | None:
+    """Steps t1 to t4 and 1 to 3; returns the end of a grace that they rest on."""
     enclave: EnclaveReport = facts.quote.body
-    intel.judge_tcb(ledger, "sgx", facts.tcb, rule.tcb, now)
+    end = intel.judge_tcb(ledger, "sgx", facts.tcb, rule.tcb, now)
     intel.judge_platform(ledger, "sgx", facts.pck, rule.platform)
     ledger.run("sgx judge 1 debug", lambda: _debug(enclave))
     ledger.run("sgx judge 2 attributes", lambda: _attributes(enclave, rule))
     ledger.run("sgx judge 3 enclave", lambda: _enclave(enclave, rule))
+    return end
 
 
 def _measured(members: Members, key: str) -> frozenset[bytes]:

@@ -7,9 +7,11 @@
     image: {any_of: [{mr_td, rt_mr0, rt_mr1, rt_mr2: hex 48, and optionally rt_mr3,
                       mr_config_id, mr_owner, mr_owner_config: hex 48}]}
 
-`image` must be stated; "any" is for the conformance index only. RTMR 0 to 2 must not all be zero:
-firmware that measures nothing leaves them so, whatever it starts. Under a paravisor they may be,
-because it measures into its virtual TPM instead, where the rule then looks.
+`image` must be stated; "any" is for the conformance index only. RTMR1 must be a measurement: it is
+where firmware measures the code that it starts, and firmware that measures none leaves it zero, or
+with separators alone. RTMR 0 and 2 do not say so: 0 is the firmware's configuration, 2 is extended
+by what was started, which can give it any value that public events give. Under a paravisor all may
+be zero, because it measures into its virtual TPM instead, where the rule then looks.
 
 What is written for `td` is the default; `true` for migratable, pks, kl or perfmon allows it,
 `false` for sept_ve_disable does not demand it, and `debug` has one value. `attributes_eq` demands
@@ -31,6 +33,7 @@ Reason codes: those of `rules.intel`, `debug_enabled` (1), `sept_ve_disable_off`
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,7 +58,7 @@ IMAGES_MAX: Final = 256
 XFAM_KNOWN: Final = sum(1 << bit for bit in (0, 1, 2, 5, 6, 7, 8, 9, 11, 12, 14, 15, 17, 18, 19))
 
 _IMAGE: Final = ("mr_td", "rt_mr0", "rt_mr1", "rt_mr2")
-_MEASURED: Final = _IMAGE[1:]
+SEPARATORS_MAX: Final = 8  # firmware closes each TPM register that it maps here with one of its own
 _IMAGE_OPTIONAL: Final = ("rt_mr3", "mr_config_id", "mr_owner", "mr_owner_config")
 _CLEAR: Final = (  # bit, the rule's key that allows it, reason code
     (bits.MIGRATABLE, "migratable", "td_migratable"),
@@ -145,18 +148,19 @@ def parse(members: Members, *, paravisor: bool = False) -> TdxRule:
     )
 
 
-def judge(ledger: Ledger, facts: Any, rule: TdxRule, now: int) -> None:
-    """Steps t1 to t4 and 1 to 6."""
+def judge(ledger: Ledger, facts: Any, rule: TdxRule, now: int) -> int | None:
+    """Steps t1 to t4 and 1 to 6; returns the end of a grace that they rest on."""
     td: TdReport = facts.quote.body
-    intel.judge_tcb(ledger, "tdx", facts.tcb, rule.tcb, now)
+    end = intel.judge_tcb(ledger, "tdx", facts.tcb, rule.tcb, now)
     intel.judge_platform(ledger, "tdx", facts.pck, rule.platform)
-    ledger.run("tdx judge 1 debug", lambda: _debug(td))
+    ledger.run("tdx judge 1 debug", lambda: check_debug(td))
     for step in _attribute_steps(rule):
         ledger.run("tdx judge 2 attributes", lambda step=step: step(td))  # type: ignore[misc]
     ledger.run("tdx judge 3 xfam", lambda: _xfam(td, rule))
     ledger.run("tdx judge 4 service td", lambda: _service_td(td, rule))
     ledger.run("tdx judge 5 module", lambda: _module(td, rule))
     ledger.run("tdx judge 6 image", lambda: _image(td, rule))
+    return end
 
 
 def _attributes(td: Members) -> int | None:
@@ -196,12 +200,33 @@ def _registers(item: object, paravisor: bool) -> Mapping[str, bytes]:
     }
     if not any(found["mr_td"]):
         raise members.fail("mr_td", "a measurement; all zeros measure nothing")
-    if not paravisor and not any(any(found[name]) for name in _MEASURED):
-        raise members.fail("rt_mr0", "a measurement in one of RTMR 0 to 2; zeros measure nothing")
+    if not paravisor and found["rt_mr1"] in _NOTHING:
+        raise members.fail(
+            "rt_mr1", "a measurement of the code started; zeros or separators alone measure none"
+        )
     return found
 
 
-def _debug(td: TdReport) -> str:  # step 1
+def _nothing() -> frozenset[bytes]:
+    """What RTMR1 holds that no code was measured into: reset, or separators alone."""
+    values = {bytes(48), b"\xff" * 48}
+    for mark in (b"\0", b"\xff"):  # of a good boot, and of a failed one
+        value, event = bytes(48), hashlib.sha384(mark * 4).digest()
+        for _ in range(SEPARATORS_MAX):
+            value = hashlib.sha384(value + event).digest()
+            values.add(value)
+    return frozenset(values)
+
+
+_NOTHING: Final = _nothing()
+
+
+def check_debug(td: TdReport) -> str:
+    """No debugger reads what the TD holds (step 1).
+
+    Raises:
+        AttestationError: `debug_enabled`.
+    """
     if td.attribute_bits & bits.TUD_MASK:
         raise refused("debug_enabled", "TD: found a debug attribute, expected none")
     return "no debugger"

@@ -7,11 +7,7 @@ Examination, in numbered steps with their reason codes:
  azure 3 … 6      from the report to the quote and nonce       those of `schemes.azure`
 
 Most steps of the TD quote need Intel's collateral. With none at all they cannot say anything, and
-what is examined is what the quote itself proves, in steps of this kind's own:
- azure 2 chain              the PCK chain ends in a pinned root      untrusted_root, chain_invalid,
-                            and holds now                            certificate_not_valid_at_time
- azure 2 quoting enclave    Intel's, and it names the key            those of `verify.dcap_quote`
- azure 2 td quote           by that key                              signature_invalid
+what is examined is what the quote itself proves, in the steps of `schemes.tdx.run_alone`: azure 2.
 How up to date the platform is, and whether it was revoked, is then unknown, which is a matter of
 its state: the judgement refuses with `collateral_missing`, whatever the rule. Collateral that is
 given must be whole and good.
@@ -29,18 +25,11 @@ from attestation import anchors
 from attestation.examined import Examined, Question
 from attestation.formats import intel_collateral
 from attestation.formats.azure import ROLES, AzureEvidence, parse_azure
-from attestation.formats.pck import parse_chain
-from attestation.formats.pem import certificates
 from attestation.ledger import Ledger
 from attestation.rules import azure as rules
 from attestation.rules import tdx as tdx_rules
 from attestation.rules.azure import AzureFacts, AzureRule
 from attestation.scheme import Need, Scheme
-from attestation.verify.dcap_quote import (
-    verify_pck_chain,
-    verify_quote_signature,
-    verify_quoting_enclave,
-)
 from attestation.verify.hcl import check_td_report
 from wire.errors import MalformedError
 
@@ -103,7 +92,8 @@ def examine(question: Question) -> Examined:
     deferred = None
     if alone:
         deferred = _include_all_but_missing(ledger, quoted)
-        _run_alone(ledger, quoted.facts, question, ends)
+        quote = quoted.facts.quote
+        ends.append(tdx.run_alone(ledger, "azure 2", quote, question, question.now))
     else:
         ledger.include(quoted.checks, quoted.reasons)
     body: TdReport = quoted.facts.quote.body
@@ -132,19 +122,20 @@ def parse_rule(members: Members) -> AzureRule:
     return rules.parse(members, partial(tdx_rules.parse, paravisor=True))
 
 
-def judge(ledger: Ledger, facts: AzureTdxFacts, rule: AzureRule, now: int) -> None:
+def judge(ledger: Ledger, facts: AzureTdxFacts, rule: AzureRule, now: int) -> int | None:
     """The steps that examination had to leave, the TD's, then the VM's."""
     if facts.deferred is not None:
         ledger.missing("azure 7 collateral", facts.deferred.code, facts.deferred.detail)
-    tdx_rules.judge(ledger, facts.report, rule.report, now)
+    end = tdx_rules.judge(ledger, facts.report, rule.report, now)
     rules.judge(ledger, facts, rule)
+    return end
 
 
 def _include_all_but_missing(ledger: Ledger, quoted: Examined) -> Reason | None:
     """Take over what could be checked; the one reason that is left to the judgement.
 
     Steps that did not run for want of collateral are left out here, so what the quote proves by
-    itself must be verified by `_run_alone`: it takes no pass from this account.
+    itself must be verified by `tdx.run_alone`: it takes no pass from this account.
     """
     deferred = next((r for r in quoted.reasons if r.code == "collateral_missing"), None)
     ledger.include(
@@ -152,26 +143,6 @@ def _include_all_but_missing(ledger: Ledger, quoted: Examined) -> Reason | None:
         (reason for reason in quoted.reasons if reason is not deferred),
     )
     return deferred
-
-
-def _run_alone(ledger: Ledger, facts: dcap.DcapFacts, question: Question, ends: list[int]) -> None:
-    """Intel's chain, quoting enclave and signature, which need no collateral."""
-    quote, pck = facts.quote, facts.pck
-    if pck is None:
-        ledger.skip("azure 2 chain", "the PCK certificate does not parse")
-        return
-
-    def chain() -> str:
-        given = parse_chain(quote.cert_data, "PCK chain")
-        root = question.collateral.get("root")
-        others = () if root is None else certificates(root, "root")
-        pinned = tuple(dict.fromkeys(question.anchors.among((*given.ders, *others))))
-        ends.append(verify_pck_chain(given, pinned, question.now).not_after)
-        return f"until {ends[-1]}"
-
-    ledger.run("azure 2 chain", chain, "chain_invalid")
-    ledger.run("azure 2 quoting enclave", lambda: verify_quoting_enclave(quote, pck.certificate))
-    ledger.run("azure 2 td quote", lambda: verify_quote_signature(quote))
 
 
 def _refused(ledger: Ledger) -> Examined:

@@ -45,6 +45,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from attestation.collateral_key import dcap, named
 from attestation.examined import FOREVER, Examined
 from attestation.formats import intel_collateral as parts
+from attestation.formats import intel_statements as texts
 from attestation.formats.dcap_quote import Quote, parse_quote, quote_version
 from attestation.formats.pck import Chain, Pck, parse_chain, parse_pck, self_issued
 from attestation.ledger import Ledger
@@ -106,8 +107,8 @@ class _Stated:
     """The parsed collateral."""
 
     collateral: parts.Collateral
-    info: parts.TcbInfo
-    identity: parts.QeIdentity
+    info: texts.TcbInfo
+    identity: texts.QeIdentity
 
 
 class _Examination:
@@ -208,8 +209,8 @@ class _Examination:
 
         def parse() -> str:
             found = parts.parse_collateral(held)
-            info = parts.parse_tcb_info(found.tcb_info)
-            identity = parts.parse_qe_identity(found.qe_identity)
+            info = texts.parse_tcb_info(found.tcb_info)
+            identity = texts.parse_qe_identity(found.qe_identity)
             self.stated = _Stated(found, info, identity)
             return f"{info.id} {info.fmspc.hex()}, {identity.id}"
 

@@ -137,4 +137,5 @@ SCHEME: Final = Scheme(
     judge=rules.judge,
     carries=check_measurement,
     rule_keys=rules.KEYS,
+    aged=True,
 )

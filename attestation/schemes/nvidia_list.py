@@ -9,8 +9,8 @@ Each device goes through steps 1 to 8 of `verify.spdm`; besides, the list's own:
  9. what is stated beside the reports agrees with them, and all answer one nonce
                                                     nonce_mismatch, profile_violation
 
-A list is as genuine as its least device. One device that stands in it twice answers twice, genuinely:
-who counts (`rules.nvidia` 19), or names each (`composite` 3), refuses that.
+A list is as genuine as its least device. One device that stands in it twice answers genuinely both
+times: who counts (`rules.nvidia` 19), or names each (`composite` 3), refuses that.
 """
 
 from __future__ import annotations

@@ -2,6 +2,12 @@
 
 Examination, roles and reason codes: `schemes.dcap`. State: `rules.tdx`. The worker's measurement
 stands in RTMR3, extended once (`registers.rtmr_value`).
+
+What a quote proves without Intel's collateral, other kinds that carry one examine by `run_alone`:
+ chain              the PCK chain ends in a pinned root and holds   untrusted_root, chain_invalid,
+                                                                    certificate_not_valid_at_time
+ quoting enclave    Intel's, and it names the key                   those of `verify.dcap_quote`
+ td quote           by that key                                     signature_invalid
 """
 
 from __future__ import annotations
@@ -10,9 +16,18 @@ import hmac
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.anchors import INTEL
+from attestation.examined import FOREVER
+from attestation.formats.pck import parse_chain
+from attestation.formats.pem import certificates
 from attestation.registers import rtmr_value
 from attestation.rules import tdx as rules
 from attestation.scheme import Need, Scheme
+from attestation.verify.dcap_quote import (
+    verify_pck_chain,
+    verify_quote_signature,
+    verify_quoting_enclave,
+)
+from attestation.verify.x509 import load_certificate
 from wire.errors import AttestationError
 
 from . import dcap
@@ -21,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from attestation.examined import Examined, Question
+    from attestation.formats.dcap_quote import Quote
+    from attestation.ledger import Ledger
 
 KIND: Final = "intel-tdx-quote"
 FAMILY: Final = dcap.Family(KIND, "tdx", "tdx", (4, 5))
@@ -34,6 +51,39 @@ def examine(question: Question) -> Examined:
 def needs(evidence: Mapping[str, bytes]) -> tuple[Need, ...]:
     """Intel's collateral for this quote's platform."""
     return dcap.needs(FAMILY, evidence)
+
+
+def run_alone(ledger: Ledger, step: str, quote: Quote, question: Question, now: int) -> int:
+    """The three steps above, each under the name `step` and its own.
+
+    Args:
+        ledger: the account.
+        step: what their names begin with.
+        quote: a TD's, parsed.
+        question: its anchors count, and the collateral role `root` where it is pinned.
+        now: Unix second at which the chain must hold.
+
+    Returns:
+        Unix second at which the first certificate ends; `FOREVER` where the chain is refused.
+    """
+    ends = [FOREVER]
+
+    def chain() -> str:
+        given = parse_chain(quote.cert_data, "PCK chain")
+        root = question.collateral.get("root")
+        others = () if root is None else certificates(root, "root")
+        pinned = tuple(dict.fromkeys(question.anchors.among((*given.ders, *others))))
+        ends.append(verify_pck_chain(given, pinned, now).not_after)
+        return f"until {ends[-1]}"
+
+    def quoting_enclave() -> str:
+        pck = load_certificate(parse_chain(quote.cert_data, "PCK chain").ders[0])
+        return verify_quoting_enclave(quote, pck)
+
+    ledger.run(f"{step} chain", chain, "chain_invalid")
+    ledger.run(f"{step} quoting enclave", quoting_enclave, "chain_invalid")
+    ledger.run(f"{step} td quote", lambda: verify_quote_signature(quote))
+    return min(ends)
 
 
 def carries(facts: Any, measurement: bytes) -> str:

@@ -276,7 +276,7 @@ def _verify(
     path = [load_certificate(der) for der in ders[1:] if not anchors.trusts(der)]
     last = path[-1] if path else verified[0]
     pinned = map(load_certificate, anchors.among((*ders, *roots)))
-    return [*path, next(root for root in pinned if root.subject == last.issuer)]
+    return [verified[0], *path, next(root for root in pinned if root.subject == last.issuer)]
 
 
 def _revocation(
@@ -290,8 +290,11 @@ def _revocation(
 ) -> Status | None:
     found: list[Status] = []
 
+    # The leaf is made by the chip itself, so no responder is asked about it.
+    leaves, above = [path[:2] for path in paths], [path[1:] for path in paths]
+
     def check() -> str:  # step 7
-        status = check_paths(responses or (), paths, now, nonce)
+        status = check_paths(responses or (), above, now, nonce, unasked=leaves)
         found.append(status)
         return f"{status.covered} certificates have a response, {status.held} on hold"
 
@@ -300,7 +303,7 @@ def _revocation(
             ledger.skip("spdm 7 revocation", "no verified chain to ask about")
         return None
     if not responses:  # the rule says whether that is enough; its own step then says so
-        return check_paths((), paths, now, nonce)
+        return check_paths((), above, now, nonce)
     if not ledger.run("spdm 7 revocation", check):
         return None
     ends.append(found[0].not_after)

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     from attestation.formats.dcap_quote import Quote
-    from attestation.formats.intel_collateral import Collateral, QeIdentity, TcbInfo
+    from attestation.formats.intel_collateral import Collateral
+    from attestation.formats.intel_statements import QeIdentity, TcbInfo
     from attestation.formats.pck import Chain, Pck
 
     from .dcap_quote import Certified

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.formats.dcap_bodies import TdReport
-from attestation.formats.intel_collateral import STATUSES
+from attestation.formats.intel_statements import STATUSES
 from wire.errors import AttestationError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from attestation.formats.dcap_bodies import EnclaveReport
     from attestation.formats.dcap_quote import Quote
-    from attestation.formats.intel_collateral import Level, Module, QeIdentity, TcbInfo
+    from attestation.formats.intel_statements import Level, Module, QeIdentity, TcbInfo
     from attestation.formats.pck import Pck
 
 _OUT_OF_DATE: Final = "OutOfDate"

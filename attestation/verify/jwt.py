@@ -9,7 +9,8 @@ order of use:
  3. `check_times`        token_expired, token_not_yet_valid, expiry_missing
  4. `check_issuer`       issuer_mismatch
  5. `check_audience`     audience_mismatch
- 6. `check_nonce`        nonce_mismatch
+ 6. `stated_audience`    audience_mismatch
+ 7. `check_nonce`        nonce_mismatch
 
 The library's own claim checks are not used: they read the clock.
 """
@@ -111,8 +112,19 @@ def check_audience(claims: Mapping[str, Any], audience: str | None) -> str:
     return audience
 
 
+def stated_audience(claims: Mapping[str, Any]) -> str:
+    """Whoever `aud` names, if it names anybody as a token does (function 6)."""
+    found = claims.get("aud")
+    names = [found] if isinstance(found, str) else found
+    if names is None:
+        return "for no particular audience"
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _refused("audience_mismatch", "aud: expected a text or texts")
+    return f"for {len(names)} audiences, as supplied"
+
+
 def check_nonce(found: object, nonce: bytes) -> str:
-    """An `eat_nonce` equals the nonce asked for, in one of the spellings in use (function 6)."""
+    """An `eat_nonce` equals the nonce asked for, in one of the spellings in use (function 7)."""
     spellings = (nonce.hex(), b64u(nonce), *_padded(nonce))
     texts = found if isinstance(found, list) else [found]
     equal = [

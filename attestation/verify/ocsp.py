@@ -135,6 +135,8 @@ def check_paths(
     paths: Sequence[Sequence[x509.Certificate]],
     now: int,
     nonce: bytes | None = None,
+    *,
+    unasked: Sequence[Sequence[x509.Certificate]] = (),
 ) -> Status:
     """Steps 2 to 7 for each certificate of verified paths that has an issuer there, once.
 
@@ -143,6 +145,8 @@ def check_paths(
         paths: each certificate followed by its issuer, the root last.
         now: Unix seconds.
         nonce: what each response must carry; None for stored responses.
+        unasked: certificates with their issuers that no responder is known for: what is said of
+            them counts, and nothing need be.
 
     Raises:
         AttestationError: a response for one of them is not valid, or says it is revoked.
@@ -156,7 +160,8 @@ def check_paths(
     # The GPUs of a node share their makers, and a response may speak for several certificates.
     signed: set[tuple[Response, x509.Certificate]] = set()
     links = dict.fromkeys(link for path in paths for link in itertools.pairwise(path))
-    for certificate, issuer in links:
+    more = (link for path in unasked for link in itertools.pairwise(path))
+    for certificate, issuer in dict.fromkeys((*links, *more)):
         statements = list(_statements(by_serial, certificate, issuer))  # step 2
         if len(statements) > ANSWERS_MAX:
             raise _refused(
@@ -170,7 +175,7 @@ def check_paths(
             _check_nonce(response, nonce)
             ends.append(_check_time(single, now))
             held += _check_status(single)
-        covered += bool(statements)
+        covered += bool(statements) and (certificate, issuer) in links
     return Status(covered, len(links), held, min(ends))
 
 
@@ -291,8 +296,10 @@ def _check_nonce(response: Response, nonce: bytes | None) -> None:  # step 5
 def _check_time(single: ocsp.OCSPSingleResponse, now: int) -> int:  # step 6
     at = datetime.fromtimestamp(now, UTC)
     begin = single.this_update_utc
-    end = single.next_update_utc or begin + UNDATED_LIFE
-    if not begin <= at + timedelta(seconds=CLOCK_SKEW_S) or not at <= end:
+    begun = begin <= at + timedelta(seconds=CLOCK_SKEW_S)
+    # Of the last day that a calendar has, there is no day after.
+    end = single.next_update_utc or (begin + UNDATED_LIFE if begun else begin)
+    if not begun or not at <= end:
         raise _refused(
             "collateral_expired",
             f"found {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}, "

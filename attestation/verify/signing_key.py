@@ -77,15 +77,16 @@ class SigningKey:
 
 
 def key_set(collateral: Mapping[str, bytes], roles: Sequence[str]) -> KeySet | None:
-    """The first key set among the collateral under one of `roles` (function 1).
+    """The key set among the collateral under one of `roles` (function 1).
 
     Raises:
-        MalformedError: it does not parse.
+        MalformedError: it does not parse, or there is one under each of two roles: which of them
+            counts would be this code's choice, and a key taken out of the other would count still.
     """
-    for role in roles:
-        if role in collateral:
-            return parse_keys(collateral[role])
-    return None
+    found = [role for role in roles if role in collateral]
+    if len(found) > 1:
+        raise MalformedError(f"keys: found {' and '.join(found)}, expected one of them")
+    return parse_keys(collateral[found[0]]) if found else None
 
 
 def find_key(token: Token, keys: KeySet | None) -> Jwk:

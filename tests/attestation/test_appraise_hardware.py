@@ -14,6 +14,7 @@ import pytest
 from simulators.amd import Amd
 from simulators.hardware_tee import (
     AzureSnpTee,
+    AzureTdxTee,
     HardwareTee,
     NitroTee,
     SnpTee,
@@ -36,7 +37,7 @@ from wire.ids import sha256_tag
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-KINDS: list[type[HardwareTee]] = [SnpTee, TdxTee, NitroTee, AzureSnpTee]
+KINDS: list[type[HardwareTee]] = [SnpTee, TdxTee, NitroTee, AzureSnpTee, AzureTdxTee]
 OTHER = sha256_tag(b"something else")
 # How a register that holds something else is called.
 REGISTER = {
@@ -44,6 +45,7 @@ REGISTER = {
     TdxTee: "measurement_mismatch",
     NitroTee: "measurement_mismatch",
     AzureSnpTee: "pcr_mismatch",
+    AzureTdxTee: "pcr_mismatch",
 }
 every_kind = pytest.mark.parametrize("make", KINDS)
 
@@ -133,6 +135,7 @@ LOOKALIKES: list[tuple[type[HardwareTee], Callable[[], bytes]]] = [
     (SnpTee, lambda: Amd("Genoa", NOW, "another").root),
     (AzureSnpTee, lambda: Amd("Genoa", NOW, "another").root),
     (TdxTee, lambda: Intel(now=NOW).root_der()),
+    (AzureTdxTee, lambda: Intel(now=NOW).root_der()),
     (NitroTee, lambda: NitroVendor(NOW).root),
 ]
 
@@ -245,8 +248,11 @@ def test_step_17_refuses_a_document_that_names_only_half_of_it(
     refused_for(tee.appraise(), *(codes or {"report_data_mismatch"}))
 
 
-def test_step_17_refuses_a_quote_over_another_nonce() -> None:
-    tee = AzureSnpTee()
+@pytest.mark.parametrize("make", [AzureSnpTee, AzureTdxTee])
+def test_step_17_refuses_a_quote_over_another_nonce(
+    make: type[AzureSnpTee] | type[AzureTdxTee],
+) -> None:
+    tee = make()
     tee.quoted = NONCE
     refused_for(tee.appraise(), "nonce_mismatch")
 
@@ -260,7 +266,7 @@ def test_step_19_refuses_a_register_with_another_measurement(make: type[Hardware
     tee.carried = OTHER
     if isinstance(tee, NitroTee):
         tee.on(tee.enclave.vendor)
-    if isinstance(tee, AzureSnpTee):
+    if isinstance(tee, AzureSnpTee | AzureTdxTee):
         tee.vm.tpm.registers["sha256"][11] = bytes(32)
         tee.vm.tpm.measure(11, digest_bytes(tee.carried))
     refused_for(tee.appraise(), REGISTER[make])
@@ -337,8 +343,11 @@ def test_step_19_refuses_register_16_never_extended() -> None:
     refused_for(tee.appraise(), "measurement_mismatch")
 
 
-def test_step_19_refuses_register_11_extended_twice() -> None:
-    tee = AzureSnpTee()
+@pytest.mark.parametrize("make", [AzureSnpTee, AzureTdxTee])
+def test_step_19_refuses_register_11_extended_twice(
+    make: type[AzureSnpTee] | type[AzureTdxTee],
+) -> None:
+    tee = make()
     tee.vm.tpm.measure(11, digest_bytes(OTHER))
     refused_for(tee.appraise(), "pcr_mismatch")
 
@@ -370,7 +379,8 @@ def test_step_21_refuses_a_denied_measurement_though_it_is_listed(make: type[Har
 DENIED = [
     (SnpTee, "chip_ids", "chip_id"), (SnpTee, "keys", "key"), (AzureSnpTee, "chip_ids", "chip_id"),
     (AzureSnpTee, "keys", "key"), (TdxTee, "ppids", "ppid"), (TdxTee, "keys", "key"),
-    (TdxTee, "serials", "serial"), (NitroTee, "keys", "key"),
+    (TdxTee, "serials", "serial"), (AzureTdxTee, "ppids", "ppid"), (AzureTdxTee, "keys", "key"),
+    (NitroTee, "keys", "key"),
 ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from simulators.tee import SoftwareTee
 from attestation.binding import Beacon, Kem, opens_until, parse_binding, report32, report_data
 from wire.errors import MalformedError
 from wire.ids import b64u, kid_of
+from wire.limits import TIME_MAX
 from wire.suites import HYBRID, X25519
 
 TEE = SoftwareTee()
@@ -85,6 +86,8 @@ def test_every_member_is_needed(key: str) -> None:
         ({"pad": ["off", "off"]}, "in it, expected each item once"),
         ({"feat": [1]}, "binding.feat"),
         ({"exp": HONEST["nbf"]}, "expected a time after nbf"),
+        ({"exp": TIME_MAX + 1}, f"binding.exp: .* expected an integer from 0 to {TIME_MAX}"),
+        ({"nbf": 2**50, "exp": 2**50 + 3600}, f"binding.nbf: .* from 0 to {TIME_MAX}"),
         ({"nbf": 2**53}, "binding.nbf"),
         ({"beacon": {"log": "l", "size": 1}}, 'key "root" is missing'),
         ({"nonce": b64u(bytes(31))}, "expected 32 bytes"),

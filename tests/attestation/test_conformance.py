@@ -10,16 +10,19 @@ import copy
 import hashlib
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from simulators.tokens import Issuer
 
 from attestation.conformance.index import INDEX_MAX, Sample, parse_index
 from attestation.conformance.inputs import binding_rules
 from attestation.conformance.run import run_sample
 from attestation.conformance.stated import claims_of, expected_of, unread
 from attestation.conformance.strict import strict_rule, unknown_sentences
+from attestation.formats.ear import TRUSTEE_PROFILE
 from attestation.schemes import SCHEMES
 from wire.errors import MalformedError
 
@@ -101,6 +104,11 @@ def test_a_sentence_that_is_not_known_is_reported() -> None:
         ({"inputs__expected_nonce_hex": "9009"}, "authentic: found False, expected True"),
         ({"kind": "moon-rock"}, "kind moon-rock is not known"),
         ({"verify_at": "2021-01-01T00:00:00Z"}, "authentic: found False, expected True"),
+        ({"verify_at": "9999-12-31T00:00:00Z"}, "authentic: found False, expected True"),
+        ({"verify_at": "9999-12-31T00:00:01Z"}, "verify_at: found 253402214401 s after 1970"),
+        ({"verify_at": "9999-12-31T23:59:59-14:00"}, "verify_at: found 253402351199 s"),
+        ({"verify_at": "0001-01-01T00:00:00+14:00"}, "verify_at: found -62135647200 s"),
+        ({"verify_at": "1969-12-31T23:59:59Z"}, "verify_at: found -1 s after 1970"),
         ({"inputs__binding": "user_data == SHA-256(a)", "inputs__a_hex": "00"}, "authentic: found"),
     ],
 )
@@ -230,6 +238,71 @@ def test_an_input_named_after_a_claim_is_what_the_claim_must_be(name: str) -> No
     assert stated.holds({"report_data": "0102".ljust(128, "0")})
     assert not stated.holds({"report_data": "0103".ljust(128, "0")})
     assert not stated.holds({})
+
+
+TOKEN_TIME = "2026-06-01T00:00:00Z"
+
+
+def token_outcome(inputs: dict[str, str], **claims: Any) -> Outcome:
+    """A sample of an attestation result, which its key signed, with these inputs."""
+    now = int(datetime.fromisoformat(TOKEN_TIME).timestamp())
+    said = {
+        "eat_profile": TRUSTEE_PROFILE,
+        "iss": "https://verifier.example",
+        "iat": now,
+        "exp": now + 300,
+        "ear.verifier-id": {"developer": "somebody", "build": "1"},
+        "submods": {"cpu0": {"ear.status": "affirming"}},
+    }
+    issuer = Issuer("ES384")
+    files = {"token": issuer.sign({**said, **claims}).encode(), "jwks": issuer.jwks()}
+    sample = {
+        "id": "own",
+        "kind": "ear-jwt",
+        "files": {role: role for role in files},
+        "verify_at": TOKEN_TIME,
+        "inputs": inputs,
+        "expected": {"authentic": True, "strict": "accept"},
+    }
+    document = {"schema": "attestation-vectors/1", "vectors": [sample]}
+    index = parse_index(json.dumps(document).encode())
+    return run_sample(index.samples[0], index, files.__getitem__)
+
+
+@pytest.mark.parametrize("audience", ["me", ["me", "others"], None])
+def test_the_strict_policy_speaks_of_no_audience(audience: object) -> None:
+    said = {} if audience is None else {"aud": audience}
+    found = token_outcome({}, **said)
+    assert (found.faults, found.accepted) == ((), True)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "code"),
+    [
+        ({"audience": "me"}, None),
+        ({"expected_audience": "me"}, None),
+        ({"expected_aud": "others"}, None),
+        ({"issuer": "https://verifier.example"}, None),
+        ({"expected_iss": "https://verifier.example"}, None),
+        ({"audience": "you"}, "audience_mismatch"),
+        ({"expected_audience": "ME"}, "audience_mismatch"),
+        ({"aud": "you"}, "audience_mismatch"),
+        ({"expected_issuer": "https://verifier.example/"}, "issuer_mismatch"),
+        ({"iss": "somebody"}, "issuer_mismatch"),
+    ],
+)
+def test_a_sample_may_state_whom_a_token_is_for_and_by(
+    inputs: dict[str, str], code: str | None
+) -> None:
+    found = token_outcome(inputs, aud=["me", "others"])
+    assert found.ignored == ()
+    assert found.authentic is (code is None)
+    assert [reason.code for reason in found.reasons] == ([] if code is None else [code])
+
+
+def test_a_token_for_nobody_is_not_for_the_audience_stated() -> None:
+    found = token_outcome({"expected_audience": "me"})
+    assert [reason.code for reason in found.reasons] == ["audience_mismatch"]
 
 
 def test_a_binding_rule_takes_its_inputs_for_itself() -> None:

@@ -10,6 +10,7 @@ from simulators.intel import Intel
 from simulators.intel_parts import DAY, Certificate, key, pem, sized, stamp
 from simulators.intel_verdicts import refused
 
+from attestation.formats.intel_collateral import ROLES
 from attestation.schemes import tdx
 
 PROCESSOR = "Intel SGX PCK Processor CA"
@@ -186,6 +187,24 @@ def test_missing_part_of_the_collateral_is_refused() -> None:
         del roles[role]
         examined = tdx.examine(replace(intel.question(), collateral=roles))
         assert [reason.code for reason in examined.reasons] == ["collateral_malformed"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_part_beside_the_whole_collateral_is_refused(role: str) -> None:
+    intel = Intel()
+    parts = intel.roles()
+    question = intel.question(**{role: parts[role]})
+    examined = tdx.examine(question)
+    assert [reason.code for reason in examined.reasons] == ["collateral_malformed"]
+
+
+def test_a_list_that_revokes_is_not_passed_over_for_one_that_does_not() -> None:
+    intel = Intel()
+    good = intel.collateral()
+    intel.revoked_pck.append(14)
+    revoking = intel.roles()["pck_crl"]
+    examined = tdx.examine(intel.question(collateral=good, pck_crl=revoking))
+    assert [reason.code for reason in examined.reasons] == ["collateral_malformed"]
 
 
 def test_second_verifier_is_told_only_what_the_first_accepts() -> None:

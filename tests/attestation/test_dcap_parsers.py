@@ -15,12 +15,8 @@ from simulators.intel_parts import integer, octets, pair, pem, sized, tlv
 
 from attestation.formats.dcap_bodies import parse_enclave_report, parse_td_report
 from attestation.formats.dcap_quote import CERT_DATA_MAX, QUOTE_MAX, parse_quote
-from attestation.formats.intel_collateral import (
-    COLLATERAL_MAX,
-    parse_collateral,
-    parse_qe_identity,
-    parse_tcb_info,
-)
+from attestation.formats.intel_collateral import COLLATERAL_MAX, parse_collateral
+from attestation.formats.intel_statements import parse_qe_identity, parse_tcb_info
 from attestation.formats.pck import names, parse_chain, parse_pck, self_issued
 from attestation.schemes import sgx, tdx
 from wire.errors import MalformedError

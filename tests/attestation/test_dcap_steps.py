@@ -14,7 +14,7 @@ from simulators.intel_parsed import Parsed
 from simulators.intel_parts import DAY, Certificate, key, pem, point, stamp
 from simulators.intel_verdicts import examine, refused
 
-from attestation.formats.intel_collateral import QE_STATUSES, parse_qe_identity
+from attestation.formats.intel_statements import QE_STATUSES, parse_qe_identity
 from attestation.formats.pck import parse_chain
 from attestation.schemes import tdx
 from attestation.verify.dcap import ask, compare

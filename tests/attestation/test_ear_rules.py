@@ -19,7 +19,7 @@ from wire.errors import PolicyError
 NOW = 1_790_000_000
 ISSUER = Issuer("ES384")
 KEYS = {"keys": [f"sha256:{ISSUER.fingerprint()}"]}
-AS_SUPPLIED = dict.fromkeys(("keys", "profiles", "expiry", "status"), "as_supplied")
+AS_SUPPLIED = dict.fromkeys(("keys", "profiles", "expiry", "status", "audience"), "as_supplied")
 
 
 def submod(status: str = "affirming", policy: str = "p1", **vector: int) -> dict[str, Any]:
@@ -99,6 +99,8 @@ def test_a_result_nobody_signed_meets_no_rule_that_names_keys() -> None:
         ({"aud": ["them", "us too"]}, {"audience": "us"}, "audience_mismatch"),
         ({"aud": 7}, {"audience": "us"}, "audience_mismatch"),
         ({}, {"audience": "us"}, "audience_mismatch"),
+        ({"aud": 7}, {"audience": "as_supplied"}, "audience_mismatch"),
+        ({"aud": ["us", 7]}, {"audience": "as_supplied"}, "audience_mismatch"),
         ({}, {"policies": ["p2"]}, "policy_not_accepted"),
         ({}, {"submods": ["cpu0", "cpu1"]}, "submod_missing"),
         ({"dbgstat": "enabled"}, {}, "debug_enabled"),
@@ -170,6 +172,8 @@ def test_a_trust_claim_demanded_must_be_made_and_good_enough(
 def test_everything_as_supplied_takes_any_authentic_result_but_a_debug_one() -> None:
     found = claims(eat_profile="test", exp=None, submods={"test": {"ear.status": "none"}})
     assert judge(found, AS_SUPPLIED) == []
+    for aud in ("them", ["them", "others"], None):
+        assert judge({**found, "aud": aud}, AS_SUPPLIED) == []
     assert judge({**found, "dbgstat": "enabled"}, AS_SUPPLIED) == ["debug_enabled"]
 
 

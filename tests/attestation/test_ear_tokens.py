@@ -106,10 +106,22 @@ def test_hardware_affirms_what_its_kind_proves(
     assert status_of(vector) == status
 
 
-def test_without_a_posture_record_the_configuration_is_not_affirmed() -> None:
+def test_where_the_policy_demands_no_control_the_configuration_is_not_claimed() -> None:
     vector = accepted_vector("hardware", "intel-tdx-quote", posture=False)
-    assert vector["configuration"] == 36
-    assert status_of(vector) == "warning"
+    assert vector["configuration"] == 0
+    assert status_of(vector) == "affirming"
+
+
+@pytest.mark.parametrize(("demanded", "claimed"), [({}, 0), ({"seccomp": "applied"}, AFFIRMING)])
+def test_only_a_posture_that_was_appraised_is_claimed(
+    demanded: dict[str, str], claimed: int
+) -> None:
+    tee = SoftwareTee()
+    tee.rule["posture"] = demanded
+    verdict = accepted(tee)
+    assert verdict.posture is not None
+    assert verdict.controls == tuple(demanded)
+    assert appraisal(verdict)["ear.trustworthiness-vector"]["configuration"] == claimed
 
 
 @given(st.lists(st.sampled_from(["signature_invalid", "debug_enabled", "denied", "unheard_of"])))

@@ -1,7 +1,7 @@
 """`tcg-event-log` and `cc-event-log`: replay against what is quoted, and which events are accepted.
 
-The CC tests that need a TD quote use a vendor sample's ($ANCHORHOLD_VECTORS); its RTMRs are what
-hardware signed.
+The CC tests that need a TD quote use a vendor sample's ($ANCHORHOLD_VECTORS), whose RTMRs are what
+hardware signed, or a simulated platform's.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from simulators.event_log import NO_ACTION, EventLog
+from simulators.intel import DAY, Intel
+from simulators.intel_parts import key as new_key
 
-from attestation.anchors import NONE
+from attestation.anchors import INTEL, NONE
 from attestation.examined import Expected, Question
 from attestation.ledger import Ledger
 from attestation.members import Members
@@ -23,6 +25,10 @@ GOOD, BAD = "ccel-gcp-cos113", "ccel-live-other-boot"
 
 def _question(**evidence: bytes) -> Question:
     return Question(evidence=evidence, anchors=NONE, now=0)
+
+
+def _quoted(**evidence: bytes) -> Question:
+    return Question(evidence=evidence, anchors=INTEL, now=0)
 
 
 def _log(*events: tuple[int, bytes]) -> EventLog:
@@ -159,7 +165,7 @@ def test_vendor_cc_logs_give_the_expected_verdict_and_claims(
     vectors: dict[str, Any], name: str
 ) -> None:
     sample = Sample(vectors, name)
-    examined = cc_log.examine(_question(**sample.files))
+    examined = cc_log.examine(_quoted(**sample.files))
     expected = sample.vector["expected"]
     assert examined.authentic is expected["authentic"]
     assert [reason.code for reason in examined.reasons] == expected["reasons"]
@@ -182,7 +188,7 @@ def test_any_flipped_bit_of_a_digest_is_a_mismatch(good: Sample) -> None:
         digest = event.digests["sha384"]
         flipped = bytes([digest[0] ^ 1]) + digest[1:]
         raw = good.files["event_log"].replace(digest, flipped, 1)
-        examined = cc_log.examine(_question(**{**good.files, "event_log": raw}))
+        examined = cc_log.examine(_quoted(**{**good.files, "event_log": raw}))
         assert [reason.code for reason in examined.reasons] == ["event_log_mismatch"]
 
 
@@ -190,15 +196,16 @@ def test_any_flipped_bit_of_a_digest_is_a_mismatch(good: Sample) -> None:
 def test_a_quote_of_other_rtmrs_is_a_mismatch(good: Sample, rtmr: int) -> None:
     quote = bytearray(good.files["quote"])
     quote[48 + 328 + 48 * rtmr] ^= 1
-    examined = cc_log.examine(_question(**{**good.files, "quote": bytes(quote)}))
-    assert [reason.code for reason in examined.reasons] == ["event_log_mismatch"]
+    examined = cc_log.examine(_quoted(**{**good.files, "quote": bytes(quote)}))
+    codes = [reason.code for reason in examined.reasons]
+    assert codes == ["event_log_mismatch", "signature_invalid"]
     matches = examined.claims["rtmr_matches"]
     assert matches == {str(number): number != rtmr for number in range(4)}
 
 
 def test_an_empty_log_does_not_match_measured_rtmrs(good: Sample) -> None:
     raw = EventLog.cc().encode()
-    examined = cc_log.examine(_question(**{**good.files, "event_log": raw}))
+    examined = cc_log.examine(_quoted(**{**good.files, "event_log": raw}))
     assert [reason.code for reason in examined.reasons] == ["event_log_mismatch"]
 
 
@@ -219,25 +226,116 @@ def test_a_quote_of_an_enclave_or_no_log_is_malformed(
         {**good.files, "quote": b""},
         {"quote": good.files["quote"]},
     ):
-        examined = cc_log.examine(_question(**evidence))
+        examined = cc_log.examine(_quoted(**evidence))
         assert [reason.code for reason in examined.reasons] == ["evidence_malformed"]
 
 
 def test_a_matching_log_is_bound_to_nothing(good: Sample) -> None:
     asked = Question(
-        evidence=good.files, anchors=NONE, now=0, expected=Expected(bytes(64), bytes(32))
+        evidence=good.files, anchors=INTEL, now=0, expected=Expected(bytes(64), bytes(32))
     )
     assert cc_log.examine(asked).bound is False
 
 
 def test_a_cc_rule_speaks_of_rtmrs(good: Sample) -> None:
-    facts = cc_log.examine(_question(**good.files)).facts
+    facts = cc_log.examine(_quoted(**good.files)).facts
     required, optional = cc_log.SCHEME.rule_keys
     for unchecked, codes in (([0, 1, 2, 3], []), ([1, 2, 3], ["register_not_accepted"])):
         ledger = Ledger()
         rule = Members({"events": {}, "unchecked": unchecked}, "rule", required=required,
                        optional=optional, error=PolicyError)  # fmt: skip
         cc_log.SCHEME.judge(ledger, facts, cc_log.SCHEME.rule(rule), 0)
+        assert [reason.code for reason in ledger.reasons] == codes
+
+
+class Boot:
+    """A TD on a simulated platform, and the log of what it measured."""
+
+    def __init__(self) -> None:
+        self.intel, self.log = Intel(), EventLog.cc()
+        for register, data in ((1, b"settings"), (2, b"loader"), (3, b"kernel"), (4, b"worker")):
+            self.log.measure(register, data)
+        for register, value in self.log.registers("sha384").items():
+            self.intel.body[f"rt_mr{register - 1}"] = value
+
+    def question(self, **changes: Any) -> Question:
+        evidence = {"quote": self.intel.quote(), "event_log": self.log.encode()}
+        given = {"evidence": evidence, "anchors": self.intel.anchors(), "now": self.intel.now}
+        return Question(**{**given, **changes})
+
+    def examine(self, **changes: Any) -> list[str]:
+        examined = cc_log.examine(self.question(**changes))
+        assert examined.authentic is (not examined.reasons)
+        return [reason.code for reason in examined.reasons]
+
+
+def _other_key(boot: Boot) -> None:
+    boot.intel.attestation_key, boot.intel.vouched_key = new_key(), boot.intel.attestation_key
+
+
+def _other_platform(boot: Boot) -> None:
+    boot.intel.pck.sgx = boot.intel.sgx_extension()
+    chain = boot.intel.pck_chain()
+    boot.intel.edits["cert_data"] = lambda _: chain
+    boot.intel.pck.key = new_key()
+
+
+def _signature(quote: bytes) -> bytes:
+    at = 48 + 584 + 4
+    return quote[:at] + bytes([quote[at] ^ 1]) + quote[at + 1 :]
+
+
+FORGERIES: list[tuple[Any, str]] = [
+    (lambda boot: boot.intel.edits.update(quote=_signature), "signature_invalid"),
+    (_other_key, "attestation_key_not_bound"),
+    (_other_platform, "signature_invalid"),
+    (lambda boot: boot.intel.header.update(vendor=bytes(16)), "qe_vendor_unknown"),
+    (lambda boot: boot.intel.edits.update(cert_data=lambda _: b"-"), "chain_invalid"),
+]
+
+
+def test_a_log_behind_a_genuine_quote_is_authentic_with_and_without_a_time() -> None:
+    assert Boot().examine() == Boot().examine(now=0) == []
+
+
+@pytest.mark.parametrize("now", [0, Intel().now])
+@pytest.mark.parametrize(("forge", "code"), FORGERIES)
+def test_a_log_behind_a_forged_quote_is_not(forge: Any, code: str, now: int) -> None:
+    boot = Boot()
+    forge(boot)
+    assert code in boot.examine(now=now)
+
+
+def test_only_a_pinned_root_makes_a_quote_genuine() -> None:
+    assert Boot().examine(anchors=INTEL) == ["untrusted_root"]
+
+
+def test_a_root_that_the_chain_lacks_may_stand_beside_it() -> None:
+    boot = Boot()
+    boot.intel.edits["cert_data"] = lambda pem: pem[: pem.rindex(b"-----BEGIN")]
+    assert boot.examine() == ["untrusted_root"]
+    assert boot.examine(collateral={"root": boot.intel.root_der()}) == []
+
+
+def test_a_chain_that_ended_counts_only_where_no_time_is_asked() -> None:
+    boot = Boot()
+    late = boot.intel.now + 8000 * DAY
+    assert boot.examine(now=late) == ["certificate_not_valid_at_time"]
+    assert boot.examine(now=0) == []
+
+
+def test_a_debugger_could_have_measured_anything() -> None:
+    required, optional = cc_log.SCHEME.rule_keys
+    members = Members({"events": {}, "unchecked": [0, 1, 2, 3]}, "rule", required=required,
+                      optional=optional, error=PolicyError)  # fmt: skip
+    rule = cc_log.SCHEME.rule(members)
+    for first, codes in ((0, []), (1, ["debug_enabled"])):
+        boot, ledger = Boot(), Ledger()
+        attributes = boot.intel.body["td_attributes"]
+        boot.intel.body["td_attributes"] = bytes([first]) + attributes[1:]
+        examined = cc_log.examine(boot.question())
+        assert examined.authentic
+        cc_log.SCHEME.judge(ledger, examined.facts, rule, boot.intel.now)
         assert [reason.code for reason in ledger.reasons] == codes
 
 

@@ -118,6 +118,16 @@ def test_no_key_set_at_all_is_refused() -> None:
         assert codes(ask(ISSUER.sign(CLAIMS), keys)) == ["unknown_signing_key"]
 
 
+@pytest.mark.parametrize("other", [ISSUER, OTHER])
+def test_a_key_and_a_key_set_together_are_refused_whichever_signed(other: Issuer) -> None:
+    both = {"public_key": json.dumps(ISSUER.jwk()).encode(), "jwks": other.jwks()}
+    token = ISSUER.sign(CLAIMS).encode()
+    question = Question(evidence={"token": token}, collateral=both, anchors=NONE, now=NOW)
+    assert codes(examine(question)) == ["key_set_malformed"]
+    for role, keys in both.items():
+        assert ask(token, keys, role).authentic is (role == "public_key" or other is ISSUER)
+
+
 def test_one_key_does_not_serve_a_token_that_names_another() -> None:
     key = json.dumps(ISSUER.jwk()).encode()
     refused = ask(ISSUER.sign(CLAIMS, kid="key-9"), key, "public_key")

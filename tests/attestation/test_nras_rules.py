@@ -179,6 +179,39 @@ def test_what_the_rule_names_is_accepted() -> None:
     assert judge(NrasService(), document, NOW + 601) == ["evidence_stale"]
 
 
+@pytest.mark.parametrize("where", ["overall", "GPU-1"])
+@pytest.mark.parametrize(
+    ("audience", "demanded", "accepted"),
+    [
+        (None, None, True),
+        ("us", None, False),
+        ("us", "us", True),
+        (["them", "us"], "us", True),
+        ("them", "us", False),
+        ("them", "as_supplied", True),
+        (["them", 7], "as_supplied", False),
+        (7, "as_supplied", False),
+    ],
+)
+def test_a_token_for_somebody_is_taken_only_as_the_rule_says(
+    where: str, audience: object, demanded: str | None, accepted: bool
+) -> None:
+    service = NrasService(devices=2)
+    tokens = {"overall": service.overall, **service.devices}
+    for claims in tokens.values() if demanded == "us" else (tokens[where],):
+        claims.update({} if audience is None else {"aud": audience})
+    document = {} if demanded is None else {"audience": demanded}
+    assert judge(service, document) == ([] if accepted else ["audience_mismatch"])
+
+
+def test_a_device_token_for_somebody_else_than_the_rule_names_is_refused() -> None:
+    service = NrasService(devices=2)
+    for claims in (service.overall, *service.devices.values()):
+        claims["aud"] = "us"
+    service.devices["GPU-1"]["aud"] = "them"
+    assert judge(service, {"audience": "us"}) == ["audience_mismatch"]
+
+
 def test_results_as_supplied_waive_the_services_opinion_but_never_debug() -> None:
     service = NrasService()
     service.overall["x-nvidia-overall-att-result"] = False

@@ -294,6 +294,29 @@ def test_a_revoked_ca_refuses_every_gpu_below(gpu: Device) -> None:
     assert codes(examine(gpu, [revoked])) == {"revoked"}
 
 
+@pytest.mark.parametrize(
+    ("facts", "refused"), [({"status": REVOKED}, {"revoked"}), ({"status": GOOD}, set())]
+)
+def test_what_is_said_of_the_leaf_counts_though_nobody_is_asked(
+    gpu: Device, facts: dict[str, Any], refused: set[str]
+) -> None:
+    said = gpu.vendor.ocsp(gpu.certificates()[0], gpu.brom, **facts)
+    assert codes(examine(gpu, [said])) == refused
+    assert codes(examine(gpu, [*gpu.vendor.revocation(gpu), said])) == refused
+
+
+def test_a_word_on_the_leaf_stands_in_for_no_other(gpu: Device) -> None:
+    said = gpu.vendor.ocsp(gpu.certificates()[0], gpu.brom)
+    responses = gpu.vendor.revocation(gpu)
+    assert judge(gpu, examine(gpu, [*responses, said])) == []
+    assert judge(gpu, examine(gpu, [*responses[1:], said])) == ["revocation_not_checked"]
+
+
+def test_a_response_of_the_calendars_last_day_is_not_yet_one(gpu: Device) -> None:
+    last = 253_402_300_000
+    assert refusal(gpu, respond(gpu, start=last - gpu.vendor.now, end=None)) == "collateral_expired"
+
+
 def test_hold_is_accepted_only_where_the_rule_names_it(gpu: Device) -> None:
     responses = gpu.vendor.revocation(gpu)
     responses[0] = respond(gpu, **HOLD)

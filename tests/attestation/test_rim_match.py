@@ -96,6 +96,19 @@ def test_another_measurement_is_refused(gpu: Device) -> None:
         assert judged(gpu, manifests) == ["rim_measurement_mismatch"]
 
 
+@pytest.mark.parametrize("architecture", ["HOPPER", "BLACKWELL"])
+@pytest.mark.parametrize("block", [3, 41])
+def test_a_gpu_in_developer_mode_is_refused_by_its_measurements(
+    vendor: Nvidia, architecture: str, block: int
+) -> None:
+    """Its report is signed and looks like any other; what it measured is not what NVIDIA did."""
+    gpu = vendor.gpu(architecture)
+    manifests = both(gpu)
+    assert judged(gpu, manifests) == []
+    gpu.measurements[block] = bytes.fromhex(WRONG)
+    assert judged(gpu, manifests) == ["rim_measurement_mismatch"]
+
+
 def test_the_first_of_the_other_measurements_is_named(vendor: Nvidia, gpu: Device) -> None:
     report = parse_device(gpu.report(NONCE), gpu.chain())
     raw = gpu.vendor.manifest(gpu, "driver", values={41: [WRONG], 40: [WRONG]})

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
 from simulators.intel import SIGNER, Intel
 from simulators.intel_parsed import Parsed
 from simulators.intel_parts import Certificate, key, pem, raw_sign
@@ -27,7 +28,9 @@ NO_OPINION = bytes(8)  # of dcap-qvl, where SEPT_VE_DISABLE is off
 @pytest.fixture(scope="module")
 def beside() -> bytes:
     """The root of another vendor's platforms."""
-    return Intel().root_der()
+    other = Intel()
+    other.root.cn = "Another Root CA"
+    return other.root_der()
 
 
 def examined(intel: Intel, beside: bytes, **members: str) -> Examined:
@@ -123,3 +126,30 @@ def test_what_a_module_is_open_to_is_told_and_since_when_it_has_a_newer_level() 
     assert verdict.advisories == ("INTEL-SA-1",)
     assert verdict.outdated_since == newest.since
     assert told.verdict().outdated_since is None
+
+
+@pytest.mark.parametrize("attributes", [None, NO_OPINION], ids=["", "no opinion"])
+def test_list_with_an_entry_whose_extension_does_not_parse_is_refused(
+    attributes: bytes | None,
+) -> None:
+    intel = Intel()
+    if attributes is not None:
+        intel.body["td_attributes"] = attributes
+    broken = x509.UnrecognizedExtension(x509.CRLReason.oid, b"\x30\x00")
+    crl = intel.crl(intel.platform_ca, [99], entry=((broken, False),))
+    intel.edits["pck_crl"] = lambda _: crl
+    found = tdx.examine(intel.question())
+    assert found.authentic is False
+    assert codes(found) == {"crl_invalid"}
+
+
+@pytest.mark.parametrize("attributes", [None, NO_OPINION], ids=["", "no opinion"])
+def test_ca_with_an_extension_that_does_not_parse_is_refused(attributes: bytes | None) -> None:
+    intel = Intel()
+    if attributes is not None:
+        intel.body["td_attributes"] = attributes
+    broken = x509.UnrecognizedExtension(x509.TLSFeature.oid, b"\x05\x00")
+    intel.platform_ca.more = ((broken, False),)
+    found = tdx.examine(intel.question())
+    assert found.authentic is False
+    assert ("tdx 7 chain", "chain_invalid") in {(one.step, one.code) for one in found.reasons}

@@ -331,30 +331,14 @@ def test_a_certificate_longer_than_any_vendors_is_refused_unread() -> None:
     assert reason(caught) == "chain_invalid"
 
 
-def test_a_certificate_of_the_greatest_length_is_read() -> None:
-    signer = Ed25519PrivateKey.generate()  # whose signatures are all of one length
-
-    def padded(length: int) -> bytes:
-        padding = x509.UnrecognizedExtension(ObjectIdentifier("1.2.3.4"), bytes(length))
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name("leaf"))
-            .issuer_name(name("0"))
-            .public_key(signer.public_key())
-            .serial_number(7)
-            .not_valid_before(at(-100))
-            .not_valid_after(at(100))
-            .add_extension(padding, critical=False)
-        )
-        return builder.sign(signer, None).public_bytes(Encoding.DER)
-
-    start = CERTIFICATE_MAX - 1000
-    longest = start + CERTIFICATE_MAX - len(padded(start))
-    assert len(padded(longest)) == CERTIFICATE_MAX
-    assert load_certificate(padded(longest)).serial_number == 7
-    with pytest.raises(AttestationError) as caught:
-        load_certificate(padded(longest + 1))
-    assert reason(caught) == "chain_invalid"
+def test_a_chain_holds_from_its_first_to_its_last_second() -> None:
+    leaf, root = certificate("leaf", "0", ca=False), certificate("0", "0")
+    for now in (NOW - 100, NOW + 100):
+        assert verify_chain(leaf, (), [root], now)[1] == NOW + 100
+    for now in (NOW - 101, NOW + 101):
+        with pytest.raises(AttestationError) as caught:
+            verify_chain(leaf, (), [root], now)
+        assert reason(caught) == "certificate_not_valid_at_time"
 
 
 def test_a_single_certificate_of_a_key_set_holds_to_its_first_and_last_second() -> None:

@@ -309,6 +309,21 @@ def test_out_of_date_passes_within_the_days_of_grace_and_not_after() -> None:
     assert judged(intel, published - 1, tcb=grace)[1] == ["tcb_out_of_date"]
 
 
+@pytest.mark.parametrize(
+    ("tcb", "end"),
+    [
+        ({"grace_days": 10}, 1_731_456_000 + 10 * DAY),
+        ({"grace_days": 10, "statuses": ["OutOfDate"]}, None),
+    ],
+)
+def test_a_judgement_that_rests_on_grace_ends_with_it(tcb: dict[str, Any], end: int | None) -> None:
+    intel, ledger = Intel(), Ledger()
+    intel.body["tee_tcb_svn"] = bytes([3, 1, 4]) + bytes(13)
+    facts = tdx.examine(intel.question()).facts
+    assert tdx.SCHEME.judge(ledger, facts, rule(tcb=tcb), 1_731_456_000) == end
+    assert ledger.accepted
+
+
 def test_nothing_passes_where_the_tcb_was_not_proved() -> None:
     intel = Intel()
     question = intel.question()

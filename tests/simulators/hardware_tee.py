@@ -6,7 +6,8 @@
     tee.carried = sha256_tag(b"other")  # what stands in the register instead
     tee.statements["crl"] = …             # one piece of collateral
 
-`SnpTee`, `TdxTee`, `NitroTee`, `AzureSnpTee` and `QuoteTee`; with GPUs, see `simulators.gpu_tee`.
+`SnpTee`, `TdxTee`, `NitroTee`, `AzureSnpTee`, `AzureTdxTee` and `QuoteTee`; with GPUs, see
+`simulators.gpu_tee`.
 Everything of one vendor and one time shares that vendor's root, so that one policy accepts many
 workers; each has a platform of its own. Evidence is made once for a binding, as a worker makes it:
 a signature by ECDSA is another one each time. Change facts before.
@@ -35,7 +36,7 @@ from attestation.registers import NITRO_PCR, host_data_value, nitro_pcr_event, r
 from attestation.rules.registers import BOOT_PCR
 
 from .amd import Amd, Chip
-from .hcl import Paravisor
+from .hcl import Paravisor, td_report
 from .intel import Intel
 from .nitro import NitroEnclave, NitroVendor
 from .tee import AUD, NOW, Tee
@@ -50,8 +51,9 @@ if TYPE_CHECKING:
     from .vendor_services import VendorServices
 
 BOOT_CODE = hashlib.sha256(b"boot loader and kernel").digest()
-SNP, TDX, NITRO, AZURE_SNP, QUOTE = (
-    "amd-sev-snp-report", "intel-tdx-quote", "aws-nitro-document", "azure-vtpm-snp", "tpm2-quote",
+SNP, TDX, NITRO, AZURE_SNP, AZURE_TDX, QUOTE = (
+    "amd-sev-snp-report", "intel-tdx-quote", "aws-nitro-document", "azure-vtpm-snp",
+    "azure-vtpm-tdx", "tpm2-quote",
 )  # fmt: skip
 
 
@@ -251,6 +253,35 @@ class TdxTee(HardwareTee):
             pck_crl: Answer(roles["pck_crl"], {"SGX-PCK-CRL-Issuer-Chain": above}),
             ROOT_CRL: Answer(roles["root_crl"]),
         }
+
+
+class AzureTdxTee(TdxTee):
+    """A worker in an Azure confidential VM on TDX.
+
+    Attributes:
+        vm: its paravisor and virtual TPM; register 4 holds the boot code, 11 the measurement.
+        quoted: bytes quoted as nonce, None for the binding's.
+    """
+
+    kind = AZURE_TDX
+
+    def __init__(self, seed: str = "tee", now: int = NOW, aud: str = AUD) -> None:
+        super().__init__(seed, now, aud)
+        self.vm = Paravisor(self._report, rsa_key(f"attestation of {seed}"))
+        self.vm.tpm.measure(BOOT_PCR, BOOT_CODE)
+        self.vm.tpm.measure(11, digest_bytes(self.carried))
+        self.quoted: bytes | None = None
+        self.rule |= {"pcrs": boot_registers(self.vm.tpm)}
+
+    def signed(self, binding_raw: bytes) -> Mapping[str, bytes]:
+        nonce = report32(binding_raw) if self.quoted is None else self.quoted
+        roles = self.vm.evidence(nonce, kind=4)
+        return {**roles, "td_quote": self.intel.quote()}
+
+    def _report(self, report_data: bytes) -> bytes:
+        """The TD report in the HCL report; the quote is made of the same."""
+        self.intel.body |= {"report_data": report_data, **self.body}
+        return td_report(report_data, self.intel.body["mr_td"])
 
 
 class NitroTee(HardwareTee):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from attestation.formats import intel_collateral as parts
+from attestation.formats import intel_statements as texts
 from attestation.formats.dcap_bodies import TdReport
 from attestation.formats.dcap_quote import Quote, parse_quote
 from attestation.formats.pck import Chain, Pck, parse_chain, parse_pck
@@ -25,16 +26,16 @@ class Parsed:
     chain: Chain
     pck: Pck
     collateral: parts.Collateral
-    info: parts.TcbInfo
-    identity: parts.QeIdentity
+    info: texts.TcbInfo
+    identity: texts.QeIdentity
 
     @classmethod
     def of(cls, intel: Intel) -> Parsed:
         quote = parse_quote(intel.quote())
         chain = parse_chain(quote.cert_data, "PCK chain")
         collateral = parts.parse_collateral({"collateral": intel.collateral()})
-        info = parts.parse_tcb_info(collateral.tcb_info)
-        identity = parts.parse_qe_identity(collateral.qe_identity)
+        info = texts.parse_tcb_info(collateral.tcb_info)
+        identity = texts.parse_qe_identity(collateral.qe_identity)
         return cls(intel, quote, chain, parse_pck(chain.ders[0]), collateral, info, identity)
 
     def match(self) -> str:

@@ -38,7 +38,7 @@ from evidence.directory import (
 from evidence.events import ATTEST_VERDICT, DIRECTORY_SNAPSHOT, attest_verdict_event
 from wire.envelope import parse_envelope
 from wire.ids import b64u, sha256_tag, unb64u
-from wire.problems import NO_WORKER, NOT_FOUND, REWRAP_NEEDED, problem
+from wire.problems import BAD_REQUEST, NO_WORKER, NOT_FOUND, REWRAP_NEEDED, problem
 from wire.suites import HYBRID
 from wire.wraps import parse_wraps
 
@@ -314,7 +314,7 @@ class Service:
                 401, problem("urn:anchorhold:gw:auth", 401, "credential not valid")
             )
         if set(asked) != {"nonce", "bh", "credential"}:
-            return problem_reply(400, problem("urn:anchorhold:gw:not_found", 400, "not valid"))
+            return problem_reply(400, problem(BAD_REQUEST, 400, "not valid"))
         listed = next(w for w in self.workers if w.bh == unb64u(asked["bh"], 32))
         if listed.bh in self.unanswered:
             return problem_reply(503, problem(NO_WORKER, 503, "the worker did not answer"))
