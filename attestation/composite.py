@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from attestation.verify.fleet import check_distinct
 from attestation.verify.spdm import GPUS
 from wire.errors import AttestationError
 
@@ -49,24 +50,6 @@ def check_composite(
     ledger.run("composite 3 distinct", lambda: check_distinct(fleet, named))
     ledger.run("composite 4 one architecture", lambda: _one_architecture(fleet))
     ledger.run("composite 5 those named", lambda: _those_named(fleet, named))
-
-
-def check_distinct(fleet: Fleet, named: Sequence[str] = ()) -> str:  # step 3
-    """Every device is there once: one chip may not answer for two.
-
-    Raises:
-        AttestationError: `gpu_repeated`.
-    """
-    devices = fleet.devices
-    for what, found in (
-        ("key", [device.fingerprint for device in devices]),
-        ("serial number", [device.chain.serial for device in devices]),
-        ("chip", [device.chain.chip for device in devices]),
-        ("fingerprint in the binding", list(named)),
-    ):
-        if len(set(found)) != len(found):
-            raise _refused("gpu_repeated", f"found a {what} twice, expected distinct GPUs")
-    return f"{len(devices)} distinct devices"
 
 
 def _named(named: Sequence[str]) -> str:  # step 1

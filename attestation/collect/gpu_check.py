@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attestation.composite import check_distinct
 from attestation.examined import NO_BYTES, Expected, Question
 from attestation.formats.gpu_list import parse_list
 from attestation.ledger import Ledger
 from attestation.verify.device import Item, examine_items
+from attestation.verify.fleet import check_distinct
 from attestation.verify.spdm import GPUS
 from wire.errors import AttestationError
 

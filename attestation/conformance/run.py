@@ -86,11 +86,11 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
         return _failed(sample, f"kind {sample.kind} is not known; known: {', '.join(SCHEMES)}")
     try:
         files = {role: read(path) for role, path in sample.files.items()}
-        examined, state = _verdict(sample, scheme, index, files)
+        pair = pair_of(scheme, files)
+        examined, state = _verdict(sample, scheme, index, files, pair)
     except MalformedError as error:
         return _failed(sample, error.message)
     known = {*scheme.evidence[0], *scheme.evidence[1], *scheme.collateral}
-    pair = pair_of(scheme, files)
     beside = sorted(set(files) - known - set(() if pair is None else pair.gpus))
     reasons = (*examined.reasons, *state)
     accepted = None if sample.strict is None else not reasons
@@ -111,7 +111,7 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
 
 
 def _verdict(
-    sample: Sample, scheme: Scheme, index: Index, files: Mapping[str, bytes]
+    sample: Sample, scheme: Scheme, index: Index, files: Mapping[str, bytes], pair: Pair | None
 ) -> tuple[Examined, tuple[Reason, ...]]:
     evidence_roles = {*scheme.evidence[0], *scheme.evidence[1]}
     question = Question(  # 1
@@ -122,7 +122,6 @@ def _verdict(
         now=0 if sample.at is None else sample.at,
     )
     examined = scheme.examine(question)  # 2
-    pair = pair_of(scheme, files)
     rules = _rules(sample, pair)
     loose = pair is not None and not _names_gpus(sample, rules, pair)
     for stated in claims_of(sample, _of_pair(pair)):  # 3

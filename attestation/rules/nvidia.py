@@ -38,6 +38,7 @@ from attestation.examined import FOREVER
 from attestation.formats.nvidia_chain import DEBUG_FLAGS
 from attestation.formats.spdm import FEATURE_FLAG, KNOWN_FIELDS, PROTECTED_PCIE
 from attestation.verify.device import DEVICES_MAX
+from attestation.verify.fleet import check_distinct
 from attestation.verify.spdm import ARCHITECTURES, GPUS, SWITCHES
 from wire.errors import AttestationError
 from wire.excerpt import listed
@@ -285,15 +286,7 @@ def _count(fleet: Fleet, rule: NvidiaRule) -> str:  # step 19
     if found == 0 or (rule.count is not None and found != rule.count):
         expected = "one or more" if rule.count is None else rule.count
         raise _refused("gpu_count", f"found {found} devices, expected {expected}")
-    if rule.count is not None:
-        for what, seen in (
-            ("key", {device.fingerprint for device in fleet.devices}),
-            ("serial number", {device.chain.serial for device in fleet.devices}),
-            ("chip", {device.chain.chip for device in fleet.devices}),
-        ):
-            if len(seen) != found:
-                raise _refused("gpu_repeated", f"found a {what} twice, expected distinct devices")
-    return f"{found} devices"
+    return f"{found} devices" if rule.count is None else check_distinct(fleet)
 
 
 def _among(found: str, accepted: frozenset[str] | None, code: str, what: str) -> str:

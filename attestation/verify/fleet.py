@@ -9,7 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wire.errors import AttestationError
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from attestation.anchors import Anchors
 
     from .ocsp import Response, Status
@@ -35,3 +39,27 @@ class Fleet:
     manifest_anchors: Anchors
     responses: tuple[Response, ...] = ()
     ocsp_nonce: bytes | None = None
+
+
+def check_distinct(fleet: Fleet, named: Sequence[str] = ()) -> str:
+    """Every device is there once: one chip may not answer for two.
+
+    Args:
+        fleet: the devices shown.
+        named: fingerprints that must be distinct too.
+
+    Raises:
+        AttestationError: `gpu_repeated`.
+    """
+    devices = fleet.devices
+    for what, found in (
+        ("key", [device.fingerprint for device in devices]),
+        ("serial number", [device.chain.serial for device in devices]),
+        ("chip", [device.chain.chip for device in devices]),
+        ("fingerprint in the binding", list(named)),
+    ):
+        if len(set(found)) != len(found):
+            raise AttestationError(
+                f"GPUs: found a {what} twice, expected distinct GPUs", reasons=("gpu_repeated",)
+            )
+    return f"{len(devices)} distinct devices"

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import copy
 import os
+from dataclasses import replace
 
 import pytest
+from simulators.key_holder import key_holder
 
 from attestation.binding import parse_binding
 from attestation.evidence import Evidence
 from enclave_worker.epochs import Keyring
 from enclave_worker.worker_config import WorkerConfig
 from wire.errors import ConfigError
-from wire.ids import b64u, sha256_tag
+from wire.ids import b64u
 
 NOW = 1_790_000_000
-DIGEST = sha256_tag(b"x")
 
 
 def config() -> WorkerConfig:
-    return WorkerConfig(
-        wid="w",
-        aud="tests",
-        model_name="m",
-        model_dir="/model",
-        service_policy=b"{}",
-        image=DIGEST,
-        model_digests={"tree": DIGEST, "weights": DIGEST},
-        require_pq=False,
-    )
+    return replace(key_holder(), require_pq=False)
 
 
 def test_whoever_knows_all_that_a_worker_is_given_knows_none_of_its_keys() -> None:

@@ -44,7 +44,7 @@ from .vendor_services import PCS, ROOT_CRL, Answer
 from .vtpm import Vtpm, VtpmMaker, rsa_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from attestation.examined import CollateralSet
 
@@ -147,6 +147,14 @@ class SnpTee(HardwareTee):
         }
 
 
+def booted(report: Callable[..., bytes], seed: str, measurement: str) -> Paravisor:
+    """An Azure confidential VM whose registers hold its boot code and the worker's measurement."""
+    vm = Paravisor(report, rsa_key(f"attestation of {seed}"))
+    vm.tpm.measure(BOOT_PCR, BOOT_CODE)
+    vm.tpm.measure(11, digest_bytes(measurement))
+    return vm
+
+
 class AzureSnpTee(SnpTee):
     """A worker in an Azure confidential VM on SEV-SNP.
 
@@ -159,9 +167,7 @@ class AzureSnpTee(SnpTee):
 
     def __init__(self, seed: str = "tee", now: int = NOW, aud: str = AUD) -> None:
         super().__init__(seed, now, aud)
-        self.vm = Paravisor(self._report, rsa_key(f"attestation of {seed}"))
-        self.vm.tpm.measure(BOOT_PCR, BOOT_CODE)
-        self.vm.tpm.measure(11, digest_bytes(self.carried))
+        self.vm = booted(self._report, seed, self.carried)
         self.quoted: bytes | None = None
         self.rule |= {"pcrs": boot_registers(self.vm.tpm)}
 
@@ -267,9 +273,7 @@ class AzureTdxTee(TdxTee):
 
     def __init__(self, seed: str = "tee", now: int = NOW, aud: str = AUD) -> None:
         super().__init__(seed, now, aud)
-        self.vm = Paravisor(self._report, rsa_key(f"attestation of {seed}"))
-        self.vm.tpm.measure(BOOT_PCR, BOOT_CODE)
-        self.vm.tpm.measure(11, digest_bytes(self.carried))
+        self.vm = booted(self._report, seed, self.carried)
         self.quoted: bytes | None = None
         self.rule |= {"pcrs": boot_registers(self.vm.tpm)}
 
