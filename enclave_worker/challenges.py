@@ -4,6 +4,7 @@ from typing import Any
 
 from wire.errors import AnchorholdError, UnavailableError
 from wire.ids import b64u, unb64u
+from wire.possession import prove_possession
 
 from .bench import Bench
 from .epochs import Epoch
@@ -50,6 +51,20 @@ class Challenges:
             answer = None
         return {"id": question["id"], "answer": answer}
 
+    def prove(self, question: dict[str, Any], nonce: bytes) -> dict[str, Any]:
+        """Answer PROVE: this worker opens what was sealed to each key of one of its bindings.
+
+        Args:
+            question: as received; what is sealed for another link or binding does not open.
+            nonce: this connection's challenge.
+        """
+        answer: str | None
+        try:
+            answer = b64u(self._opened(question, nonce))
+        except (AnchorholdError, KeyError, TypeError):
+            answer = None
+        return {"id": question["id"], "answer": answer}
+
     async def live(self, question: dict[str, Any]) -> dict[str, Any]:
         """Answer CHALLENGE_JOB: the binding asked about with the asker's nonce, attested now."""
         self._live += 1
@@ -65,12 +80,7 @@ class Challenges:
     async def _fresh(self, question: dict[str, Any]) -> dict[str, Any]:
         bench = self._bench
         nonce = unb64u(question["nonce"], NONCE_LEN)
-        asked = unb64u(question["bh"], BH_LEN)
-        # The epoch the asker has seen: while keys rotate, two are offered.
-        offered = bench.keyring.offered(bench.clock.s())
-        epoch = next((one for one in offered if one.bh == asked), None)
-        if epoch is None:
-            raise UnavailableError("challenge: found no such binding, expected one on offer")
+        epoch = self._asked(question)
         binding = bench.keyring.challenged(epoch, nonce)
         evidence = await self._port.attest(binding)
         answer: dict[str, Any] = {
@@ -81,3 +91,18 @@ class Challenges:
         if question.get("credential") is not None:
             answer["answer"] = await self._port.activate(question["credential"])
         return answer
+
+    def _opened(self, question: dict[str, Any], nonce: bytes) -> bytes:
+        epoch = self._asked(question)
+        keys = [(kid, key.private_key()) for kid, key in epoch.keys.items()]
+        sealed = [unb64u(one) for one in question["sealed"]]
+        return prove_possession(keys, sealed, nonce, epoch.bh)
+
+    def _asked(self, question: dict[str, Any]) -> Epoch:
+        """The epoch the asker has seen: while keys rotate, two are offered."""
+        asked = unb64u(question["bh"], BH_LEN)
+        offered = self._bench.keyring.offered(self._bench.clock.s())
+        for epoch in offered:
+            if epoch.bh == asked:
+                return epoch
+        raise UnavailableError("challenge: found no such binding, expected one on offer")

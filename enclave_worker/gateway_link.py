@@ -26,6 +26,7 @@ from wire.link import (
     HELLO,
     KEYS,
     NOTICE,
+    PROVED,
     PULL,
     RECEIPT,
     Decoder,
@@ -186,7 +187,7 @@ class GatewayLink:
         self._rotation.heard(document, "link: CHALLENGE")
 
     async def _introduce(self, offered: list[Epoch]) -> int:
-        """HELLO, perhaps ACTIVATE, ADMITTED; returns the lease in seconds."""
+        """HELLO, PROVE, perhaps ACTIVATE, ADMITTED; returns the lease in seconds."""
         await self._send(json_message(HELLO, self._introduction(offered[0])))
         async for message in self._incoming:
             if message.type == MessageType.ADMITTED:
@@ -241,6 +242,8 @@ class GatewayLink:
             self._logged(message)
         elif kind == MessageType.ACTIVATE:
             _ = self._task(self._activate(message.json()))
+        elif kind == MessageType.PROVE:
+            _ = self._task(self._prove(message.json()))
         elif kind == MessageType.CHALLENGE_JOB:
             _ = self._task(self._live(message.json()))
         elif kind == MessageType.REFUSED:
@@ -294,6 +297,9 @@ class GatewayLink:
 
     async def _activate(self, question: dict[str, Any]) -> None:
         await self._send(json_message(ACTIVATED, await self._challenges.activate(question)))
+
+    async def _prove(self, question: dict[str, Any]) -> None:
+        await self._send(json_message(PROVED, self._challenges.prove(question, self._nonce)))
 
     async def _live(self, question: dict[str, Any]) -> None:
         await self._send(json_message(CHALLENGE_ANSWER, await self._challenges.live(question)))

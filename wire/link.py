@@ -44,6 +44,8 @@ class MessageType(IntEnum):
     CHALLENGE_JOB = 18  # G→W {"id","wid","nonce","bh","credential"?}
     CHALLENGE_ANSWER = 19  # W→G {"id","binding"?,"evidence"?,"posture"?,"answer"?}
     GOODBYE = 20  # W→G {} draining
+    PROVE = 21  # G→W {"id","bh","sealed"} open these with the binding's keys
+    PROVED = 22  # W→G {"id","answer"}
 
 
 CHALLENGE = MessageType.CHALLENGE
@@ -66,6 +68,8 @@ DONE = MessageType.DONE
 CHALLENGE_JOB = MessageType.CHALLENGE_JOB
 CHALLENGE_ANSWER = MessageType.CHALLENGE_ANSWER
 GOODBYE = MessageType.GOODBYE
+PROVE = MessageType.PROVE
+PROVED = MessageType.PROVED
 
 WITH_RID: Final = frozenset({JOB, CANCEL, BYTES, NOTICE, RECEIPT, LOGGED, DONE})
 _RAW: Final = frozenset({JOB, CANCEL, BYTES})  # after the rid: bytes; every other type holds JSON

@@ -1,13 +1,15 @@
 """A small gateway end for worker tests: the real link protocol, a real log, no HTTP, no queue.
 
-Honest unless told otherwise: `refuse_with` refuses admission, `mute_log` never answers RECEIPT,
-`silent` answers nothing at all. `publish` moves the beacon of later messages on.
+It admits no worker that does not prove its keys. Honest unless told otherwise: `refuse_with`
+refuses admission, `mute_log` never answers RECEIPT, `silent` answers nothing at all. `publish`
+moves the beacon of later messages on.
 """
 
 import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from wire.link import (
     JOB,
     LEASE,
     LOGGED,
+    PROVE,
     REFUSED,
     Decoder,
     Message,
@@ -43,6 +46,8 @@ from wire.link import (
     pull_bytes,
     raw_message,
 )
+from wire.possession import Possession, ask_possession
+from wire.wraps import Candidate
 
 
 @dataclass
@@ -86,11 +91,14 @@ class LinkPeer:
         self.heartbeats = 0
         self.connections = 0
         self.goodbyes = 0
+        self.proofs = 0
         self.answers: dict[bytes, Answer] = {}
         self.challenges: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.changed = asyncio.Condition()
         self.failures: list[BaseException] = []
         self._challenge: Challenge | None = None
+        self._asked: dict[int, tuple[Introduced, Possession]] = {}
+        self._probes: dict[int, asyncio.Future[Any]] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._server: asyncio.Server | None = None
         self._nonce = b""
@@ -190,6 +198,20 @@ class LinkPeer:
         async with asyncio.timeout(30):
             return await future
 
+    def possession(self, about: Binding, nonce: bytes | None = None) -> Possession:
+        """A question to the holder of a binding's keys, for this link unless told another."""
+        keys = [Candidate(kem.kid, kem.suite, kem.pk) for kem in about.kems]
+        return ask_possession(keys, nonce or self._nonce, about.bh, os.urandom)
+
+    async def prove(self, bh: bytes, sealed: Sequence[bytes]) -> Any:
+        """Send PROVE; the answer as it came."""
+        number = -1 - len(self._probes)
+        future = self._probes[number] = asyncio.get_running_loop().create_future()
+        texts = [b64u(one) for one in sealed]
+        await self._send(json_message(PROVE, {"id": number, "bh": b64u(bh), "sealed": texts}))
+        async with asyncio.timeout(30):
+            return await future
+
     async def send_raw(self, data: bytes) -> None:
         assert self._writer is not None
         self._writer.write(data)
@@ -228,6 +250,8 @@ class LinkPeer:
         kind = MessageType(message.type)
         if kind in (MessageType.HELLO, MessageType.KEYS):
             await self._introduce(message.json())
+        elif kind == MessageType.PROVED:
+            await self._proved(message.json())
         elif kind == MessageType.ACTIVATED:
             assert self._challenge is not None
             self.activation = self._challenge.activation(message.json()["answer"])
@@ -257,6 +281,20 @@ class LinkPeer:
         evidence = evidence_list(document["evidence"])
         new = Introduced(binding, evidence, unb64u(document["posture"]))
         self.introduced.append(new)
+        possession = self.possession(binding)
+        self._asked[len(self.introduced)] = (new, possession)
+        sealed = [b64u(one) for one in possession.sealed]
+        question = {"id": len(self.introduced), "bh": b64u(binding.bh), "sealed": sealed}
+        await self._send(json_message(PROVE, question))
+
+    async def _proved(self, document: dict[str, Any]) -> None:
+        if document["id"] in self._probes:
+            self._probes[document["id"]].set_result(document["answer"])
+            return
+        new, possession = self._asked.pop(document["id"])
+        assert possession.proves(unb64u(document["answer"]))
+        self.proofs += 1
+        evidence = new.evidence
         self._challenge = challenge_for(evidence[0], os.urandom) if self.activate else None
         if self._challenge is not None:
             question = {"id": 1, "credential": self._challenge.credential.to_json()}

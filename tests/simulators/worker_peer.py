@@ -1,6 +1,7 @@
 """A scripted worker on the real link: real keys, real software evidence, real sealed answers.
 
-It does what a test tells it to, and nothing by itself except heartbeats:
+It does what a test tells it to, and nothing by itself except heartbeats and the proof that it holds
+its keys (`honest` off: a test answers PROVE, or lets it wait):
 
     worker = WorkerPeer(SoftwareTee("a", now=…), socket_path)
     await worker.admitted()
@@ -37,6 +38,7 @@ from evidence.receipt import Side, sign_statement
 from evidence.record import ReceiptRecord
 from wire.canonical import encode as encode_json
 from wire.envelope import Candidate, OpenedRequest, open_envelope, parse_envelope
+from wire.errors import OpenError
 from wire.ids import b64u, bh_of, unb64u
 from wire.link import (
     ACTIVATED,
@@ -48,6 +50,7 @@ from wire.link import (
     HELLO,
     KEYS,
     NOTICE,
+    PROVED,
     PULL,
     RECEIPT,
     Decoder,
@@ -61,6 +64,7 @@ from wire.link import (
     raw_message,
 )
 from wire.notice import sign_notice
+from wire.possession import prove_possession
 from wire.records import HEAD, Record, TokenDelta, json_record
 from wire.records import RECEIPT as RECEIPT_RECORD
 from wire.response import ResponseWriter
@@ -107,6 +111,7 @@ class WorkerPeer:
         tee: its keys, facts and evidence.
         nonce: the connection's challenge.
         beacon: the log prefix the gateway named last.
+        honest: whether PROVE is answered as it comes, with the keys this worker has.
     """
 
     def __init__(
@@ -114,6 +119,7 @@ class WorkerPeer:
     ) -> None:
         self.tee = tee
         self.dated = dated
+        self.honest = True
         self.path = path
         self.nonce = b""
         self.beacon: Beacon | None = None
@@ -196,6 +202,20 @@ class WorkerPeer:
             answer = {"secret": b64u(tpm_secret(self.tee, question["credential"]))}
         self.send(json_message(ACTIVATED, {"id": question["id"], "answer": answer}))
         return question
+
+    def prove(self, question: dict[str, Any], nonce: bytes | None = None) -> str | None:
+        """The answer to PROVE with the keys of `tee`; None where they do not open it."""
+        kems = parse_binding(self.binding).kems
+        keys = [(kem.kid, self.tee.keys[kem.suite]) for kem in kems]
+        sealed = [unb64u(one) for one in question["sealed"]]
+        try:
+            return b64u(prove_possession(keys, sealed, nonce or self.nonce, self.bh))
+        except OpenError:
+            return None
+
+    def proved(self, question: dict[str, Any], answer: object) -> None:
+        """Send an answer to PROVE."""
+        self.send(json_message(PROVED, {"id": question["id"], "answer": answer}))
 
     async def new_keys(self, **facts: Any) -> None:
         """Announce another binding of the same process."""
@@ -352,6 +372,10 @@ class WorkerPeer:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(262_144):
                 for message in decoder.feed(chunk):
+                    if self.honest and message.type == MessageType.PROVE:
+                        question = message.json()
+                        self.proved(question, self.prove(question))
+                        continue
                     self._inbox[int(message.type)].put_nowait(message)
         self._closed.set()
 

@@ -66,7 +66,7 @@ def test_a_message_gives_its_parts():
         "0500000109",
         "ffffffff09",
         "0000000100",
-        "0000000115",
+        "0000000117",
         "00000001ff",
         "000000100b",
         "000000100e",
@@ -115,7 +115,7 @@ def test_caller_mistakes_are_value_errors():
 
 
 def test_types_and_their_numbers_are_those_of_the_specification():
-    assert [kind.value for kind in MessageType] == list(range(1, 21))
+    assert [kind.value for kind in MessageType] == list(range(1, 23))
     assert {kind.name for kind in WITH_RID} == {
         "JOB", "CANCEL", "BYTES", "NOTICE", "RECEIPT", "LOGGED", "DONE",
     }  # fmt: skip

@@ -57,3 +57,10 @@ def test_a_code_can_be_given():
 def test_an_attestation_error_carries_its_reasons():
     assert AttestationError("x", reasons=("tcb_outdated",)).reasons == ("tcb_outdated",)
     assert AttestationError("x").reasons == ()
+
+
+def test_a_refusal_has_one_reason_and_begins_with_what_was_looked_at():
+    error = errors.refused("tcb_out_of_date", "found 1, expected 2", about="SNP")
+    assert (type(error), error.reasons) == (AttestationError, ("tcb_out_of_date",))
+    assert error.message == "SNP: found 1, expected 2"
+    assert errors.refused("tcb_out_of_date", "found 1, expected 2").message == "found 1, expected 2"
