@@ -276,15 +276,15 @@ def _messages() -> list[Seed]:
     """Serialised attestations exist among samples only; else a hand-made one."""
     found = list(pieces("attestation_pb", "tpm2-quote"))
     quote, sig = (pieces(role, "tpm2-quote")[0].roles[""] for role in ("quote_msg", "quote_sig"))
-    registers = b"\x08\x0b" + _member(2, _member(2, bytes(32)))
-    made = _member(1, bytes(64)) + _member(
-        2, _member(1, quote) + _member(2, sig) + _member(3, registers)
+    registers = b"\x08\x0b" + protobuf_field(2, protobuf_field(2, bytes(32)))
+    made = protobuf_field(1, bytes(64)) + protobuf_field(
+        2, protobuf_field(1, quote) + protobuf_field(2, sig) + protobuf_field(3, registers)
     )
-    made += _member(3, boot_log().encode())
+    made += protobuf_field(3, boot_log().encode())
     return [*found, Seed({"": made})]
 
 
-def _member(number: int, data: bytes) -> bytes:
+def protobuf_field(number: int, data: bytes) -> bytes:
     """A protocol buffer's field of bytes."""
     return bytes([number << 3 | 2]) + _varint(len(data)) + data
 
