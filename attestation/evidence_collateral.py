@@ -16,8 +16,7 @@ from .schemes import SCHEMES
 
 if TYPE_CHECKING:
     from .collateral.fetcher import Fetcher
-    from .collateral.resolve import Asks
-    from .collateral.store import Store
+    from .collateral.resolve import Asks, Cache
     from .evidence import Evidence
     from .policy import Policy
 
@@ -30,7 +29,7 @@ def collateral_anchors(policy: Policy) -> Anchors:
 
 def resolve_evidence(
     item: Evidence,
-    store: Store,
+    store: Cache,
     vendors: Asks,
     fetcher: Fetcher | None,
     now: int,

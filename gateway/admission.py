@@ -1,8 +1,8 @@
 """Admission of a worker: from the bytes it sent to an `Epoch`, or to reasons for refusing it.
 
 The verdict is written to the evidence log before the worker hears of it, also when it is no: from
-step 3 on. Before it nobody has shown a key, and who sends bytes that mean nothing must not make a
-log grow that is kept for ever; those are counted.
+step 3 on, but not where keys were not shown. Who sends bytes that mean nothing must not make a log
+grow that is kept for ever; those are counted, and so are refusals beyond `REFUSALS_PER_MINUTE`.
 
  1. HELLO has exactly the agreed members           (malformed: the link is closed, nothing to log)
  2. the binding parses, and its key signed this connection's nonce with the binding's hash:
@@ -12,11 +12,13 @@ log grow that is kept for ever; those are counted.
     one chose its bytes; no client takes it         nonce_unexpected
  5. new keys come from the process already admitted session_mismatch
  6. the binding is not denied here                  denied
- 7. evidence that needs it proves, by credential
+ 7. the worker opened a secret that we sealed to
+    each key the binding lists: it holds them all   possession_unproven
+ 8. evidence that needs it proves, by credential
     activation we ran ourselves, whose TPM it is    activation_missing, activation_mismatch
- 8. the vendors' statements about it are at hand    collateral_missing, and what its kind says
- 9. `attestation.appraise` accepts all of it under the gateway's own policy
-10. the verdict is durable in the evidence log
+ 9. the vendors' statements about it are at hand    collateral_missing, and what its kind says
+10. `attestation.appraise` accepts all of it under the gateway's own policy
+11. the verdict is durable in the evidence log
 """
 
 import time
@@ -26,21 +28,24 @@ from typing import Any
 
 from attestation.binding import Beacon, Binding, parse_binding
 from attestation.evidence import Evidence, evidence_list
-from attestation.examined import CollateralSet
 from attestation.posture import CONTAINER_MAX
 from attestation.result import AppraisedEvidence, Refused
 from attestation.verify.credential import Activation, challenge_for
 from evidence.beacon import snapshot_time
 from evidence.events import parse_event
 from wire.errors import AttestationError, MalformedError, ReceiptError
-from wire.ids import bh_of, unb64u
+from wire.ids import b64u, bh_of, unb64u
 from wire.limits import BINDING_MAX
-from wire.link import hello_bytes
+from wire.link import ACTIVATE, PROVE, MessageType, hello_bytes
+from wire.possession import ANSWER_LEN, ask_possession
+from wire.wraps import Candidate
 
+from .allowance import Allowance
 from .appraiser import Appraiser, Presented
 from .asker import Asker
 from .attributes import Attr, digest_text
 from .clock import Clock
+from .found import Collected
 from .ledger import Ledger
 from .metrics import Metric
 from .session import Epoch, Session, verify_signature
@@ -53,14 +58,18 @@ WID_MAX = 64
 #: Judged at once, of one process one less. Each takes a thread for up to a tenth of a second: those
 #: that read deny lists and judge admitted workers again must not wait for a thousand strangers.
 APPRAISALS = 3
-#: Refusals of step 2: whose doing it is has not been shown.
-_NOBODY = ("binding_malformed", "hello_signature")
+#: Refusals written to the log, of all who ask; three minutes' worth at once. A key costs a stranger
+#: nothing, an entry is kept for ever: two hundred of five kB in a second, if nobody counted.
+REFUSALS_PER_MINUTE = 10
+_LOG = "evidence-log"
+#: Refusals of steps 2 and 7: whose doing it is has not been shown.
+_NOBODY = ("binding_malformed", "hello_signature", "possession_unproven")
 _MEMBERS = {"wid", "binding", "evidence", "posture", "sig", "activation"}
 
-#: Sends a credential challenge to the worker and returns its answer.
-Ask = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+#: Asks the worker a question and returns its answer; nothing in it is checked.
+Ask = Callable[[MessageType, dict[str, Any]], Awaitable[object]]
 #: Finds the vendors' statements about evidence; what it cannot find is missing from its answer.
-Collect = Callable[[Sequence[Evidence], Asker], Awaitable[CollateralSet]]
+Collect = Callable[[Sequence[Evidence], Asker], Awaitable[Collected]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +143,7 @@ class Admission:
         self._clock = clock
         self._rng = rng
         self._turns = Turns(APPRAISALS)
+        self._entries = Allowance(REFUSALS_PER_MINUTE)
 
     async def admit(
         self,
@@ -148,7 +158,7 @@ class Admission:
         Args:
             document: HELLO or KEYS as received.
             nonce: this connection's challenge.
-            ask: runs a credential challenge on the worker.
+            ask: asks the worker to prove what it says of itself.
             session: the session that sends new keys; None for a first HELLO.
             asker: on whose account it is judged.
 
@@ -174,8 +184,12 @@ class Admission:
         self._telemetry.count(Metric.ATTEST_FAILURES, 1, {Attr.REASON: codes[0]})
         shown = Presented(hello.binding, hello.evidence, hello.posture)
         reasons = verdict if isinstance(verdict, Refused) else codes
-        if verdict not in _NOBODY:
-            await log_verdict(self._ledger, shown, self._appraiser.policy.digest, reasons)  # 10
+        if verdict in _NOBODY:
+            return NotAdmitted(codes, bh)
+        if self._entries.take(asker, _LOG, self._clock.monotonic()):
+            await log_verdict(self._ledger, shown, self._appraiser.policy.digest, reasons)  # 11
+        else:
+            self._telemetry.count(Metric.VERDICTS_HELD, 1)
         return NotAdmitted(codes, bh)
 
     def stands(self, epoch: Epoch) -> bool:
@@ -189,7 +203,7 @@ class Admission:
     async def _judge(
         self, hello: Hello, nonce: bytes, ask: Ask, session: Session | None, asker: Asker
     ) -> Epoch | Refused | str:
-        """Steps 2 to 10; a text is a reason code of our own."""
+        """Steps 2 to 11; a text is a reason code of our own."""
         # 2
         try:
             binding = parse_binding(hello.binding)
@@ -212,13 +226,16 @@ class Admission:
         if self._denied(binding.bh):
             return "denied"
         # 7
+        if not await self._possesses(binding, nonce, ask):
+            return "possession_unproven"
+        # 8
         try:
             activation = await self._activate(hello.evidence, ask)
         except MalformedError:
             return "evidence_malformed"
         except AttestationError as error:
             return error.reasons[0] if error.reasons else "evidence_malformed"
-        collateral = await self._collect(hello.evidence, asker)  # 8
+        collateral = await self._collect(hello.evidence, asker)  # 9
         shown = Presented(
             hello.binding,
             hello.evidence,
@@ -226,21 +243,34 @@ class Admission:
             activation,
             await self._beacon_time(binding.beacon),
         )
-        # 9
+        # 10
         verdict, policy = await self._turns.run(
             asker, lambda: self._appraiser.judge(shown, self._clock.wall(), collateral)
         )
         if not isinstance(verdict, AppraisedEvidence):
             return verdict
-        logged = await log_verdict(self._ledger, shown, policy, verdict)  # 10
+        logged = await log_verdict(self._ledger, shown, policy, verdict)  # 11
         return Epoch(verdict, shown, collateral, policy, logged)
+
+    async def _possesses(self, binding: Binding, nonce: bytes, ask: Ask) -> bool:
+        """Whether the worker holds what it lists: else it would keep another's requests from it."""
+        keys = [Candidate(kem.kid, kem.suite, kem.pk) for kem in binding.kems]
+        try:
+            possession = ask_possession(keys, nonce, binding.bh, self._rng)
+            question = {"bh": b64u(binding.bh), "sealed": [b64u(one) for one in possession.sealed]}
+            answer = await ask(PROVE, question)
+            return isinstance(answer, str) and possession.proves(unb64u(answer, ANSWER_LEN))
+        except MalformedError:
+            return False
 
     async def _activate(self, evidence: tuple[Evidence, ...], ask: Ask) -> Activation | None:
         """Ask the TPM behind evidence that claims one; other kinds need nothing."""
         for item in evidence:
             challenge = challenge_for(item, self._rng)
             if challenge is not None:
-                return challenge.activation(await ask(dict(challenge.credential.to_json())))
+                question = {"credential": dict(challenge.credential.to_json())}
+                answer = await ask(ACTIVATE, question)
+                return challenge.activation(answer if isinstance(answer, dict) else {})
         return None
 
     async def _beacon_time(self, beacon: Beacon | None) -> int | None:

@@ -1,8 +1,9 @@
-"""What strangers may make this gateway ask vendors for: a bucket for each vendor, shared fairly.
+"""What strangers may make this gateway do that others pay for: buckets, each shared fairly.
 
 Vendors limit questions by address. Evidence names pieces that nobody has seen before (the chip it
 says it comes from), and whoever may connect can make up such names: without a bound, one stranger
-spends what the fleet needs to stay admitted.
+spends what the fleet needs to stay admitted. The evidence log is kept for ever, and whoever may
+connect can be refused as often as it likes.
 
 One link takes no more than what would then be left, and all links of one process no more than
 `PEER_SHARE` times that: whoever takes all it can get leaves a part for the next. What was spent is
@@ -21,12 +22,12 @@ PEER_SHARE = 3
 
 @dataclass(slots=True)
 class _Bucket:
-    """One vendor's.
+    """Of one source.
 
     Attributes:
-        left: pieces that may be asked for now.
+        left: what may be had now.
         at: when `left` and `spent` were right.
-        spent: pieces by link and by process, not yet forgotten.
+        spent: what was had by link and by process, not yet forgotten.
     """
 
     left: float
@@ -36,21 +37,21 @@ class _Bucket:
 
 @dataclass(slots=True)
 class Allowance:
-    """Pieces that strangers may ask for.
+    """What strangers may have: pieces of vendors' collateral, entries of the log.
 
     Args:
-        per_minute: of each vendor.
+        per_minute: of each source.
     """
 
     per_minute: int
     _buckets: dict[str, _Bucket] = field(default_factory=dict)
 
     def take(self, asker: Asker, source: str, now: float) -> bool:
-        """Whether a piece of this vendor may be asked for on this link; if so it is spent.
+        """Whether one more of this source may be had on this link; if so it is spent.
 
         Args:
             asker: for whom.
-            source: the vendor, one of `attestation.collateral_key.SOURCES`.
+            source: a vendor, one of `attestation.collateral_key.SOURCES`, or what else is shared.
             now: monotonic seconds.
         """
         most = float(self.per_minute * BURST_MINUTES)

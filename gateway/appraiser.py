@@ -8,16 +8,18 @@ that is being made waits for that one.
 """
 
 import asyncio
-import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from attestation.appraise import appraise
 from attestation.evidence import Evidence
-from attestation.examined import NO_COLLATERAL, CollateralSet
+from attestation.examined import CollateralSet
 from attestation.policy import Policy
 from attestation.result import AppraisedEvidence, Refused
 from attestation.verify.credential import Activation
+
+from .digest import digest_of
+from .found import NONE_COLLECTED, Collected
 
 #: More than the workers of a large fleet with all their epochs.
 VERDICTS_MAX = 10_000
@@ -35,6 +37,7 @@ class Presented:
         binding, evidence, posture: as received.
         activation: our credential activation of its TPM, where one was run.
         beacon_time: Unix seconds of the log head its binding names, where our log knows it.
+        digest: of all of it.
     """
 
     binding: bytes
@@ -42,6 +45,11 @@ class Presented:
     posture: bytes | None
     activation: Activation | None = None
     beacon_time: int | None = None
+    digest: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Hash it once: it is judged every minute, and evidence may have a third of a MiB."""
+        object.__setattr__(self, "digest", _digest(self))
 
 
 @dataclass(slots=True)
@@ -58,7 +66,7 @@ class Appraiser:
     _making: "dict[bytes, asyncio.Task[AppraisedEvidence | Refused]]" = field(default_factory=dict)
 
     async def judge(
-        self, shown: Presented, now: int, collateral: CollateralSet = NO_COLLATERAL
+        self, shown: Presented, now: int, collateral: Collected = NONE_COLLECTED
     ) -> tuple[AppraisedEvidence | Refused, str]:
         """The verdict on what a worker presented, and the digest of the policy it is under.
 
@@ -83,11 +91,11 @@ class Appraiser:
         return await asyncio.shield(task), policy.digest
 
     async def _make(
-        self, key: bytes, shown: Presented, policy: Policy, now: int, collateral: CollateralSet
+        self, key: bytes, shown: Presented, policy: Policy, now: int, collateral: Collected
     ) -> AppraisedEvidence | Refused:
         try:
             # Signatures of a node of GPUs take a tenth of a second: requests must not wait.
-            verdict = await asyncio.to_thread(_appraise, shown, policy, now, collateral)
+            verdict = await asyncio.to_thread(_appraise, shown, policy, now, collateral.roles)
         finally:
             del self._making[key]
         self._known.pop(key, None)
@@ -126,14 +134,16 @@ def _appraise(
     )
 
 
-def _key(shown: Presented, policy: str, collateral: CollateralSet) -> bytes:
-    """One hash of everything but the time; every part has its length, so no two cases collide."""
-    state = hashlib.sha256()
+def _key(shown: Presented, policy: str, collateral: Collected) -> bytes:
+    """One hash of everything but the time."""
+    return digest_of((shown.digest, collateral.digest, policy.encode()))
+
+
+def _digest(shown: Presented) -> bytes:
     activation = shown.activation
     parts = [
         shown.binding,
         b"" if shown.posture is None else b"\x01" + shown.posture,
-        policy.encode(),
         str(shown.beacon_time).encode(),
     ]
     if activation is not None:
@@ -143,12 +153,4 @@ def _key(shown: Presented, policy: str, collateral: CollateralSet) -> bytes:
     parts.append(b"evidence %d" % len(shown.evidence))
     for item in shown.evidence:
         parts += [item.kind.encode(), item.body]
-    parts.append(b"collateral %d" % len(collateral))
-    for kind in sorted(collateral):
-        parts += [kind.encode(), b"%d" % len(collateral[kind])]
-        for role in sorted(collateral[kind]):
-            parts += [role.encode(), collateral[kind][role]]
-    for part in parts:
-        state.update(len(part).to_bytes(8, "big"))
-        state.update(part)
-    return state.digest()
+    return digest_of(parts)

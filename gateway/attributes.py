@@ -22,12 +22,12 @@ INTEGER_MAX = 2**31
 SIZE_CLASSES = (1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864)
 OTHER = "other"
 
-#: Reasons for refusing a worker: those of appraisal, then the gateway's own.
-REASONS = (
-    *CODES,
-    "hello_signature", "kid_in_use", "nonce_unexpected", "policy_changed", "session_mismatch",
-    "too_slow", "wid_in_use", "wid_malformed",
+#: Reasons of the gateway's own for refusing a worker; the others are those of appraisal.
+OWN_REASONS = (
+    "hello_signature", "kid_in_use", "nonce_unexpected", "policy_changed", "possession_unproven",
+    "session_mismatch", "wid_in_use", "wid_malformed",
 )  # fmt: skip
+REASONS = (*CODES, *OWN_REASONS)
 
 
 class Kind(Enum):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tenancy.identity import LIFE_DEFAULT_S, SCOPES, KeyRecord
-from tenancy.key_table import load_table, open_or_create, save_table
+from tenancy.key_table import check_grant, load_table, open_or_create, save_table
 from wire.errors import ConfigError
 from wire.excerpt import shown
 
@@ -109,14 +109,11 @@ def _create(args: argparse.Namespace) -> int:
         )
     if len(args.env) > 12:
         raise ConfigError(f"--env: found {len(args.env)} characters, expected 1-12")
+    scopes, life_s = args.scope or ["infer"], args.days * _DAY_S
+    check_grant(args.tenant, scopes, life_s)  # before anything is written
     table = open_or_create(args.table, os.urandom, args.pepper)
     table, text, record = table.create(
-        args.tenant,
-        args.scope or ["infer"],
-        args.env,
-        Clock().wall(),
-        args.days * _DAY_S,
-        os.urandom,
+        args.tenant, scopes, args.env, Clock().wall(), life_s, os.urandom
     )
     save_table(table, args.table)
     if args.json:

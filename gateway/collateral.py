@@ -4,8 +4,9 @@ Reading and fetching block, so they happen on threads, of their own: a vendor th
 must not take those that write the log. A worker whose pieces are all in the cache waits for nobody
 who fetches; those that fetch take turns, and what they may ask for is bounded (`questions`).
 
-What was found for one piece of evidence is remembered for a moment (`found`): a revocation still
-arrives within half a minute.
+What was found for one piece of evidence is remembered for a moment (`found_memory`), and for an
+admitted worker while the cache has what it had (`found`): a revocation arrives with the sweep after
+the one that fetches it, or after whatever else puts it into the cache.
 
 No entry counts longer after it was fetched than the policy in force says
 (`collateral_max_age_s`). That binds this gateway: whoever reads the collateral that it carries to
@@ -15,10 +16,9 @@ them sees the vendors' dates alone.
 import asyncio
 import logging
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 
 from attestation.collateral.fetcher import Fetcher
@@ -28,8 +28,7 @@ from attestation.collateral.services import Services, parse_services
 from attestation.collateral.store import Store
 from attestation.collateral.vendors import Vendors
 from attestation.evidence import Evidence
-from attestation.evidence_collateral import collateral_anchors, resolve_evidence
-from attestation.examined import NO_BYTES, CollateralSet
+from attestation.evidence_collateral import collateral_anchors
 from attestation.policy import Policy
 from attestation.schemes import SCHEMES
 from wire.errors import ConfigError, UnavailableError
@@ -38,10 +37,13 @@ from .asker import Asker
 from .attributes import Attr
 from .clock import Clock
 from .config import GatewayConfig
-from .found import Found
+from .digest import digest_of
+from .found import NOTHING, Collected, Found
+from .found_memory import FoundMemory
 from .journal import Event, Journal
 from .metrics import Metric
 from .questions import Held, Questions, Watcher
+from .search import Search
 from .telemetry import Telemetry
 from .turns import Turns
 
@@ -78,7 +80,7 @@ class CollateralSource:
     _threads: ThreadPoolExecutor = field(default_factory=lambda: _pool(THREADS, "collateral"))
     _own_threads: ThreadPoolExecutor = field(default_factory=lambda: _pool(OWN_THREADS, "refresh"))
     _turns: Turns = field(default_factory=lambda: Turns(THREADS))
-    _memory: Found = field(default_factory=Found)
+    _memory: FoundMemory = field(default_factory=FoundMemory)
 
     @classmethod
     def open(
@@ -129,75 +131,91 @@ class CollateralSource:
         if isinstance(self.fetcher, HttpFetcher):
             self.fetcher.close()
 
-    async def collect(self, evidence: Sequence[Evidence], asker: Asker) -> CollateralSet:
-        """Kind to role to bytes; what cannot be had is not there, and appraisal says so.
+    async def collect(self, evidence: Sequence[Evidence], asker: Asker) -> Collected:
+        """What can be had; what cannot is not there, and appraisal says so.
 
         Args:
             evidence: as a worker presents it.
             asker: on whose account what was never had here is asked for.
         """
         known = [item for item in evidence if item.kind in SCHEMES]
-        return {item.kind: await self._of(item, asker) or NO_BYTES for item in known}
+        return Collected({item.kind: await self._shown(item, asker) or NOTHING for item in known})
 
-    async def refresh(self, evidence: Sequence[Evidence]) -> CollateralSet:
+    async def refresh(self, evidence: Sequence[Evidence], held: Collected) -> Collected:
         """The same for workers that are admitted, on threads that no stranger can keep busy.
 
         What nears its end is renewed here, and here alone.
 
+        Args:
+            evidence: as above.
+            held: what was found for it before; the same is returned when that still counts.
+
         Raises:
             UnavailableError: the cache cannot be used: what counts now cannot be told.
         """
-        found = {item.kind: await self._of(item, None) for item in evidence if item.kind in SCHEMES}
-        if None in found.values():
-            raise UnavailableError("collateral: the cache cannot be used")
-        return {kind: roles or NO_BYTES for kind, roles in found.items()}
+        known = [item for item in evidence if item.kind in SCHEMES]
+        found = {
+            item.kind: await self._admitted(item, held.pieces.get(item.kind)) for item in known
+        }
+        if all(held.pieces.get(kind) is piece for kind, piece in found.items()):
+            return held
+        return Collected(found)
 
-    async def _of(self, item: Evidence, asker: Asker | None) -> Mapping[str, bytes] | None:
-        """Role to bytes; None when the cache cannot be used."""
+    async def _shown(self, item: Evidence, asker: Asker) -> Found | None:
+        """For whoever asks to be admitted; None when the cache cannot be used."""
         now, age = self.clock.wall(), self.max_age_s()
         # The age is part of the name: a policy that shortens it is not answered from memory.
-        digest = sha256(f"{age} {item.kind}\0".encode() + item.body).digest()
+        digest = digest_of((str(age).encode(), item.kind.encode(), item.body))
         remembered = self._memory.get(digest, now)
         if remembered is not None:
             return remembered
-        if asker is None:
-            found = await self._run(self._own_threads, item, age, None, fetch=True)
-        else:
-            found = await self._run(self._readers, item, age, asker, fetch=False)
-            if found is not None and found.missing and self.fetcher is not None:
-                found = await self._turns.run(
-                    asker, lambda: self._run(self._threads, item, age, asker, fetch=True)
-                )
+        search = Search(item, now, age, asker)
+        found = await self._run(self._readers, search, None)
+        if found is not None and found.missing and self.fetcher is not None:
+            found = await self._turns.run(
+                asker, lambda: self._run(self._threads, search, self.fetcher)
+            )
         if found is None:
             self.missing("collateral_unavailable")
             return None
-        for reason in found.missing:
-            self.missing(reason.code)
+        self._say(found)
+        result = search.result(found, may_ask=self.fetcher is not None)
         # What is missing may have come when the worker tries again.
         if not found.missing:
-            self._memory.keep(digest, now, found.expires, found.roles)
-        return found.roles
+            self._memory.keep(digest, result)
+        return result
+
+    async def _admitted(self, item: Evidence, held: Found | None) -> Found:
+        """For an admitted worker; raises like `refresh`."""
+        now, age = self.clock.wall(), self.max_age_s()
+        if held is not None and held.in_time(now, age):
+            loop = asyncio.get_running_loop()
+            if await loop.run_in_executor(self._own_threads, held.unchanged, self.store):
+                return held
+        search = Search(item, now, age, None)
+        found = await self._run(self._own_threads, search, self.fetcher)
+        if found is None:
+            self.missing("collateral_unavailable")
+            raise UnavailableError("collateral: the cache cannot be used")
+        self._say(found)
+        return search.result(found, may_ask=self.fetcher is not None)
+
+    def _say(self, found: Resolved) -> None:
+        for reason in found.missing:
+            self.missing(reason.code)
 
     async def _run(
-        self,
-        threads: ThreadPoolExecutor,
-        item: Evidence,
-        age: int,
-        asker: Asker | None,
-        *,
-        fetch: bool,
+        self, threads: ThreadPoolExecutor, search: Search, fetcher: Fetcher | None
     ) -> Resolved | None:
-        now, fetcher = self.clock.wall(), self.fetcher if fetch else None
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(threads, self._find, item, now, age, asker, fetcher)
+        return await loop.run_in_executor(threads, self._find, search, fetcher)
 
-    def _find(
-        self, item: Evidence, now: int, age: int, asker: Asker | None, fetcher: Fetcher | None
-    ) -> Resolved | None:
+    def _find(self, search: Search, fetcher: Fetcher | None) -> Resolved | None:
         """What can be had; None when the cache cannot be used."""
-        vendors = self.questions.of(self.vendors(), self.store, asker)
         try:
-            return resolve_evidence(item, self.store, vendors, fetcher, now, max_age_s=age)
+            return search.run(
+                self.store, self.questions.of(self.vendors(), self.store, search.asker), fetcher
+            )
         except ConfigError:
             return None
         except Exception as error:

@@ -1,78 +1,92 @@
-"""What was found for pieces of evidence, for a moment, in bounded memory."""
+"""What was found for a worker's evidence, and whether looking again would find anything else.
 
-from collections import OrderedDict
+Looking again opens the evidence, and reads certificates and the cache: milliseconds for a node of
+GPUs. A fleet is judged every minute and nearly always nothing has changed. What was found counts
+on while each file that was looked at, there or not, is the one it was then (`Store.stamp`), until
+the first of its entries is to be renewed or ends: a revocation arrives when the cache has it.
+"""
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
-#: Longest use of what was read, in seconds.
-MEMORY_S = 30
-#: Pieces of evidence remembered, and bytes of what was found for them: a node of eight GPUs has two
-#: MiB, and whoever has one admitted worker can show as many bindings of it as it likes.
-MEMORY_MAX = 4096
-MEMORY_BYTES_MAX = 64 * 1024 * 1024
+from attestation.collateral.decoded import Stamp
+from attestation.collateral.store import Store
+from attestation.collateral_key import CollateralKey
+from attestation.examined import NO_BYTES, CollateralSet
+
+from .digest import digest_of
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
-    """What was found for one piece of evidence, and when it counts."""
+class Found:
+    """What was found for one piece of evidence.
 
-    since: int
-    until: int
+    Attributes:
+        roles: role to bytes.
+        stamps: of all that was looked at, taken before it was read.
+        age_s: the greatest age of an entry that was allowed.
+        since: Unix second at which it was looked for.
+        until: Unix second from which on it is to be looked for again.
+        digest: of the roles.
+    """
+
     roles: Mapping[str, bytes]
+    stamps: Mapping[CollateralKey, Stamp] = field(default_factory=dict)
+    age_s: int = 0
+    since: int = 0
+    until: int = 0
+    digest: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Hash the roles once: they are judged every minute, and a node's may have two MiB."""
+        parts = [part for role in sorted(self.roles) for part in (role.encode(), self.roles[role])]
+        object.__setattr__(self, "digest", digest_of(parts))
 
     @property
     def size(self) -> int:
+        """Bytes of the roles."""
         return sum(map(len, self.roles.values()))
 
+    def in_time(self, now: int, age_s: int) -> bool:
+        """Whether time and policy alone are no reason to look again."""
+        return self.since <= now < self.until and self.age_s == age_s
 
-@dataclass(slots=True)
-class Found:
-    """Role to bytes by a digest of the question. Times are Unix seconds.
+    def unchanged(self, store: Store) -> bool:
+        """Whether the cache has what it had; asks the file system."""
+        return all(store.stamp(key) == stamp for key, stamp in self.stamps.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What was found for everything that one worker shows.
 
     Attributes:
-        size: bytes held.
+        pieces: by kind of evidence.
+        roles: kind to role to bytes, as appraisal takes it.
+        digest: of all of it.
     """
 
-    size: int = 0
-    _items: "OrderedDict[bytes, _Item]" = field(default_factory=OrderedDict)
+    pieces: Mapping[str, Found] = field(default_factory=dict)
+    roles: CollateralSet = field(init=False)
+    digest: bytes = field(init=False)
 
-    def __len__(self) -> int:
-        """Pieces of evidence remembered."""
-        return len(self._items)
+    def __post_init__(self) -> None:
+        """Put the roles together."""
+        roles = {kind: found.roles for kind, found in self.pieces.items()}
+        parts = [
+            part for kind in sorted(roles) for part in (kind.encode(), self.pieces[kind].digest)
+        ]
+        object.__setattr__(self, "roles", MappingProxyType(roles))
+        object.__setattr__(self, "digest", digest_of(parts))
 
-    def get(self, digest: bytes, now: int) -> Mapping[str, bytes] | None:
-        """What was found, if that still counts; what is past its use is dropped."""
-        # None is used longer than `MEMORY_S`, so the oldest are first. A clock that was set back
-        # must not make them last.
-        while self._items:
-            oldest = next(iter(self._items.values()))
-            if oldest.since <= now < oldest.since + MEMORY_S:
-                break
-            self._drop(next(iter(self._items)))
-        item = self._items.get(digest)
-        return item.roles if item is not None and item.since <= now < item.until else None
+    @classmethod
+    def of(cls, roles: CollateralSet) -> "Collected":
+        """What came from elsewhere than the cache; it is to be looked for at the first chance."""
+        return cls({kind: Found(found) for kind, found in roles.items()})
 
-    def keep(
-        self, digest: bytes, now: int, expires: int | None, roles: Mapping[str, bytes]
-    ) -> None:
-        """Remember what was found.
 
-        Args:
-            digest: of everything the answer depends on.
-            now: when it was found.
-            expires: when the first of it is no longer in force.
-            roles: it.
-        """
-        if digest in self._items:
-            self._drop(digest)
-        until = now + MEMORY_S if expires is None else min(now + MEMORY_S, expires)
-        item = _Item(now, until, roles)
-        if until <= now or item.size > MEMORY_BYTES_MAX:
-            return
-        self._items[digest] = item
-        self.size += item.size
-        while len(self._items) > MEMORY_MAX or self.size > MEMORY_BYTES_MAX:
-            self._drop(next(iter(self._items)))
-
-    def _drop(self, digest: bytes) -> None:
-        self.size -= self._items.pop(digest).size
+#: Nothing could be had.
+NOTHING = Found(NO_BYTES)
+#: For workers that show nothing that a vendor speaks of.
+NONE_COLLECTED = Collected()

@@ -1,6 +1,6 @@
 """The gateway's end of one worker connection: `wire.link` from CHALLENGE to the end.
 
-Nothing is given to a peer before it is admitted: until then only HELLO and ACTIVATED are accepted.
+Nothing is given to a peer before it is admitted: until then only HELLO and answers are accepted.
 Any malformed, unexpected or badly signed message ends the connection, and the requests on it move
 on to other workers.
 """
@@ -18,7 +18,6 @@ from wire.canonical import parse_evj1
 from wire.errors import AnchorholdError, MalformedError, ReceiptError, UnavailableError
 from wire.ids import b64u, unb64u
 from wire.link import (
-    ACTIVATE,
     ADMITTED,
     BYTES,
     CHALLENGE,
@@ -53,6 +52,8 @@ CHALLENGES_MAX = 4
 CHALLENGE_TIMEOUT_S = 30.0
 #: Bytes of a receipt event; larger ones do not fit a log entry.
 EVENT_MAX = 16_384
+#: What answers a question of ours.
+_ANSWERS = (MessageType.ACTIVATED, MessageType.CHALLENGE_ANSWER, MessageType.PROVED)
 
 
 @dataclass(slots=True, eq=False)
@@ -125,7 +126,7 @@ class Link:
         kind = message.type
         if kind in (MessageType.HELLO, MessageType.KEYS):
             self._introduced(kind == MessageType.HELLO, message.json())
-        elif kind in (MessageType.ACTIVATED, MessageType.CHALLENGE_ANSWER):
+        elif kind in _ANSWERS:
             self._answered(message.json())
         elif self.session is None:
             raise MalformedError(f"link: message type {int(kind)} before admission")
@@ -203,7 +204,7 @@ class Link:
         roster = self.roster
         # 1
         verdict = await roster.admission.admit(
-            document, self.nonce, self._activate, self.session, self.asker
+            document, self.nonce, self._answer, self.session, self.asker
         )
         if self.ended is not None:
             return  # fenced or lost meanwhile: keys taken now would lead to nobody
@@ -252,16 +253,12 @@ class Link:
             await self.out.writer.drain()
             self.end("closed")
 
-    async def _activate(self, credential: dict[str, Any]) -> dict[str, Any]:
-        """Run a credential challenge on the worker; no answer in time is a wrong answer."""
+    async def _answer(self, kind: MessageType, question: dict[str, Any]) -> object:
+        """The worker's answer to a question about itself; none in time is a wrong answer."""
         try:
-            found = await self._ask(
-                ACTIVATE, {"credential": credential}, self.roster.hello_deadline_s
-            )
+            return (await self._ask(kind, question, self.roster.hello_deadline_s)).get("answer")
         except UnavailableError:
-            return {}
-        answer = found.get("answer")
-        return answer if isinstance(answer, dict) else {}
+            return None
 
     async def _record(self, session: Session, phase: str, reason: str = "") -> None:
         binding = session.newest.appraised.binding

@@ -41,6 +41,7 @@ class Metric(Enum):
     LEASES_LOST = "anchorhold_leases_lost"
     ATTEST_VERIFY = "anchorhold_attest_verify_seconds"
     ATTEST_FAILURES = "anchorhold_attest_failures"
+    VERDICTS_HELD = "anchorhold_verdicts_held"
     LOG_APPEND = "anchorhold_log_append_seconds"
     RETRIES = "anchorhold_retries"
     REWRAPS = "anchorhold_rewraps"
@@ -80,6 +81,9 @@ METRICS: dict[Metric, MetricType] = {
     ),
     Metric.ATTEST_FAILURES: MetricType(
         Instrument.COUNTER, "{worker}", "workers refused", (Attr.REASON,)
+    ),
+    Metric.VERDICTS_HELD: MetricType(
+        Instrument.COUNTER, "{verdict}", "refusals that left no entry in the log: too many came"
     ),
     Metric.LOG_APPEND: MetricType(
         Instrument.HISTOGRAM, "s", "time until an event was durable in the evidence log"

@@ -48,4 +48,9 @@ class Outbound:
         if cause in _AT_ONCE:
             self.writer.transport.abort()
         else:
-            asyncio.get_running_loop().call_later(LINGER_S, self.writer.transport.abort)
+            asyncio.get_running_loop().call_later(LINGER_S, self._give_up)
+
+    def _give_up(self) -> None:
+        """Drop what the peer has not read; a transport that has ended by itself takes no abort."""
+        if self.writer.transport.get_write_buffer_size():
+            self.writer.transport.abort()

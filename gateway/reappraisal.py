@@ -22,13 +22,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from attestation.evidence import Evidence
-from attestation.examined import NO_COLLATERAL, CollateralSet
 from attestation.result import AppraisedEvidence, Reason, Refused
 from wire.errors import AnchorholdError
 
 from .appraiser import Appraiser
 from .attributes import Attr, digest_text
 from .clock import Clock
+from .found import NONE_COLLECTED, Collected
 from .journal import Event, Journal
 from .ledger import Ledger
 from .metrics import Metric
@@ -40,7 +40,7 @@ from .telemetry import Telemetry
 from .verdicts import log_verdict
 
 #: Brings the vendors' statements about evidence up to date.
-Refresh = Callable[[Sequence[Evidence]], Awaitable[CollateralSet]]
+Refresh = Callable[[Sequence[Evidence], Collected], Awaitable[Collected]]
 #: Bindings whose collateral is brought up to date at once.
 TOGETHER = 4
 #: The share of the greatest age in which entries are renewed: what the last one may be used beyond.
@@ -85,6 +85,8 @@ class Reappraisal:
             verdict, policy = await self._judge(epoch, epoch.collateral)  # 1
             if isinstance(verdict, Refused) and not set(verdict.codes) <= _PAST:
                 fenced += self._fence(epoch, policy, verdict)  # 2
+            # Most verdicts are remembered, and wait for nothing: requests have their turns here.
+            await asyncio.sleep(0)
         return fenced
 
     async def renew(self) -> int:
@@ -111,16 +113,16 @@ class Reappraisal:
             verdict, policy = await self._judge(epoch, collateral)
             if isinstance(verdict, Refused):
                 return self._fence(epoch, policy, verdict)
-            if verdict is not epoch.appraised:
+            if verdict is not epoch.appraised or collateral is not epoch.collateral:
                 self.registry.renew(
                     replace(epoch, appraised=verdict, collateral=collateral, policy=policy)
                 )
             return False
 
-    async def _brought(self, epoch: Epoch) -> CollateralSet:
+    async def _brought(self, epoch: Epoch) -> Collected:
         """Collateral as it is now, or for a while as it was where that cannot be told."""
         try:
-            found = await self.refresh(epoch.presented.evidence)
+            found = await self.refresh(epoch.presented.evidence, epoch.collateral)
         except Exception as error:
             if not isinstance(error, AnchorholdError):
                 self.journal.write(Event.INTERNAL, level=logging.ERROR, error=error)
@@ -128,12 +130,12 @@ class Reappraisal:
             now = self.clock.monotonic()
             spare = self.appraiser.policy.collateral_max_age_s / SPARE_SHARE
             in_time = now < self._unread.setdefault(epoch.bh, now) + spare
-            return epoch.collateral if in_time else NO_COLLATERAL
+            return epoch.collateral if in_time else NONE_COLLECTED
         self._unread.pop(epoch.bh, None)
         return found
 
     async def _judge(
-        self, epoch: Epoch, collateral: CollateralSet
+        self, epoch: Epoch, collateral: Collected
     ) -> tuple[AppraisedEvidence | Refused, str]:
         # Keys past their end still open what waited for them; their end is no reason to fence.
         now = min(self.clock.wall(), epoch.appraised.binding.exp - 1)

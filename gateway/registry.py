@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from .session import Epoch, Session
 
-#: Kept bindings are bounded by their expiry; this bounds a worker that makes epochs without end.
-EPOCHS_PER_SESSION_MAX = 8
+#: Kept bindings are bounded by their expiry; this bounds a worker that makes epochs without end. An
+#: honest one has two, the old and the new; each is judged again after every change.
+EPOCHS_PER_SESSION_MAX = 4
 #: Kept bindings of workers that are gone; this bounds one that comes and goes with new ones. Beyond
 #: it the oldest are unknown, and every sweep judges what is known.
 GONE_MAX = 1024
@@ -45,7 +46,8 @@ class Registry:
         if epoch.bh not in self._epochs:
             return
         self._epochs[epoch.bh] = epoch
-        for session in self.sessions.values():
+        # All other sessions have other keys: a fleet is renewed at once when a list changes.
+        for session in {self._holder[kid] for kid in epoch.kids if kid in self._holder}:
             session.epochs[:] = [epoch if old.bh == epoch.bh else old for old in session.epochs]
 
     def remove(self, session: Session) -> None:
@@ -65,9 +67,9 @@ class Registry:
     def taken(self, epoch: Epoch) -> bool:
         """Whether another worker start's known binding lists one of these keys.
 
-        Listing a key does not prove that one has it: whoever lists another's would be given its
-        requests, and take them with it when it leaves. A gone worker's keys are kept from others
-        as long as they are known.
+        Both hold it, as admission has seen, so one of them is a copy: it would be given the other's
+        requests, and take them with it when it leaves. A gone worker's keys are kept from others as
+        long as they are known.
         """
         owner = epoch.appraised.binding.sig_pk
         known = [self._epochs[self._by_kid[kid]] for kid in epoch.kids if kid in self._by_kid]
@@ -97,9 +99,15 @@ class Registry:
         return frozenset(model.name for binding in bindings for model in binding.models)
 
     def admitted(self) -> list[bytes]:
-        """Hashes of all bindings that are known, those of workers that are here first."""
-        here = self._here()
-        return sorted(self._epochs, key=lambda bh: bh not in here)
+        """Hashes of all bindings that are known, in the order in which to judge them again.
+
+        The newest of each worker that is here, whose refusal ends it, then its older ones, then
+        those of workers that are gone: one with many bindings keeps no other in service.
+        """
+        epochs = [session.epochs for session in self.sessions.values()]
+        newest = [kept[-1].bh for kept in epochs]
+        older = [epoch.bh for kept in epochs for epoch in kept[:-1]]
+        return [bh for bh in dict.fromkeys((*newest, *older, *self._epochs)) if bh in self._epochs]
 
     def forget(self, bhs: Iterable[bytes]) -> None:
         """Drop bindings: denied or expired."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from attestation.examined import CollateralSet
 from attestation.result import AppraisedEvidence
 from evidence.entry import Logged
 from wire.errors import MalformedError
@@ -14,6 +13,7 @@ from wire.ids import unb64u
 from wire.link import Message, done_bytes, pull_bytes
 
 from .appraiser import Presented
+from .found import Collected
 
 #: Credits a worker may hold. More would only hide a worker that never answers.
 CREDITS_MAX = 4096
@@ -33,7 +33,7 @@ class Epoch:
 
     appraised: AppraisedEvidence
     presented: Presented
-    collateral: CollateralSet
+    collateral: Collected
     policy: str
     verdict: Logged
 

@@ -3,7 +3,9 @@
 A manifest is kept under its id if the service says it is that one; its signature (XML-DSig or
 COSE) is for its verifier. An OCSP answer is kept if it speaks of exactly the certificate asked for,
 now, and, fresh from the responder, echoes the nonce of the question: where the standard puts it, in
-the response's own extensions. Its signature is for the GPU's verifier.
+the response's own extensions. Its signature is for the GPU's verifier: a key names the issuer by
+hashes, and the certificate to verify by stands in evidence alone. One that nobody signed therefore
+denies until it is renewed, within the hour, and vouches for nothing.
 
 An answer is kept for several examinations, so each question has a nonce of its own, which is
 compared once, here, on arrival, and no role `ocsp_nonce` is resolved. Whoever alters an answer to

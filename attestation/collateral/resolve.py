@@ -33,12 +33,12 @@ from .view import compose, rests_on, witnesses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from contextlib import AbstractContextManager
 
     from attestation.scheme import Need
 
     from .entry import Entry, Piece
     from .fetcher import Fetcher
-    from .store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,27 @@ class Resolved:
         complete: whether every required role is there.
         expires: first second at which one of the entries is no longer in force; None if there are
             none.
+        due: first second at which one of them is to be renewed; None likewise.
     """
 
     roles: Mapping[str, bytes]
     missing: tuple[Reason, ...]
     complete: bool
     expires: int | None
+    due: int | None = None
+
+
+class Cache(Protocol):
+    """Where entries are kept: `Store`, or what notes what is read of one."""
+
+    def get(self, key: CollateralKey, now: int) -> Entry | None:
+        """As `Store.get`."""
+
+    def put(self, entry: Entry, now: int, *, answered: bool = False) -> None:
+        """As `Store.put`."""
+
+    def exclusive(self, key: CollateralKey) -> AbstractContextManager[None]:
+        """As `Store.exclusive`."""
 
 
 class Asks(Protocol):
@@ -70,7 +85,7 @@ class Asks(Protocol):
 
 def resolve(
     needs: Iterable[Need],
-    store: Store,
+    store: Cache,
     vendors: Asks,
     fetcher: Fetcher | None,
     now: int,
@@ -95,6 +110,7 @@ def resolve(
     missing: list[Reason] = []
     complete = True
     ends: list[int] = []
+    dues: list[int] = []
     for need in needs:
         try:
             key = CollateralKey(need.source, need.key)  # step 1
@@ -105,26 +121,27 @@ def resolve(
             pieces: dict[CollateralKey, Piece] = {entry.key: entry.piece for entry in entries}
             roles[need.role] = compose(key, pieces)
             ends += [_end(entry, max_age_s) for entry in entries]
+            dues += [_renewal(entry, max_age_s) for entry in entries]
         except (AttestationError, MalformedError, UnavailableError) as refusal:
             complete = complete and not need.required
             missing.append(Reason(_code(refusal), refusal.message, f"collateral {need.role}"))
-    return Resolved(MappingProxyType(roles), tuple(missing), complete, min(ends) if ends else None)
+    return Resolved(MappingProxyType(roles), tuple(missing), complete, _first(ends), _first(dues))
 
 
 def joined(first: Resolved, second: Resolved) -> Resolved:
     """What two rounds found for one examination; their needs have distinct roles."""
-    ends = [found.expires for found in (first, second) if found.expires is not None]
     return Resolved(
         MappingProxyType({**first.roles, **second.roles}),
         (*first.missing, *second.missing),
         first.complete and second.complete,
-        min(ends) if ends else None,
+        _first((first.expires, second.expires)),
+        _first((first.due, second.due)),
     )
 
 
 def obtain(
     key: CollateralKey,
-    store: Store,
+    store: Cache,
     vendors: Asks,
     fetcher: Fetcher | None,
     now: int,
@@ -157,7 +174,7 @@ def obtain(
 
 def _fetched(
     key: CollateralKey,
-    store: Store,
+    store: Cache,
     vendors: Asks,
     fetcher: Fetcher,
     now: int,
@@ -188,7 +205,16 @@ def _fetched(
 
 def _due(entry: Entry, now: int, max_age_s: int | None) -> bool:
     """Whether the last quarter of an entry's time has begun."""
-    return now >= _end(entry, max_age_s) - (_end(entry, max_age_s) - entry.fetched_at) // 4
+    return now >= _renewal(entry, max_age_s)
+
+
+def _renewal(entry: Entry, max_age_s: int | None) -> int:
+    """When the last quarter of an entry's time begins."""
+    return _end(entry, max_age_s) - (_end(entry, max_age_s) - entry.fetched_at) // 4
+
+
+def _first(times: Iterable[int | None]) -> int | None:
+    return min((time for time in times if time is not None), default=None)
 
 
 def _end(entry: Entry, max_age_s: int | None) -> int:
@@ -196,7 +222,7 @@ def _end(entry: Entry, max_age_s: int | None) -> int:
     return entry.expires if max_age_s is None else min(entry.expires, entry.fetched_at + max_age_s)
 
 
-def _in_force(key: CollateralKey, store: Store, now: int, max_age_s: int | None) -> Entry | None:
+def _in_force(key: CollateralKey, store: Cache, now: int, max_age_s: int | None) -> Entry | None:
     try:
         found = store.get(key, now)
     except AttestationError:

@@ -28,7 +28,9 @@ from typing import TYPE_CHECKING, Final
 from attestation.collateral_key import KEY_MAX, parse_key
 from wire.canonical import encode, parse_evj1
 from wire.errors import AttestationError, ConfigError, MalformedError
+from wire.limits import CLOCK_SKEW_S
 
+from .decoded import Decoded, Stamp, stamp_of
 from .entry import MIB, RECORD_MAX, decode_entry, encode_entry
 from .whole_file import NEW, write_whole
 
@@ -63,6 +65,7 @@ class Store:
             raise ConfigError(f"collateral cache: expected a size of at least {SIZE_MIN} bytes")
         self.root = root
         self._size_max = size_max
+        self._decoded = Decoded()
 
     def get(self, key: CollateralKey, now: int) -> Entry | None:
         """The entry of this key, expired or not; None if there is none that can be used.
@@ -71,15 +74,25 @@ class Store:
             AttestationError: `collateral_rollback`: an older one than was seen before.
             ConfigError: the folder or the memory of numbers cannot be read.
         """
-        raw = _read(self._entry(key), RECORD_MAX)
-        if raw is None:
-            return None
-        try:
-            entry = decode_entry(raw, key, now)
-        except MalformedError:
-            return None
-        _check_order(entry, self._seen(key))
-        return entry
+        stamp = self.stamp(key)
+        entry = self._decoded.get(key, stamp)
+        if entry is None:
+            raw = _read(self._entry(key), RECORD_MAX)
+            if raw is None:
+                return None
+            try:
+                entry = decode_entry(raw, key, now)
+            except MalformedError:
+                return None
+            _check_order(entry, self._seen(key))
+            self._decoded.keep(key, stamp, entry)
+        # By now the clock may have been set back.
+        return entry if entry.fetched_at <= now + CLOCK_SKEW_S else None
+
+    def stamp(self, key: CollateralKey) -> Stamp:
+        """What differs once the entry of this key, or the number remembered of it, is another."""
+        name = _name(key)
+        return stamp_of((f"{self.root}/entries/{name}", f"{self.root}/seen/{_memory(key)}{name}"))
 
     def holds(self, key: CollateralKey) -> bool:
         """Whether something is kept under this key, in force or not: a vendor once answered it.
@@ -206,11 +219,18 @@ class Store:
             os.close(lock)
 
     def _entry(self, key: CollateralKey) -> Path:
-        return self.root / "entries" / f"{sha256(str(key).encode()).hexdigest()}.json"
+        return self.root / "entries" / _name(key)
 
     def _mark(self, key: CollateralKey) -> Path:
-        kind = ANSWER if key.kind == "ocsp" else ""
-        return self.root / "seen" / f"{kind}{sha256(str(key).encode()).hexdigest()}.json"
+        return self.root / "seen" / f"{_memory(key)}{_name(key)}"
+
+
+def _name(key: CollateralKey) -> str:
+    return f"{sha256(str(key).encode()).hexdigest()}.json"
+
+
+def _memory(key: CollateralKey) -> str:
+    return ANSWER if key.kind == "ocsp" else ""
 
 
 def _check_order(entry: Entry, seen: int | None) -> None:

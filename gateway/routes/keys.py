@@ -58,7 +58,7 @@ def keys_routes(gateway: Gateway) -> APIRouter:
                 "evidence": [item.to_json() for item in epoch.presented.evidence],
                 "posture": None if posture is None else b64u(posture),
                 "inclusion": verdict.to_json(),
-                "collateral": collateral_json(epoch.collateral),
+                "collateral": collateral_json(epoch.collateral.roles),
                 "beacon": None if beacon is None else beacon.to_json(),
             },
             headers=_FRESH,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from simulators.hardware_tee import SnpTee
-from simulators.vendor_services import Fault, VendorServices
+from simulators.vendor_services import Answer, Fault, VendorServices
 
 from attestation.collateral.http_fetcher import HttpFetcher
 from attestation.collateral.store import Store
@@ -21,7 +21,9 @@ from gateway.appraiser import Appraiser
 from gateway.asker import Asker
 from gateway.clock import Clock
 from gateway.collateral import THREADS, CollateralSource
+from gateway.found import NONE_COLLECTED
 from gateway.questions import Questions
+from wire.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +82,7 @@ class World:
         )
 
     async def roles(self, source: CollateralSource) -> set[str]:
-        return set((await source.collect(self.evidence, Asker(1)))[self.tee.kind])
+        return set((await source.collect(self.evidence, Asker(1))).roles[self.tee.kind])
 
 
 @pytest.fixture
@@ -181,8 +183,77 @@ async def test_what_nears_its_end_is_renewed_for_admitted_workers_and_for_no_str
         assert len(world.served.asked) == asked
         world.now += 5
         source._memory = type(source._memory)()
-        await source.refresh(world.evidence)
+        await source.refresh(world.evidence, NONE_COLLECTED)
         assert len(world.served.asked) == 2 * asked
+
+
+async def test_nothing_is_looked_for_again_while_the_cache_has_what_it_had(world: World) -> None:
+    world.appraiser.policy = world.policy(86_400)
+    with world.source() as source:
+        held = await source.collect(world.evidence, Asker(1))
+        held = await source.refresh(world.evidence, held)  # once more: it was fetched just now
+        world.now += 20_000
+        assert await source.refresh(world.evidence, held) is held
+        world.appraiser.policy = world.policy(80_000)
+        shorter = await source.refresh(world.evidence, held)
+        assert shorter is not held
+        assert shorter.digest == held.digest
+
+
+async def test_what_another_process_puts_into_the_cache_counts_at_once(world: World) -> None:
+    world.appraiser.policy = world.policy(86_400)
+    with world.source() as source, world.source() as other:
+        await source.collect(world.evidence, Asker(1))
+        held = await source.refresh(world.evidence, NONE_COLLECTED)
+        world.now += 10
+        revoking = world.tee.amd.crl([4711])
+        world.served.answers["/vcek/v1/Genoa/crl"] = Answer(revoking)
+        for path in await asyncio.to_thread(list, (world.folder / "entries").iterdir()):
+            path.unlink()
+        await other.collect(world.evidence, Asker(2))
+        found = await source.refresh(world.evidence, held)
+        assert found.roles[world.tee.kind]["crl"] == revoking != held.roles[world.tee.kind]["crl"]
+
+
+async def test_what_was_held_is_renewed_in_the_last_quarter_of_its_time(world: World) -> None:
+    with world.source() as source:
+        await source.collect(world.evidence, Asker(1))
+        held = await source.refresh(world.evidence, NONE_COLLECTED)
+        asked = len(world.served.asked)
+        world.now += 44
+        assert await source.refresh(world.evidence, held) is held
+        world.now += 1
+        renewed = await source.refresh(world.evidence, held)
+        assert renewed is not held
+        assert len(world.served.asked) == 2 * asked
+
+
+async def test_what_is_missing_is_asked_for_again_and_offline_is_waited_for(world: World) -> None:
+    world.appraiser.policy = world.policy(86_400)
+    world.served.faults["/vcek/v1/Genoa/crl"] = Fault("status", status=404)
+    with world.source() as source, world.source(fetch=False) as offline:
+        held = await source.refresh(world.evidence, NONE_COLLECTED)
+        alone = await offline.refresh(world.evidence, NONE_COLLECTED)
+        assert "crl" not in held.roles[world.tee.kind]
+        assert "crl" not in alone.roles[world.tee.kind]
+        world.now += 30
+        assert await offline.refresh(world.evidence, alone) is alone
+        world.served.faults.clear()
+        assert "crl" in (await source.refresh(world.evidence, held)).roles[world.tee.kind]
+        assert "crl" in (await offline.refresh(world.evidence, alone)).roles[world.tee.kind]
+
+
+async def test_a_cache_that_cannot_be_read_any_more_is_told_whatever_was_held(
+    world: World,
+) -> None:
+    with world.source() as source:
+        await source.collect(world.evidence, Asker(1))
+        held = await source.refresh(world.evidence, NONE_COLLECTED)
+        entries = world.folder / "entries"
+        entries.rename(world.folder / "away")
+        entries.write_text("no folder")
+        with pytest.raises(UnavailableError, match="cannot be used"):
+            await source.refresh(world.evidence, held)
 
 
 async def test_a_vendor_is_asked_a_bounded_number_of_times_about_chips_that_do_not_exist(
@@ -202,7 +273,7 @@ async def test_a_vendor_is_asked_a_bounded_number_of_times_about_chips_that_do_n
         late = SnpTee("late")
         late.serve(world.served)
         found = await source.collect([late.evidence(late.binding())], Asker(999, 8))
-        assert CERT in found[late.kind]
+        assert CERT in found.roles[late.kind]
 
 
 async def test_a_worker_whose_pieces_are_in_the_cache_waits_for_nobody_who_fetches(
@@ -223,7 +294,8 @@ async def test_a_worker_whose_pieces_are_in_the_cache_waits_for_nobody_who_fetch
         await asyncio.sleep(0)
         async with asyncio.timeout(10):
             assert CERT in await world.roles(source)
-            assert CERT in (await source.refresh(world.evidence))[world.tee.kind]
+            renewed = await source.refresh(world.evidence, NONE_COLLECTED)
+            assert CERT in renewed.roles[world.tee.kind]
         waiting = asyncio.create_task(source.collect(world.another("new"), Asker(500, 500)))
         await asyncio.sleep(0.2)
         assert not waiting.done()

@@ -11,7 +11,7 @@ import pytest
 from simulators.deployment import Deployment
 
 from gateway.app import create_app
-from gateway.attributes import ATTRIBUTES, Attr
+from gateway.attributes import ATTRIBUTES, OWN_REASONS, Attr
 from gateway.config import GatewayConfig
 from gateway.errors import Fault
 from gateway.journal import Event
@@ -59,6 +59,10 @@ def test_every_metric_is_documented_with_its_attributes() -> None:
         assert row[1:4] == [spec.instrument.value, spec.unit, spec.description]
         listed = re.findall(r"`([^`]+)`", row[4]) if len(row) > 4 else []
         assert listed == [attribute.value for attribute in spec.attributes]
+
+
+def test_every_reason_of_our_own_for_refusing_a_worker_is_documented() -> None:
+    assert names("Refusals of workers") == list(OWN_REASONS)
 
 
 def test_every_span_is_documented() -> None:

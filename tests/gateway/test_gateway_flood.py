@@ -16,6 +16,7 @@ from simulators.vendor_services import Fault, VendorServices
 from attestation.collateral_key import vcek
 from gateway.breaker import SILENT_MAX
 from gateway.collateral import _watcher
+from gateway.found import NONE_COLLECTED
 from gateway.journal import Event, Journal
 from gateway.questions import Held
 
@@ -87,7 +88,7 @@ async def test_a_flood_of_unknown_chips_costs_the_vendor_little_and_known_worker
     served_by(late, served)
     assert (await late.refused())[0] == "collateral_missing"
     await late.drop()
-    await up.gateway.collateral.refresh(late.tee.presented(late.binding))
+    await up.gateway.collateral.refresh(late.tee.presented(late.binding), NONE_COLLECTED)
     await late.admitted()
 
 

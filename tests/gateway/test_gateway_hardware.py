@@ -169,7 +169,7 @@ async def test_a_worker_with_gpus_is_admitted_with_nvidias_answers(
     epoch = up.gateway.registry.epoch(worker.bh)
     assert epoch is not None
     assert set(epoch.appraised.claims) == {tee.kind, GPUS}
-    assert len([role for role in epoch.collateral[GPUS] if role.startswith("ocsp")]) == 4
+    assert len([role for role in epoch.collateral.roles[GPUS] if role.startswith("ocsp")]) == 4
     alone = fleet.make("b")
     platform(alone).serve(served)
     await alone.connect()
@@ -389,7 +389,7 @@ async def test_the_worker_document_carries_what_the_verdict_rests_on(
     document = reply.json()
     epoch = up.gateway.registry.epoch(worker.bh)
     assert epoch is not None
-    assert document["collateral"] == collateral_json(epoch.collateral)
+    assert document["collateral"] == collateral_json(epoch.collateral.roles)
     assert bool(document["collateral"]) is (make is not NitroTee)
     shown, policy = parse_recorded(reply.content), up.deployment.client_policy()
     verdict = appraise(

@@ -19,19 +19,20 @@ from attestation.result import AppraisedEvidence
 from evidence.events import ATTEST_VERDICT
 from gateway.clock import Clock
 from gateway.descriptors import LEAST
+from gateway.found import NONE_COLLECTED
 from gateway.journal import Event
 from gateway.watched import Watched
 from wire.errors import ConfigError
 from wire.link import HEARTBEAT, MessageType, encode, json_message
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
 
     from simulators.worker_peer import WorkerPeer
 
     from attestation.evidence import Evidence
-    from attestation.examined import CollateralSet
+    from gateway.found import Collected
 
 OTHER = "sha256:" + "ab" * 32
 
@@ -112,7 +113,7 @@ async def test_a_vendors_header_that_finds_our_mistake_ends_nothing(
 ) -> None:
     (worker,) = await admit(hardware, served, "a")
 
-    async def mistaken(evidence: object) -> CollateralSet:
+    async def mistaken(evidence: object, _held: object) -> Collected:
         raise ValueError(evidence)
 
     hardware.gateway.reappraisal.refresh = mistaken
@@ -142,7 +143,8 @@ async def test_a_log_that_is_slow_keeps_no_refused_worker_in_service(up: Up, fle
 
 
 def claim(worker: WorkerPeer, other: WorkerPeer) -> None:
-    """Let a worker list another's key, of which it has the public half as everybody does."""
+    """Give a worker another's key, which it then lists, and opens what is sealed to it."""
+    worker.tee.keys = other.tee.keys
     worker.tee.facts["kems"] = [other.tee.kem(next(iter(other.tee.keys)))]
 
 
@@ -288,11 +290,10 @@ async def test_a_cache_that_cannot_be_read_fences_nobody_for_a_while(
     gateway, at = hardware.gateway, [1000.0]
     gateway.reappraisal.clock = Clock(monotonic=lambda: at[0])
 
-    async def unreadable(evidence: list[Evidence]) -> CollateralSet:
-        gateway.collateral._memory = type(gateway.collateral._memory)()
-        return await gateway.collateral.refresh(evidence)
+    async def unremembered(evidence: Sequence[Evidence], _held: Collected) -> Collected:
+        return await gateway.collateral.refresh(evidence, NONE_COLLECTED)
 
-    gateway.reappraisal.refresh = unreadable
+    gateway.reappraisal.refresh = unremembered
     entries = gateway.collateral.store.root / "entries"
     await asyncio.to_thread(entries.rename, entries.with_name("away"))
     await asyncio.to_thread(entries.write_text, "no folder")
@@ -302,7 +303,7 @@ async def test_a_cache_that_cannot_be_read_fences_nobody_for_a_while(
     epoch = gateway.registry.epoch(worker.bh)
     assert epoch is not None
     assert isinstance(epoch.appraised, AppraisedEvidence)
-    assert epoch.collateral[worker.tee.kind]
+    assert epoch.collateral.roles[worker.tee.kind]
     at[0] = 1002.0  # a quarter of what the policy calls old
     await gateway.reappraisal.sweep()
     assert not gateway.registry.knows(worker.kid)

@@ -229,6 +229,21 @@ def test_wrong_key_commands_end_with_a_sentence(
     assert capsys.readouterr().err.startswith("anchorhold: ")
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [["--tenant", "No Name"], ["--tenant", "acme", "--days", "0"],
+     ["--tenant", "acme", "--days", "401"], ["--tenant", "acme", "--env", "No"]],
+    ids=["tenant", "no-life", "long-life", "env"],
+)  # fmt: skip
+def test_a_key_that_is_refused_leaves_no_table_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: list[str]
+) -> None:
+    table = tmp_path / "made" / "keys.json"
+    assert command("key", "create", "--table", str(table), *refused) == 4
+    assert "found" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_listing_a_table_that_does_not_exist_says_how_to_make_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,11 +15,10 @@ from attestation.collateral.http_fetcher import HttpFetcher
 from attestation.collateral.services import Services
 from attestation.collateral.store import Store
 from attestation.collateral_key import AMD_KDS, INTEL_PCS, amd, ocsp, qe_identity, rim, vcek
-from gateway import allowance, breaker, found, questions
+from gateway import allowance, breaker, questions
 from gateway.allowance import Allowance
 from gateway.asker import Asker, peer_of
 from gateway.breaker import OPEN_S, SILENT_MAX, Breaker
-from gateway.found import MEMORY_S, Found
 from gateway.questions import Held, Questions, Watcher
 from gateway.turns import Turns
 from wire.errors import AttestationError, ConfigError, MalformedError, UnavailableError
@@ -448,65 +447,5 @@ def test_the_process_at_the_other_end_is_the_kernels_word() -> None:
         assert peer_of(other) == 0
 
 
-# ---------------------------------------------------------------- what was found
-
-
-def test_what_was_found_counts_for_half_a_minute_and_no_longer_than_its_end() -> None:
-    memory = Found()
-    memory.keep(b"long", NOW, None, {"crl": b"x"})
-    memory.keep(b"short", NOW, NOW + 7, {"crl": b"y"})
-    assert memory.get(b"short", NOW + 6) == {"crl": b"y"}
-    assert memory.get(b"short", NOW + 7) is None
-    assert memory.get(b"long", NOW + MEMORY_S - 1) == {"crl": b"x"}
-    assert memory.get(b"long", NOW + MEMORY_S) is None
-
-
-def test_what_is_past_its_use_is_dropped() -> None:
-    memory = Found()
-    for number in range(100):
-        memory.keep(b"%d" % number, NOW, None, {"crl": b"x" * 10})
-    assert memory.size == 1000
-    memory.get(b"", NOW + MEMORY_S)
-    assert (memory.size, len(memory)) == (0, 0)
-
-
-def test_what_was_found_before_the_clock_was_set_back_does_not_count() -> None:
-    memory = Found()
-    memory.keep(b"a", NOW, None, {"crl": b"x"})
-    assert memory.get(b"a", NOW - 3600) is None
-    assert len(memory) == 0
-
-
-def test_what_was_found_is_bounded_in_bytes_the_oldest_go_first() -> None:
-    memory = Found()
-    part = found.MEMORY_BYTES_MAX // 4
-    for number in range(10):
-        memory.keep(b"%d" % number, NOW, None, {"rim": bytes(part)})
-    assert memory.size <= found.MEMORY_BYTES_MAX
-    assert [memory.get(b"%d" % number, NOW) is not None for number in range(10)] == (
-        [False] * 6 + [True] * 4
-    )
-    memory.keep(b"huge", NOW, None, {"rim": bytes(found.MEMORY_BYTES_MAX + 1)})
-    assert memory.get(b"huge", NOW) is None
-    assert len(memory) == 4
-
-
-def test_what_was_found_is_bounded_in_number() -> None:
-    memory = Found()
-    for number in range(found.MEMORY_MAX + 5):
-        memory.keep(b"%d" % number, NOW, None, {})
-    assert len(memory) == found.MEMORY_MAX
-
-
-def test_the_same_question_found_again_is_held_once() -> None:
-    memory = Found()
-    for _ in range(3):
-        memory.keep(b"a", NOW, None, {"crl": b"12345"})
-    assert (memory.size, len(memory)) == (5, 1)
-    memory.keep(b"a", NOW, NOW, {"crl": b"12345"})  # at its end already
-    assert (memory.size, len(memory)) == (0, 0)
-
-
 def test_the_limits_are_what_their_reasons_say() -> None:
-    assert found.MEMORY_BYTES_MAX == 64 * 2**20
     assert breaker.OPEN_S <= 60  # a vendor that is back is noticed within a sweep

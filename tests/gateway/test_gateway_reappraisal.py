@@ -14,6 +14,7 @@ from simulators.tee import SoftwareTee
 from attestation.signed_policy import sign_policy
 from evidence.events import ATTEST_VERDICT
 from gateway.appraiser import Appraiser, Presented
+from gateway.found import Collected
 from gateway.runtime import Gateway
 from wire.errors import ConfigError, PolicyError
 from wire.ids import b64u
@@ -185,7 +186,7 @@ async def test_a_verdict_is_remembered_for_exactly_what_was_judged() -> None:
     other = Presented(binding, shown.evidence, shown.posture, beacon_time=tee.now)
     assert await judged(other, tee.now) is not first
     changed = {"software": {"crl": b"\x01"}}
-    assert await judged(shown, tee.now, collateral=changed) is not first
+    assert await judged(shown, tee.now, collateral=Collected.of(changed)) is not first
     assert await judged(shown, tee.now + 4000) is not first  # its time is over
     tee.demands["seq"] = 2
     appraiser.policy = tee.policy()

@@ -13,7 +13,6 @@ from simulators.held_log import HeldLog
 from simulators.tee import SoftwareTee
 from simulators.tpm import TpmTee
 
-from attestation.examined import NO_COLLATERAL
 from attestation.result import AppraisedEvidence, Refused
 from evidence.entry import Logged
 from evidence.events import ATTEST_VERDICT, WORKER_SESSION
@@ -21,6 +20,7 @@ from gateway.admission import APPRAISALS
 from gateway.appraiser import REFUSAL_S, REFUSALS_MAX, Appraiser, Presented
 from gateway.asker import Asker
 from gateway.clock import Clock
+from gateway.found import NONE_COLLECTED, Collected
 from gateway.journal import Event
 from gateway.registry import Registry
 from gateway.session import Epoch, Session
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from simulators.tee import Tee
 
-    from attestation.examined import CollateralSet
     from wire.errors import AnchorholdError
 
 OTHER = "sha256:" + "ab" * 32
@@ -72,7 +71,7 @@ class Judge:
         self.appraiser = Appraiser(tee.policy())
 
     async def __call__(
-        self, shown: Presented, at: int = 0, collateral: CollateralSet = NO_COLLATERAL
+        self, shown: Presented, at: int = 0, collateral: Collected = NONE_COLLECTED
     ) -> AppraisedEvidence | Refused:
         return (await self.appraiser.judge(shown, self.tee.now + at, collateral))[0]
 
@@ -125,7 +124,7 @@ async def test_a_refusal_is_not_remembered_for_other_collateral() -> None:
     judge = Judge(SoftwareTee())
     shown = replace(shown_by(judge.tee), posture=None)
     first = await judge(shown)
-    assert await judge(shown, collateral={"software": {"crl": b"\x01"}}) is not first
+    assert await judge(shown, collateral=Collected.of({"software": {"crl": b"\x01"}})) is not first
 
 
 async def test_a_refusal_is_not_remembered_for_another_policy() -> None:
@@ -194,7 +193,7 @@ async def epoch_of(tee: Tee) -> Epoch:
     shown = shown_by(tee)
     verdict, policy = await Appraiser(tee.policy()).judge(shown, tee.now)
     assert isinstance(verdict, AppraisedEvidence)
-    return Epoch(verdict, shown, NO_COLLATERAL, policy, Logged(0, b"", b"", b"", "", ()))
+    return Epoch(verdict, shown, NONE_COLLECTED, policy, Logged(0, b"", b"", b"", "", ()))
 
 
 async def test_a_key_that_a_later_binding_lists_outlives_the_earlier_one() -> None:

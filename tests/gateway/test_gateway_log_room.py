@@ -1,0 +1,121 @@
+"""What strangers may add to a log that is kept for ever, and how long many bindings hold others up.
+
+Making a key costs nothing, and each refused HELLO would be an entry.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simulators.tee import SoftwareTee
+
+from evidence.events import ATTEST_VERDICT
+from gateway.admission import REFUSALS_PER_MINUTE
+from gateway.allowance import BURST_MINUTES, Allowance
+from gateway.appraiser import Presented
+from gateway.asker import Asker
+from gateway.registry import EPOCHS_PER_SESSION_MAX, Registry
+from gateway.session import Epoch, Session
+from wire.ids import b64u, sha256_tag
+from wire.link import MessageType
+
+if TYPE_CHECKING:
+    from simulators.deployment import Fleet, Observed, Up
+    from simulators.worker_peer import WorkerPeer
+
+AT_ONCE = REFUSALS_PER_MINUTE * BURST_MINUTES
+HELD = "anchorhold_verdicts_held"
+
+
+def unaccepted(fleet: Fleet, name: str) -> WorkerPeer:
+    """A stranger with keys of its own making, whose code nobody accepts."""
+    worker = fleet.make(name)
+    worker.tee.parts["first_party"] = sha256_tag(name.encode())
+    worker.tee.facts["image"] = worker.tee.measurement()
+    return worker
+
+
+async def test_strangers_without_end_add_a_bounded_number_of_entries(
+    up: Up, fleet: Fleet, observed: Observed
+) -> None:
+    came = AT_ONCE + 10
+    for number in range(came):
+        stranger = unaccepted(fleet, f"stranger {number}")
+        assert await stranger.refused() == ["measurement_not_accepted"]
+        await stranger.drop()
+    logged = len(await up.events(ATTEST_VERDICT))
+    assert 0 < logged < AT_ONCE  # one process never takes all of it
+    assert observed.total(HELD) == came - logged
+    reason = {"anchorhold__reason": "measurement_not_accepted"}
+    assert observed.total("anchorhold_attest_failures", **reason) == came
+    # An acceptance is always written, and what another process does still is.
+    (honest,) = await fleet.admit("honest")
+    assert (await up.events(ATTEST_VERDICT))[-1]["bh"] == b64u(honest.bh)
+    room = up.gateway.roster.admission._entries
+    assert room.take(Asker(-1, -1), "evidence-log", up.gateway.clock.monotonic())
+
+
+async def test_an_admitted_worker_whose_new_keys_are_refused_again_and_again_is_no_exception(
+    up: Up, fleet: Fleet, observed: Observed
+) -> None:
+    (worker,) = await fleet.admit("a")
+    for epoch in range(1, AT_ONCE + 2):
+        await worker.new_keys(epoch=epoch, policy=sha256_tag(b"other"))
+        await worker.receive(MessageType.REFUSED)
+    assert observed.total(HELD) > 0
+    refused = [body for body in await up.events(ATTEST_VERDICT) if not body["ok"]]
+    assert len(refused) < AT_ONCE
+
+
+def test_room_in_the_log_comes_back_with_time() -> None:
+    room, asker = Allowance(REFUSALS_PER_MINUTE), Asker(1, 1)
+    taken = sum(room.take(asker, "evidence-log", 0.0) for _ in range(AT_ONCE))
+    assert 0 < taken < AT_ONCE
+    assert not room.take(asker, "evidence-log", 0.0)
+    assert room.take(asker, "evidence-log", 60.0)
+
+
+# ---------------------------------------------------------------- many bindings
+
+
+def admitted(name: str, epochs: int) -> list[Epoch]:
+    """Epochs of one worker, oldest first; how they came to be accepted is no matter here."""
+    tee, found = SoftwareTee(name), []
+    for number in range(epochs):
+        tee.facts["epoch"] = number
+        binding = tee.binding()
+        appraised = tee.appraise(binding_raw=binding)
+        shown = Presented(binding, tuple(tee.presented(binding)), tee.posture())
+        found.append(Epoch(appraised, shown, None, "", None))  # type: ignore[arg-type]
+    return found
+
+
+def here(registry: Registry, epochs: list[Epoch]) -> Session:
+    session = Session(bytes(32), lambda _: None, epochs[:1], 10.0)
+    registry.add(session)
+    for epoch in epochs[1:]:
+        registry.add_epoch(session, epoch)
+    return session
+
+
+def test_a_worker_with_many_bindings_delays_no_others_judgement() -> None:
+    registry = Registry()
+    many, one = admitted("many", 3), admitted("one", 1)
+    gone = here(registry, admitted("gone", 2))
+    here(registry, many)
+    here(registry, one)
+    registry.remove(gone)
+    order = [many[2], one[0], many[0], many[1], *gone.epochs]
+    assert registry.admitted() == [epoch.bh for epoch in order]
+
+
+def test_bindings_that_ended_are_in_no_order() -> None:
+    registry = Registry()
+    session = here(registry, admitted("a", 3))
+    registry.forget([session.newest.bh])
+    assert registry.admitted() == [epoch.bh for epoch in session.epochs[:-1]]
+
+
+def test_a_worker_has_room_for_what_an_honest_one_holds() -> None:
+    """The old keys, the new ones, and those of a replay set that was full."""
+    assert EPOCHS_PER_SESSION_MAX >= 3
