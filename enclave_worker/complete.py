@@ -25,7 +25,7 @@ After the warm-up, before the system-call filter ends all loading:
 
     10 code          every mapped program and library is staged, or one of the part `system` with
                      this very content; other mapped files are staged, the model's, or the C
-                     library's tables
+                     library's tables; but for these tables, each is the file its name leads to
     11 modules       every imported module came from the staged root
 
 What this cannot see: a change of the staged files after they were hashed; code that ran before this
@@ -162,13 +162,19 @@ def _check_code(
             raise _found(
                 "code", f"{_shown(path)}, deleted", "files that still have their name", "code"
             )
-        if _inside(path, roots):
+        if not mapping.code and _is_table(path):
             continue
-        if not mapping.code and (_inside(path, {model_dir}) or _is_table(path)):
-            continue
-        if not _is_library(path, known):
+        named = _inside(path, roots) or (not mapping.code and _inside(path, {model_dir}))
+        if not named and not _is_library(path, known):
             raise _found(
                 "code", _shown(path), "only staged files and the measured system libraries", "code"
+            )
+        if mapping.elsewhere:
+            raise _found(
+                "code",
+                f"{_shown(path)}, another file than this name leads to",
+                "files that their name leads to",
+                "code",
             )
 
 

@@ -6,10 +6,12 @@ and the limits close most of /proc to the process itself.
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 import sys
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,16 +26,26 @@ SELF: Final = Path("/proc/self")
 NULL: Final = Path("/dev/null")
 DELETED: Final = " (deleted)"
 NEWLINE: Final = r"\012"  # how maps writes one in a name, and how it writes these four characters
+AT_ONCE: Final = 64  # files mapped anew at a time: each holds a descriptor, of perhaps 256
 KERNELS: Final = frozenset({"[vdso]", "[vsyscall]"})  # code that the kernel puts into every process
 
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """One file mapped into memory; `deleted` if its name does not lead to it, or may not."""
+    """One file mapped into memory.
+
+    Attributes:
+        path: its name, as the kernel shows it.
+        code: whether any part of it is executable.
+        deleted: whether the kernel says that the name is gone, or may say so.
+        elsewhere: whether the name leads to another file now, or to none: in a mount that was taken
+            away (`umount -l`, `open_tree`) a file is shown by its path in there.
+    """
 
     path: str
     code: bool
     deleted: bool
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +102,7 @@ def observe_start() -> Start:
         variables=_variables((SELF / "environ").read_bytes()),
         descriptors=_descriptors(),
         mounts=observe_mounts(),
-        mappings=parse_mappings(maps),
+        mappings=_compared(maps),
         loose=parse_loose(maps),
         tracer=parse_tracer(kernel_text(SELF / "status")),
         null=_is_null(NULL.stat()),
@@ -104,7 +116,7 @@ def observe_root(path: Path) -> Staged:
 
 def observe_mappings() -> tuple[Mapping, ...]:
     """The files mapped into this process now."""
-    return parse_mappings(kernel_text(SELF / "maps"))
+    return _compared(kernel_text(SELF / "maps"))
 
 
 def module_files() -> tuple[str, ...]:
@@ -120,7 +132,7 @@ def module_files() -> tuple[str, ...]:
 def parse_mappings(text: str) -> tuple[Mapping, ...]:
     """The file mappings of a maps file, each path once; code if any part of it is executable."""
     code: dict[str, bool] = {}
-    for rights, name in _regions(text):
+    for rights, _, name in _regions(text):
         if name.startswith("/"):
             code[name] = code.get(name, False) or "x" in rights
     return tuple(
@@ -133,7 +145,7 @@ def parse_loose(text: str) -> tuple[str, ...]:
     """Names of a maps file's executable memory without a file, but for the kernel's own."""
     return tuple(
         name or "anonymous memory"
-        for rights, name in _regions(text)
+        for rights, _, name in _regions(text)
         if "x" in rights and not name.startswith("/") and name not in KERNELS
     )
 
@@ -143,14 +155,64 @@ def parse_tracer(text: str) -> int:
     return int(next(line.split()[1] for line in text.split("\n") if line.startswith("TracerPid:")))
 
 
-def _regions(text: str) -> Iterable[tuple[str, str]]:
-    """Rights and name of each line of a maps file.
+def _compared(text: str) -> tuple[Mapping, ...]:
+    """The mappings of a maps file, each compared with the file that its name leads to now.
+
+    That one is mapped, too, and the kernel asked about both in the same words: what `stat` says of
+    a file is something else on file systems such as btrfs and overlay.
+    """
+    found = parse_mappings(text)
+    files = _files(text)
+    names = [mapping.path for mapping in found if not mapping.deleted]
+    same: set[str] = set()
+    for first in range(0, len(names), AT_ONCE):
+        with ExitStack() as held:
+            plain = [name for name in names[first : first + AT_ONCE] if _map(name, held)]
+            anew = _files(kernel_text(SELF / "maps"))
+        same.update(name for name in plain if len(files[name] | anew[name]) == 1)
+    return tuple(
+        replace(mapping, elsewhere=not mapping.deleted and mapping.path not in same)
+        for mapping in found
+    )
+
+
+def _map(name: str, held: ExitStack) -> bool:
+    """Map the plain file that a name leads to, until `held` ends; False if there is none."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    raw = name.encode("utf-8", "surrogateescape")
+    try:
+        fd = os.open(raw, flags)
+    except OSError:
+        return False
+    try:
+        # Under another name it would be mapped under that one, and say nothing of this.
+        here = os.fsencode((SELF / "fd" / str(fd)).readlink())
+        if here != raw or not stat.S_ISREG(os.fstat(fd).st_mode):
+            return False
+        held.enter_context(mmap.mmap(fd, 1, mmap.MAP_PRIVATE, mmap.PROT_READ))
+    except (OSError, ValueError):  # such as an empty file, of which nobody maps anything
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _files(text: str) -> dict[str, frozenset[str]]:
+    """What a maps file says of the files under each name: device and inode."""
+    found: dict[str, set[str]] = {}
+    for _, file, name in _regions(text):
+        found.setdefault(name, set()).add(file)
+    return {name: frozenset(files) for name, files in found.items()}
+
+
+def _regions(text: str) -> Iterable[tuple[str, str, str]]:
+    """Rights, file (device and inode) and name of each line of a maps file.
 
     Lines end and fields part as the kernel writes them and nowhere else: names are others' choice.
     """
     for line in filter(None, text.split("\n")):
-        _, rights, _, _, _, *name = line.split(" ", 5)
-        yield rights, "".join(name).lstrip(" ")
+        _, rights, _, device, inode, *name = line.split(" ", 5)
+        yield rights, f"{device} {inode}", "".join(name).lstrip(" ")
 
 
 def _is_null(found: os.stat_result) -> bool:

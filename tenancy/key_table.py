@@ -35,6 +35,27 @@ KEYS_PER_TENANT_MAX = 64
 _FIELDS = {"kid", "tenant", "digest", "created", "expires", "scopes", "revoked"}
 
 
+def check_grant(tenant: str, scopes: Iterable[str], life_s: int) -> tuple[str, ...]:
+    """Whether a key may be minted for these, whatever the table; returns the scopes, each once.
+
+    Whoever makes a table for its first key asks this before anything is written.
+
+    Raises:
+        ConfigError: tenant name, scope or life is not acceptable; the message says why.
+    """
+    if TENANT_PATTERN.fullmatch(tenant) is None:
+        raise ConfigError(
+            f"tenant: found {shown(tenant)} of {len(tenant)} characters, expected 1-64"
+            " lower-case letters, digits, '.', '_' or '-', starting with a letter or digit"
+        )
+    wanted = tuple(dict.fromkeys(scopes))
+    if not wanted or any(scope not in SCOPES for scope in wanted):
+        raise ConfigError(f"scopes: found {listed(wanted)}, expected some of {', '.join(SCOPES)}")
+    if not 0 < life_s <= LIFE_MAX_S:
+        raise ConfigError(f"life: expected 1 to {LIFE_MAX_S} seconds, found {life_s}")
+    return wanted
+
+
 @dataclass(frozen=True, slots=True)
 class KeyTable:
     """An immutable table of key records and the pepper that checks them."""
@@ -86,18 +107,7 @@ class KeyTable:
         Raises:
             ConfigError: tenant name, scope or life is not acceptable; the message says why.
         """
-        if TENANT_PATTERN.fullmatch(tenant) is None:
-            raise ConfigError(
-                f"tenant: found {shown(tenant)} of {len(tenant)} characters, expected 1-64"
-                " lower-case letters, digits, '.', '_' or '-', starting with a letter or digit"
-            )
-        wanted = tuple(dict.fromkeys(scopes))
-        if not wanted or any(scope not in SCOPES for scope in wanted):
-            raise ConfigError(
-                f"scopes: found {listed(wanted)}, expected some of {', '.join(SCOPES)}"
-            )
-        if not 0 < life_s <= LIFE_MAX_S:
-            raise ConfigError(f"life: expected 1 to {LIFE_MAX_S} seconds, found {life_s}")
+        wanted = check_grant(tenant, scopes, life_s)
         live = sum(
             r.tenant == tenant and not r.revoked and now < r.expires for r in self.records.values()
         )
