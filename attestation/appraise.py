@@ -63,7 +63,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from wire.errors import AttestationError
+from wire.errors import refused
 from wire.excerpt import listed
 
 from . import binding_steps
@@ -187,14 +187,14 @@ def _posture(ledger: Ledger, binding: Binding, raw: bytes | None) -> Posture | N
     def check() -> str:
         if raw is None:
             if binding.posture is not None:
-                raise _refused("posture_missing", "posture: found none, expected the one bound")
+                raise refused("posture_missing", "posture: found none, expected the one bound")
             return "none bound, none given"
         record, _ = open_container(raw)
         if binding.posture is None or record_digest(record) != binding.posture:
-            raise _refused("posture_mismatch", "posture: not the record the binding names")
+            raise refused("posture_mismatch", "posture: not the record the binding names")
         posture = parse_posture(raw, binding.sig_pk)
         if posture.boot != binding.boot:
-            raise _refused("posture_other_boot", "posture: made by another process start")
+            raise refused("posture_other_boot", "posture: made by another process start")
         found.append(posture)
         return f"{len(posture.fields)} controls, signed by the bound key"
 
@@ -245,13 +245,13 @@ def _prove(ledger: Ledger, items: Mapping[str, Evidence], rule: Rule, case: _Cas
 
 def _no_rule(evidence: Sequence[Evidence], policy: Policy, *, single: bool) -> str:  # step 10
     if not single:
-        raise _refused(
+        raise refused(
             "evidence_repeated",
             f"evidence: found {len(evidence)} items, expected at most {EVIDENCE_ITEMS_MAX} of "
             "distinct kinds",
         )
     wanted = sorted({rule.kind for rule in policy.accept})
-    raise _refused(
+    raise refused(
         "kind_not_accepted",
         f"evidence: found {len(evidence)} items of other kinds, expected {' or '.join(wanted)}",
     )
@@ -260,11 +260,11 @@ def _no_rule(evidence: Sequence[Evidence], policy: Policy, *, single: bool) -> s
 def _kind_allowed(rule: Rule, policy: Policy) -> str:  # step 10
     trust = trust_of(rule)
     if trust == "software" and not policy.allow_software:
-        raise _refused(
+        raise refused(
             "software_not_allowed", "software evidence: expected a policy with allow_software"
         )
     if trust == "simulated" and not policy.allow_simulated:
-        raise _refused(
+        raise refused(
             "simulated_not_allowed",
             f"{rule.kind} under the policy's own roots: expected a policy with allow_simulated",
         )
@@ -281,7 +281,7 @@ def trust_of(rule: Rule) -> Trust:
 
 def _image(binding: Binding, proof: Proof) -> str:  # step 20
     if binding.image != proof.measurement:
-        raise _refused(
+        raise refused(
             "image_mismatch", f"image: found {binding.image}, expected {proof.measurement}"
         )
     return binding.image
@@ -289,10 +289,10 @@ def _image(binding: Binding, proof: Proof) -> str:  # step 20
 
 def _measurement(proof: Proof, rule: Rule, policy: Policy) -> str:  # step 21
     if proof.measurement in policy.deny.measurements:  # deny wins over accept
-        raise _refused("denied", "measurement: on the policy's deny list")
+        raise refused("denied", "measurement: on the policy's deny list")
     check_identities(proof.identities, policy.deny.identities, proof.shows)
     if proof.measurement not in rule.measurements:
-        raise _refused(
+        raise refused(
             "measurement_not_accepted",
             f"measurement: found {proof.measurement}, expected {listed(rule.measurements)}",
         )
@@ -303,18 +303,14 @@ def _posture_demands(posture: Posture | None, rule: Rule) -> str:  # step 22
     if not rule.posture:
         return "the policy demands no control"
     if posture is None:
-        raise _refused(
+        raise refused(
             "posture_missing", f"posture: found none, expected {len(rule.posture)} controls"
         )
     for name, demanded in sorted(rule.posture.items()):
         if not posture.meets(name, demanded):
             control = posture.fields.get(name)
             found = "nothing" if control is None else control.state
-            raise _refused(
+            raise refused(
                 "posture_below_policy", f"posture.{name}: found {found}, expected {demanded}"
             )
     return f"{len(rule.posture)} demanded controls are met"
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(detail, reasons=(code,))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING
 
-from wire.errors import AttestationError
+from wire.errors import refused
 from wire.excerpt import SHOWN_MAX, listed
 from wire.limits import CLOCK_SKEW_S
 from wire.suites import SUITES, strongest
@@ -24,43 +24,43 @@ if TYPE_CHECKING:
 def policy_window(policy: Policy, now: int) -> str:
     """Step 0: the policy's own validity holds `now`."""
     if now < policy.not_before:
-        raise _refused(
+        raise refused(
             "policy_not_yet_valid", f"policy: found time {now}, expected ≥ {policy.not_before}"
         )
     if now >= policy.expires:
-        raise _refused("policy_expired", f"policy: found time {now}, expected < {policy.expires}")
+        raise refused("policy_expired", f"policy: found time {now}, expected < {policy.expires}")
     return f"{policy.id} number {policy.seq}"
 
 
 def version_and_role(binding: Binding, policy: Policy) -> str:
     """Step 1: format version and role are accepted."""
     if binding.v < policy.min_version:
-        raise _refused(
+        raise refused(
             "version_not_accepted", f"version: found {binding.v}, expected ≥ {policy.min_version}"
         )
     if binding.role != ROLE_WORKER:
-        raise _refused("role_not_accepted", f'role: found "{binding.role}", expected "worker"')
+        raise refused("role_not_accepted", f'role: found "{binding.role}", expected "worker"')
     return f"worker {binding.wid}, epoch {binding.epoch}"
 
 
 def audience(binding: Binding, policy: Policy) -> str:
     """Step 2: the worker serves our deployment."""
     if binding.aud != policy.aud:
-        raise _refused("audience_mismatch", f'aud: found "{binding.aud}", expected "{policy.aud}"')
+        raise refused("audience_mismatch", f'aud: found "{binding.aud}", expected "{policy.aud}"')
     return binding.aud
 
 
 def validity(binding: Binding, now: int) -> str:
     """Step 3: the binding holds at `now`, and not for longer than a binding may."""
     if now + CLOCK_SKEW_S < binding.nbf:
-        raise _refused(
+        raise refused(
             "binding_not_yet_valid", f"nbf: found {binding.nbf}, expected ≤ {now + CLOCK_SKEW_S}"
         )
     if now >= binding.exp:
-        raise _refused("binding_expired", f"exp: found {binding.exp}, expected > {now}")
+        raise refused("binding_expired", f"exp: found {binding.exp}, expected > {now}")
     life = binding.exp - binding.nbf
     if life > BINDING_LIFE_MAX_S:
-        raise _refused(
+        raise refused(
             "binding_life_too_long", f"life: found {life} s, expected ≤ {BINDING_LIFE_MAX_S} s"
         )
     return f"{binding.nbf} to {binding.exp}"
@@ -69,11 +69,11 @@ def validity(binding: Binding, now: int) -> str:
 def denied(binding: Binding, policy: Policy) -> str:
     """Step 4: neither the binding, a key in it nor its image is denied."""
     if binding.bh in policy.deny.bh:
-        raise _refused("denied", "binding: its hash is on the policy's deny list")
+        raise refused("denied", "binding: its hash is on the policy's deny list")
     if not policy.deny.kids.isdisjoint(binding.kids().values()):
-        raise _refused("denied", "binding: one of its key ids is on the policy's deny list")
+        raise refused("denied", "binding: one of its key ids is on the policy's deny list")
     if binding.image in policy.deny.measurements:
-        raise _refused("denied", "binding: its image is on the policy's deny list")
+        raise refused("denied", "binding: its image is on the policy's deny list")
     return "neither binding nor keys are denied"
 
 
@@ -82,7 +82,7 @@ def suites(binding: Binding, policy: Policy) -> str:
     suite = strongest(binding.kids(), allow_x25519=not policy.require_pq)
     if suite is None:
         wanted = [s.name for s in SUITES.values() if s.post_quantum or not policy.require_pq]
-        raise _refused(
+        raise refused(
             "suite_not_accepted",
             f"kems: found {', '.join(sorted(binding.kids()))}, expected {' or '.join(wanted)}",
         )
@@ -92,7 +92,7 @@ def suites(binding: Binding, policy: Policy) -> str:
 def service_policy(binding: Binding, policy: Policy) -> str:
     """Step 6: the service policy the worker loaded is one the tenant accepted."""
     if binding.policy not in policy.service_policies:
-        raise _refused(
+        raise refused(
             "service_policy_not_accepted",
             f"policy: found {binding.policy}, expected {listed(policy.service_policies)}",
         )
@@ -107,14 +107,14 @@ def models(binding: Binding, policy: Policy) -> str:
         wanted.setdefault(rule.name, set()).add(rule.digest)
     shared = served.keys() & wanted.keys()
     if not shared:
-        raise _refused(
+        raise refused(
             "model_missing",
             f"models: found {listed(served, limit=SHOWN_MAX)}, "
             f"expected {listed(wanted, limit=SHOWN_MAX)}",
         )
     for name in sorted(shared):
         if None not in wanted[name] and served[name] not in wanted[name]:
-            raise _refused(
+            raise refused(
                 "model_digest_mismatch",
                 f'model "{name}": found {served[name]}, '
                 f"expected {listed(digest for digest in wanted[name] if digest is not None)}",
@@ -139,22 +139,18 @@ def freshness(
     def check() -> str:
         if nonce is not None:
             if binding.nonce is None or not hmac.compare_digest(binding.nonce, nonce):
-                raise _refused("nonce_mismatch", "nonce: the binding does not hold our challenge")
+                raise refused("nonce_mismatch", "nonce: the binding does not hold our challenge")
             return "answers our nonce"
         if beacon is None or beacon_time is None:
             if policy.require_beacon:
-                raise _refused("beacon_missing", "beacon: found none, expected a log checkpoint")
+                raise refused("beacon_missing", "beacon: found none, expected a log checkpoint")
             return "no beacon demanded; the binding's own validity bounds its age"
         age = binding.nbf - beacon_time
         if age > policy.beacon_max_age_s or beacon_time > now + CLOCK_SKEW_S:
-            raise _refused(
+            raise refused(
                 "beacon_stale",
                 f"beacon: found {age} s before nbf, expected ≤ {policy.beacon_max_age_s} s",
             )
         return f"beacon at size {beacon.size}, {age} s before nbf"
 
     ledger.run(step, check)
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(detail, reasons=(code,))

@@ -19,11 +19,12 @@ What the CALLER must still do: examine both for this binding's nonce, and judge 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from attestation.verify.fleet import check_distinct
 from attestation.verify.spdm import GPUS
-from wire.errors import AttestationError
+from wire.errors import refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from attestation.ledger import Ledger
     from attestation.rules.nvidia import NvidiaRule
     from attestation.verify.fleet import Fleet
+
+_refused: Final = partial(refused, about="GPUs")
 
 
 def check_composite(
@@ -86,7 +89,3 @@ def _those_named(fleet: Fleet, named: Sequence[str]) -> str:  # step 5
             f"found {len(strangers)} GPUs only shown or only named, expected the same ones",
         )
     return f"{len(shown)} GPUs by key"
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"GPUs: {detail}", reasons=(code,))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from wire.errors import AttestationError
+from wire.errors import refused
 from wire.limits import CLOCK_SKEW_S
 
 from .binding import LIFE_DEFAULT_S, report32, report_data
@@ -58,14 +58,12 @@ def prove_software(
 
     def names_binding() -> str:  # step 17
         if not hmac.compare_digest(statement.report_data, report_data(binding.raw)):
-            raise _refused("report_data_mismatch", "software: made for another binding")
+            raise refused("report_data_mismatch", "software: made for another binding")
         return "report_data equals the binding's"
 
     def parts() -> str:  # step 19
         if combine(statement.parts) != statement.measurement:
-            raise _refused(
-                "measurement_mismatch", "software: the parts do not give the measurement"
-            )
+            raise refused("measurement_mismatch", "software: the parts do not give the measurement")
         return f"{len(statement.parts)} parts give it"
 
     ledger.run("15 signature", signature)
@@ -77,11 +75,11 @@ def prove_software(
 
 def _time(made: int, binding: Binding, now: int) -> str:  # step 18
     if made > now + CLOCK_SKEW_S:
-        raise _refused("evidence_not_yet_valid", f"software: found time {made}, expected ≤ {now}")
+        raise refused("evidence_not_yet_valid", f"software: found time {made}, expected ≤ {now}")
     # A stock of statements made ahead of time would outlive a revocation of what made them.
     earliest = binding.nbf - LIFE_DEFAULT_S
     if not earliest <= made < binding.exp:
-        raise _refused(
+        raise refused(
             "evidence_stale",
             f"software: found time {made}, expected {earliest} to {binding.exp}",
         )
@@ -119,10 +117,10 @@ def prove_tpm(
         detail = verify_tpm.check_registers(found.quote, found.signature, {tpm.BANK: found.pcrs})
         value = found.pcrs.get(rule.pcr)
         if value is None:
-            raise _refused("pcr_selection", f"quote: expected register {rule.pcr} to be covered")
+            raise refused("pcr_selection", f"quote: expected register {rule.pcr} to be covered")
         expected = tpm_pcr_value(digest_bytes(combine(found.parts)))
         if not hmac.compare_digest(value, expected):
-            raise _refused(
+            raise refused(
                 "pcr_mismatch", f"register {rule.pcr}: not one extension by the measurement"
             )
         return f"{detail}; register {rule.pcr} holds the measurement"
@@ -172,7 +170,3 @@ def _activation(ledger: Ledger, found: tpm.TpmEvidence, activation: Activation |
         ledger.missing(step, "activation_missing", "the TPM was not asked, or gave no answer")
         return
     ledger.run(step, lambda: check_activation(activation, found.ak.name, found.ek.name))
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(detail, reasons=(code,))

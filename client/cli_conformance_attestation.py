@@ -125,7 +125,7 @@ def _bytes(folder: Path, sample: Sample, path: str) -> bytes | MalformedError:
     except ConfigError as error:
         return MalformedError(error.message)
     expected = sample.digests.get(path)
-    if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+    if expected is not None and hashlib.sha256(data).hexdigest() != expected.lower():
         return MalformedError(
             f"sample file {shown(path)}: found another SHA-256, expected the one the index gives"
         )

@@ -7,9 +7,9 @@ the commit it names, so it can lag the log but never lead it.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
+from attestation.collateral.whole_file import write_whole
 from wire.errors import ConfigError, RollbackError
 
 from .note import NOTE_MAX
@@ -47,15 +47,5 @@ class Anchor:
         return note.decode("utf-8", "replace")
 
     def write(self, note: str) -> None:
-        """Replace the note: write aside, fsync, rename, fsync the folder."""
-        aside = self._path.with_name(self._path.name + ".new")
-        with aside.open("wb") as file:
-            file.write(note.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        """Replace the note; durable when this returns."""
+        write_whole(self._path, note.encode())

@@ -168,6 +168,17 @@ class AttestationError(AnchorholdError):
         self.reasons = reasons
 
 
+def refused(code: str, detail: str, about: str = "") -> AttestationError:
+    """A refusal of evidence for one reason.
+
+    Args:
+        code: the reason's code.
+        detail: found and expected.
+        about: what was looked at; the sentence begins with it.
+    """
+    return AttestationError(f"{about}: {detail}" if about else detail, reasons=(code,))
+
+
 class DirectoryError(AnchorholdError):
     """The directory document does not verify."""
 

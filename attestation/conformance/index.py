@@ -131,14 +131,20 @@ def _sample(item: object, number: int) -> Sample:
         id=name,
         kind=kind,
         files=_texts(obj.get("files"), f"{where}.files"),
-        digests=_texts(obj.get("sha256", {}), f"{where}.sha256"),
+        digests=_texts(_or_none(obj, "sha256", {}), f"{where}.sha256"),
         at=_time(obj.get("verify_at"), f"{where}.verify_at"),
-        inputs=_object(obj.get("inputs", {}), f"{where}.inputs"),
+        inputs=_object(_or_none(obj, "inputs", {}), f"{where}.inputs"),
         authentic=expected["authentic"],
         strict=expected["strict"],
-        reasons=_codes(expected.get("reasons", []), f"{where}.expected.reasons"),
-        claims=_object(expected.get("claims", {}), f"{where}.expected.claims"),
+        reasons=_codes(_or_none(expected, "reasons", []), f"{where}.expected.reasons"),
+        claims=_object(_or_none(expected, "claims", {}), f"{where}.expected.claims"),
     )
+
+
+def _or_none(obj: Mapping[str, Any], key: str, empty: object) -> object:
+    """A member that may be absent or null."""
+    value = obj.get(key)
+    return empty if value is None else value
 
 
 def _time(value: object, where: str) -> int | None:

@@ -22,7 +22,7 @@ from attestation.formats.snp import parse_report as parse_snp_report
 from attestation.formats.spdm import parse_report as parse_spdm_report
 from wire.errors import AttestationError, MalformedError
 
-from .stated import EXPECTED
+from .binding_rule import EXPECTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Set

@@ -2,7 +2,8 @@
 
 Steps:
  1. the sample's files become evidence and collateral by their roles; the kind's own pinned roots
-    are the anchors, and for kinds without any, the roots the index lists;
+    are the anchors, and for kinds without any, the roots the index lists; a sample that names a
+    root which is none of them asks for a verdict under one that nobody pins;
  2. examine: authentic or not;
  3. the sample's binding rule must hold; CPU evidence with GPU evidence beside it must name it, and
     a nonce that the kind has no place for must stand in its report data;
@@ -12,18 +13,22 @@ Steps:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from attestation.anchors import Anchors
+from attestation.anchors import NONE, Anchors
 from attestation.examined import Examined, Question
+from attestation.formats import pem
 from attestation.ledger import Ledger
 from attestation.result import Reason
 from attestation.schemes import SCHEMES
 from wire.errors import MalformedError
 
-from .inputs import binding_rules
+from .binding_rule import binding_rules
+from .codes import generalised
 from .pairing import is_revocation, pair_of
+from .roles import by_kind
 from .stated import claims_of, expected_of, unread
 from .strict import strict_rule
 
@@ -32,8 +37,8 @@ if TYPE_CHECKING:
 
     from attestation.scheme import Scheme
 
+    from .binding_rule import BindingRule
     from .index import Index, Sample
-    from .inputs import BindingRule
     from .pairing import Pair
 
 
@@ -45,7 +50,7 @@ class Outcome:
         id, kind: the sample's.
         authentic: the verdict.
         accepted: under the strict rule; None where the sample expects none.
-        reasons: every reason.
+        reasons: every reason, and the more general codes of each (`codes`).
         differing: claim path to (found, expected) where they differ.
         ignored: file roles that this kind has no use for, and inputs that nothing uses.
         faults: sentences, one a difference from what the index expects; empty if it passed.
@@ -66,6 +71,8 @@ class Outcome:
         return not self.faults
 
 
+_ROOT: Final = "root"
+_HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){4,}")  # shorter ones may be words
 _HALF: Final = 64  # hex digits: half of a CPU's report data
 _UNREAD: Final = "it says what is revoked, and this kind does not read it"
 
@@ -85,7 +92,7 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
     if scheme is None:
         return _failed(sample, f"kind {sample.kind} is not known; known: {', '.join(SCHEMES)}")
     try:
-        files = {role: read(path) for role, path in sample.files.items()}
+        files = by_kind(scheme, {role: read(path) for role, path in sample.files.items()})
         pair = pair_of(scheme, files)
         examined, state = _verdict(sample, scheme, index, files, pair)
     except MalformedError as error:
@@ -94,6 +101,7 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
     beside = sorted(set(files) - known - set(() if pair is None else pair.gpus))
     reasons = (*examined.reasons, *state)
     accepted = None if sample.strict is None else not reasons
+    reasons = (*reasons, *generalised(reasons))
     differing = dict(_differences(sample.claims, examined.claims, ""))
     return Outcome(
         id=sample.id,
@@ -117,7 +125,7 @@ def _verdict(
     question = Question(  # 1
         evidence={role: files[role] for role in files if role in evidence_roles},
         collateral={role: files[role] for role in files if role in scheme.collateral},
-        anchors=scheme.anchors if scheme.anchors.pins else Anchors(index.roots),
+        anchors=_anchors(scheme, index, files if pair is None else {}),
         expected=expected_of(sample),
         now=0 if sample.at is None else sample.at,
     )
@@ -152,6 +160,18 @@ def _verdict(
         detail = "the CPU's evidence names no GPU evidence, expected it in what it signs"
         state = (*state, Reason("gpu_not_bound_to_cpu", detail))
     return examined, state
+
+
+def _anchors(scheme: Scheme, index: Index, files: Mapping[str, bytes]) -> Anchors:
+    """Step 1. Of two sides' samples nothing says whose root theirs is, so they name none here."""
+    anchors = scheme.anchors if scheme.anchors.pins else Anchors(index.roots)
+    if _ROOT not in scheme.collateral or _ROOT not in files:
+        return anchors
+    try:
+        named = pem.certificates(files[_ROOT], "sample root")
+    except MalformedError:  # whose step that is says so better
+        return anchors
+    return anchors if anchors.among(named) else NONE
 
 
 def _rules(sample: Sample, pair: Pair | None) -> tuple[BindingRule, ...]:
@@ -237,8 +257,15 @@ def _differences(expected: object, found: object, path: str) -> list[tuple[str, 
             for place, (value, other) in enumerate(zip(expected, found, strict=True))
             for entry in _differences(value, other, f"{path}[{place}]")
         ]
-    same = type(expected) is type(found) and expected == found
+    same = type(expected) is type(found) and _plain(expected) == _plain(found)
     return [] if same else [(path, (found, expected))]
+
+
+def _plain(value: object) -> object:
+    """A value, and for bytes in hex one of their spellings."""
+    if isinstance(value, str) and _HEX.fullmatch(value):
+        return value.lower()
+    return value
 
 
 def _failed(sample: Sample, fault: str) -> Outcome:

@@ -7,12 +7,13 @@ meant something by it.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.examined import Expected
 from wire.errors import MalformedError
+
+from .binding_rule import EXPECTED, PADDED, TLS_INPUT, data_of, inputs_of, rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,28 +21,15 @@ if TYPE_CHECKING:
 
     from .index import Sample
 
-INPUT_MAX: Final = 65_536  # hex digits; a certificate is the longest input
 NONCE_NAMES: Final = ("expected_nonce_hex", "expected_nonce", "nonce_hex", "nonce")
-EXPECTED: Final = "expected_"
-TLS_INPUT: Final = "tls_certificate_der_hex"
 # Claims that may be given without "expected_" where no rule stands beside them.
 BARE_CLAIMS: Final = ("report_data", "user_data", "host_data", "public_key", "extra_data")
-PADDED: Final = {"report_data": 64}  # bytes of a field of fixed size, filled from the front
 # What tokens call the claims that an input may name in words; such an input may stand bare too.
 TOKEN_CLAIMS: Final = {"audience": "aud", "issuer": "iss"}
 TOKEN_KINDS: Final = ("ear-jwt", "nvidia-nras-eat")
 _TOKEN_NAMES: Final = (*TOKEN_CLAIMS, *TOKEN_CLAIMS.values())
 
 _NOT_CLAIMS: Final = frozenset({*NONCE_NAMES, "expected_arch", "arch", "binding", TLS_INPUT})
-_LITERAL: Final = re.compile(r"'[^']*'")
-_WORD: Final = re.compile(r"[A-Za-z0-9_]+")
-_BUILT_IN: Final = frozenset(
-    {
-        "TEE report_data[0:32] == SHA-256(variable data); variable data names HCLAkPub; "
-        "HCLAkPub signs the TPM quote; quote extraData carries the nonce"
-    }
-)
-_BUILT_IN_KINDS: Final = ("azure-vtpm-snp", "azure-vtpm-tdx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +62,13 @@ class StatedClaim:
         return found is not None and type(found) is type(value) and found == value
 
 
-def rule_of(sample: Sample) -> object:
-    """The binding rule; None where there is none but what its kind checks itself."""
-    text = sample.inputs.get("binding")
-    built_in = isinstance(text, str) and text in _BUILT_IN and sample.kind in _BUILT_IN_KINDS
-    return None if built_in else text
-
-
 def expected_of(sample: Sample) -> Expected:
     """What the evidence must have been made for, besides its binding rule.
 
     Raises:
         MalformedError: an input of another type than its name says.
     """
-    used = _used(sample)
+    used = inputs_of(sample)
     nonces = {key: data_of(sample, key) for key in NONCE_NAMES if sample.inputs.get(key)}
     # One that the rule uses is asked for there, under whatever name it is given again.
     asked = set(nonces.values()) - {nonces[key] for key in nonces if key in used}
@@ -106,7 +87,7 @@ def claims_of(sample: Sample, elsewhere: AbstractSet[str]) -> tuple[StatedClaim,
         sample: the sample.
         elsewhere: names that speak of something else than the evidence's claims.
     """
-    used, ruled = _used(sample), rule_of(sample) is not None
+    used, ruled = inputs_of(sample), rule_of(sample) is not None
     named = _TOKEN_NAMES if sample.kind in TOKEN_KINDS else ()
     return tuple(
         StatedClaim(name, value)
@@ -126,42 +107,9 @@ def name_of(key: str) -> str:
 def unread(sample: Sample, elsewhere: AbstractSet[str]) -> tuple[str, ...]:
     """The inputs that no step uses."""
     stated = {item.claim for item in claims_of(sample, elsewhere)}
-    read = _used(sample) | {*NONCE_NAMES, "arch", "binding"}
+    read = inputs_of(sample) | {*NONCE_NAMES, "arch", "binding"}
     return tuple(
         key
         for key, value in sorted(sample.inputs.items())
         if value is not None and key not in read and name_of(key) not in stated | elsewhere
-    )
-
-
-def data_of(sample: Sample, key: str) -> bytes:
-    """An input in hex.
-
-    Raises:
-        MalformedError: it is none.
-    """
-    value = sample.inputs.get(key)
-    try:
-        if isinstance(value, str) and len(value) <= INPUT_MAX:
-            return bytes.fromhex(value)
-    except ValueError:
-        pass
-    raise MalformedError(f"sample {sample.id}: expected hex as {key}")
-
-
-def key_of(sample: Sample, name: str) -> str | None:
-    """The input that a rule means by a name; None if there is none."""
-    keys = (f"{name}_hex", name, f"{EXPECTED}{name}_hex", EXPECTED + name)
-    return next((key for key in keys if key in sample.inputs), None)
-
-
-def _used(sample: Sample) -> set[str]:
-    """The inputs that the binding rule uses."""
-    text = rule_of(sample)
-    if not isinstance(text, str):
-        return set()
-    sides = [clause.partition("==")[2] for clause in _LITERAL.sub("", text).split(";")]
-    keys = {key_of(sample, word) for side in sides for word in _WORD.findall(side)}
-    return {key for key in keys if key is not None} | (
-        {TLS_INPUT} if "TLS certificate" in text else set()
     )

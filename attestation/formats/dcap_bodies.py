@@ -14,6 +14,7 @@ from wire.errors import MalformedError
 ENCLAVE_REPORT_LEN: Final = 384
 TD10_LEN: Final = 584
 TD15_LEN: Final = 648
+TD15EX_LEN: Final = 885
 
 # TD attributes, bit numbers. Bits 0 to 7 (TUD) each mean that the TD is under someone's debugger.
 TUD_MASK: Final = 0xFF
@@ -41,6 +42,11 @@ _TD10: Final = (
     ("report_data", 64),
 )  # fmt: skip
 _TD15: Final = (*_TD10, ("tee_tcb_svn2", 16), ("mr_service_td", 48))
+_TD15EX: Final = (
+    *_TD15, ("vmid", 1), ("td_id", 32), ("dev_info", 48), ("init_service_td_hash", 48),
+    ("init_service_td_attributes", 8), ("init_cpu_svn", 16), ("init_tee_tcb_svn", 16),
+    ("init_tee_fmspc", 12), ("cur_service_td_hash", 48), ("cur_service_td_attributes", 8),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +89,17 @@ class EnclaveReport:
 
 @dataclass(frozen=True, slots=True)
 class TdReport:
-    """A TD report body: 584 bytes for TDX 1.0, 648 for 1.5.
+    """A TD report body: 584 bytes for TDX 1.0, 648 for 1.5, 885 for 1.5 with its extension.
 
     Attributes:
         tee_tcb_svn2, mr_service_td: empty in a 1.0 body, which has no place for them.
+        vmid: number of the quoted VM in a partitioned TD; this and what follows is empty in a body
+            without the extension.
+        td_id: of this TD, for as long as it lives.
+        dev_info: measurement of the devices assigned to it.
+        init_service_td_hash, init_service_td_attributes: the service TD that brought it here first.
+        init_cpu_svn, init_tee_tcb_svn, init_tee_fmspc: the platform it began on.
+        cur_service_td_hash, cur_service_td_attributes: the service TD bound to it now.
     """
 
     tee_tcb_svn: bytes
@@ -106,6 +119,16 @@ class TdReport:
     report_data: bytes
     tee_tcb_svn2: bytes = b""
     mr_service_td: bytes = b""
+    vmid: bytes = b""
+    td_id: bytes = b""
+    dev_info: bytes = b""
+    init_service_td_hash: bytes = b""
+    init_service_td_attributes: bytes = b""
+    init_cpu_svn: bytes = b""
+    init_tee_tcb_svn: bytes = b""
+    init_tee_fmspc: bytes = b""
+    cur_service_td_hash: bytes = b""
+    cur_service_td_attributes: bytes = b""
 
     @property
     def attribute_bits(self) -> int:
@@ -114,16 +137,21 @@ class TdReport:
 
     def claims(self) -> dict[str, Any]:
         """Values by their public names; bytes as hex in the order they stand in the report."""
-        names = _TD15 if self.tee_tcb_svn2 else _TD10
+        fields = {name: getattr(self, name).hex() for name, _ in _TD15EX}
+        number = {"vmid": self.vmid[0]} if self.vmid else {}
         bits = self.attribute_bits
-        return {name: getattr(self, name).hex() for name, _ in names} | {
-            "debug": bool(bits & DEBUG),
-            "sept_ve_disable": bool(bits & SEPT_VE_DISABLE),
-            "migratable": bool(bits & MIGRATABLE),
-            "pks": bool(bits & PKS),
-            "kl": bool(bits & KL),
-            "perfmon": bool(bits & PERFMON),
-        }
+        return (
+            {name: value for name, value in fields.items() if value}
+            | number
+            | {
+                "debug": bool(bits & DEBUG),
+                "sept_ve_disable": bool(bits & SEPT_VE_DISABLE),
+                "migratable": bool(bits & MIGRATABLE),
+                "pks": bool(bits & PKS),
+                "kl": bool(bits & KL),
+                "perfmon": bool(bits & PERFMON),
+            }
+        )
 
 
 def parse_enclave_report(raw: bytes, what: str) -> EnclaveReport:
@@ -156,6 +184,8 @@ def parse_td_report(raw: bytes) -> TdReport:
     Raises:
         MalformedError: a length of neither version.
     """
+    if len(raw) == TD15EX_LEN:
+        return TdReport(**_fields(raw, _TD15EX, TD15EX_LEN, "TD report"))
     if len(raw) == TD15_LEN:
         return TdReport(**_fields(raw, _TD15, TD15_LEN, "TD report"))
     return TdReport(**_fields(raw, _TD10, TD10_LEN, "TD report"))

@@ -1,4 +1,4 @@
-"""Intel DCAP quotes: SGX v3, TDX v4 (TD report 1.0) and v5 (1.0 or 1.5). Parse only.
+"""Intel DCAP quotes: SGX v3, TDX v4 (TD report 1.0) and v5 (1.0, 1.5, 1.5 extended). Parse only.
 
     header 48 | body | u32 length | signature 64 | attestation key 64 | certification data
     v3: QE report 384 | signature 64 | u16 length, authentication data | u16 type 5, u32 length, PEM
@@ -22,6 +22,7 @@ from .dcap_bodies import (
     ENCLAVE_REPORT_LEN,
     TD10_LEN,
     TD15_LEN,
+    TD15EX_LEN,
     EnclaveReport,
     TdReport,
     parse_enclave_report,
@@ -40,12 +41,13 @@ INTEL_QE_VENDOR: Final = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 TEE_SGX, TEE_TDX = 0x00, 0x81
 CERT_PCK_CHAIN, CERT_QE_REPORT = 5, 6
 
-BodyType = Literal["sgx", "td10", "td15"]
+BodyType = Literal["sgx", "td10", "td15", "td15ex"]
 
 _V5_BODIES: Final[dict[int, tuple[BodyType, int, int]]] = {
     1: ("sgx", ENCLAVE_REPORT_LEN, TEE_SGX),
     2: ("td10", TD10_LEN, TEE_TDX),
     3: ("td15", TD15_LEN, TEE_TDX),
+    4: ("td15ex", TD15EX_LEN, TEE_TDX),
 }
 
 
@@ -215,7 +217,7 @@ def _body(reader: _Reader, version: int, tee: int) -> tuple[BodyType, EnclaveRep
     if version == 5:
         kind, length = reader.number(2, "body type"), reader.number(4, "body length")
         if kind not in _V5_BODIES:
-            raise MalformedError(f"quote body type: found {kind}, expected 1, 2 or 3")
+            raise MalformedError(f"quote body type: found {kind}, expected 1, 2, 3 or 4")
         name, expected, expected_tee = _V5_BODIES[kind]
         if length != expected:
             raise MalformedError(f"quote body length: found {length}, expected {expected}")

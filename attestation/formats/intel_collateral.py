@@ -4,7 +4,8 @@ Two forms of the same set reach a verifier:
 
     role `collateral`: JSON of nine members, as quote verifiers exchange it
         tcb_info, qe_identity (the signed texts), *_signature (hex), *_issuer_chain (PEM),
-        pck_crl_issuer_chain (PEM), pck_crl and root_ca_crl (hex of DER)
+        pck_crl_issuer_chain (PEM), pck_crl and root_ca_crl (hex of DER);
+        a tenth, pck_certificate_chain, may be there for quotes without one, and is never read
     one role a part: tcb_info, qe_identity (JSON as Intel sends it, {"tcbInfo": …, "signature":
         hex}), tcb_sign_chain, pck_sign_chain (PEM), pck_crl, root_crl (DER)
 
@@ -44,6 +45,7 @@ _MEMBERS: Final = (
     "pck_crl_issuer_chain", "root_ca_crl", "pck_crl", "tcb_info_issuer_chain", "tcb_info",
     "tcb_info_signature", "qe_identity_issuer_chain", "qe_identity", "qe_identity_signature",
 )  # fmt: skip
+_UNREAD: Final = ("pck_certificate_chain",)  # a quote that is accepted brings its own
 _WRAPPED: Final = re.compile(
     rb'\{"(tcbInfo|enclaveIdentity)":(\{.*\}),"signature":"([0-9A-Fa-f]{128})"\}\s*', re.DOTALL
 )
@@ -87,7 +89,10 @@ def parse_collateral(roles: Mapping[str, bytes]) -> Collateral:
     if beside:
         raise MalformedError(f"collateral: found {', '.join(beside)} beside it, expected one form")
     members = Members(
-        parse_strict(whole, max_bytes=COLLATERAL_MAX), "collateral", required=_MEMBERS
+        parse_strict(whole, max_bytes=COLLATERAL_MAX),
+        "collateral",
+        required=_MEMBERS,
+        optional=_UNREAD,
     )
     tcb_chain_text = _text(members, "tcb_info_issuer_chain")
     qe_chain_text = _text(members, "qe_identity_issuer_chain")

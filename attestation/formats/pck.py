@@ -228,7 +228,7 @@ def _pairs(data: bytes, parent: tuple[int, ...], *, tagged: bool = True) -> Pair
         data = data[start:end]
     found: Pairs = {}
     at = 0
-    for _ in range(_PAIRS_MAX):
+    for _ in range(_PAIRS_MAX + 1):
         if at == len(data):
             return found
         tag, start, end = _element(data, at)

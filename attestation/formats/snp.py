@@ -1,4 +1,4 @@
-"""AMD SEV-SNP attestation reports: 1184 bytes, little-endian, versions 2, 3 and 5. Parse only.
+"""AMD SEV-SNP attestation reports: 1184 bytes, little-endian, versions 2 to 5. Parse only.
 
 Source: AMD, SEV Secure Nested Paging Firmware ABI Specification (56860), tables ATTESTATION_REPORT,
 GUEST_POLICY, PLATFORM_INFO and TCB_VERSION. A version, key or reserved field this module does not
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 REPORT_LEN: Final = 1184
 SIGNED_LEN: Final = 0x2A0
 SIGNATURE_ALGORITHM: Final = 1  # ECDSA on P-384 with SHA-384; the only one there is
-VERSIONS: Final = (2, 3, 5)
+# AMD published no table for 4, which firmware 1.55.31 sends: by every field and every zero it is 3.
+VERSIONS: Final = (2, 3, 4, 5)
 TURIN_HWID_LEN: Final = 8  # the chip id of older products fills all 64 bytes
 
 Product = Literal["Milan", "Genoa", "Turin"]

@@ -104,7 +104,7 @@ def parse_body(body: bytes) -> TpmEvidence:
     members = Members(parse_strict(body, max_bytes=EVIDENCE_MAX), "tpm2", required=_KEYS)
     chain = members.array("chain", CHAIN_MAX)
     for der in chain:
-        if not isinstance(der, str) or len(der) > CERT_MAX * 4 // 3:
+        if not isinstance(der, str) or len(der) > (CERT_MAX * 4 + 2) // 3:
             raise members.fail("chain", f"certificates of at most {CERT_MAX} bytes in base64url")
     return TpmEvidence(
         quote=parse_quote(members.blob("quote", TPM2B_MAX)),

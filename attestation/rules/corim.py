@@ -10,16 +10,18 @@ and inside its time. The rules of a profile it declares are checked whatever the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from attestation.verify.corim_profile import PROFILES, check_digests, check_profile
-from wire.errors import AttestationError
+from wire.errors import refused
 
 if TYPE_CHECKING:
     from attestation.formats.corim import Manifest, Window
     from attestation.ledger import Ledger
     from attestation.members import Members
 
+_refused: Final = partial(refused, about="CoRIM")
 KEYS: Final[tuple[tuple[str, ...], tuple[str, ...]]] = ((), ("signed", "profiles", "validity"))
 PROFILES_MAX: Final = 16
 ANY: Final = "any"
@@ -113,7 +115,3 @@ def _word(members: Members, key: str, words: tuple[str, str]) -> bool:
     if members.value(key) not in words:
         raise members.fail(key, " or ".join(words))
     return bool(members.value(key) == words[0])
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"CoRIM: {detail}", reasons=(code,))

@@ -21,6 +21,7 @@ Spec: docs/spec/evidence.md §4.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.formats.ear import (
@@ -33,7 +34,7 @@ from attestation.formats.ear import (
 )
 from attestation.formats.jose import time_claim
 from attestation.verify.jwt import check_audience, check_issuer, stated_audience
-from wire.errors import AttestationError
+from wire.errors import refused
 from wire.excerpt import listed
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from attestation.ledger import Ledger
     from attestation.members import Members
 
+_refused: Final = partial(refused, about="attestation result")
 REQUIRED_KEYS: Final = ("keys",)
 OPTIONAL_KEYS: Final = (
     "profiles", "expiry", "max_age_s", "issuer", "audience", "policies", "submods", "status",
@@ -254,7 +256,3 @@ def _vector(members: Members) -> tuple[tuple[str, str], ...]:
         if name not in VECTOR or worst not in TIERS[:2]:
             raise members.fail("vector", f"trust claims of AR4SI, each {' or '.join(TIERS[:2])}")
     return tuple(sorted(obj.items()))
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"attestation result: {detail}", reasons=(code,))

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from attestation.formats.tcg_event_log import REGISTERS
 from attestation.members import Members
 from attestation.replay import RTMR_BANK, RTMRS, SOUND_BANKS
-from wire.errors import AttestationError, PolicyError
+from wire.errors import PolicyError, refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from attestation.formats.tcg_event_log import Event
     from attestation.ledger import Ledger
 
+_refused: Final = partial(refused, about="event log")
 DIGESTS_MAX: Final = 1024  # accepted events a register, over all accepted releases
 BANK_DEFAULT: Final = "sha256"
 
@@ -160,7 +162,3 @@ def _numbers(members: Members, registers: int) -> frozenset[int]:
         if isinstance(item, bool) or not isinstance(item, int) or not 0 <= item < registers:
             raise members.fail_item("unchecked", item, f"register numbers below {registers}")
     return frozenset(items)
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"event log: {detail}", reasons=(code,))

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final
 
 from attestation.members import Members
 from attestation.verify.intel_tcb import VERDICTS
-from wire.errors import AttestationError, PolicyError
+from wire.errors import PolicyError, refused
 
 if TYPE_CHECKING:
     from attestation.formats.pck import Pck
@@ -251,8 +251,3 @@ def _platform(pck: Pck, rule: PlatformRule) -> str:  # step t4
         if getattr(pck, flag) is not False:  # unstated is not off
             raise refused("platform_not_accepted", f"platform: {flag} is not off")
     return f"FMSPC {family}"
-
-
-def refused(code: str, detail: str) -> AttestationError:
-    """A refusal with one code."""
-    return AttestationError(detail, reasons=(code,))

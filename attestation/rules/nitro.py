@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from attestation.formats.nitro import DEBUG_PCR
 from attestation.members import Members
-from wire.errors import AttestationError, PolicyError
+from wire.errors import PolicyError, refused
 from wire.limits import CLOCK_SKEW_S
 
 from .demands import IMAGE_NEEDED
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from attestation.formats.nitro import NitroDocument
     from attestation.ledger import Ledger
 
+_refused: Final = partial(refused, about="Nitro document")
 KEYS: Final = (("image",), ("pcr8_in", "pcr3_in", "max_age_s", "digest", "debug"))
 
 ANY: Final = "any"
@@ -206,7 +208,3 @@ def _age(members: Members) -> int | None:
     if members.value("max_age_s") == ANY:
         return None
     return members.integer("max_age_s", 1, AGE_MAX_S)
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"Nitro document: {detail}", reasons=(code,))

@@ -25,11 +25,12 @@ Spec: docs/spec/evidence.md §4.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.formats.jose import time_claim
 from attestation.verify.jwt import check_audience, stated_audience
-from wire.errors import AttestationError
+from wire.errors import refused
 from wire.excerpt import cut, listed
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from attestation.ledger import Ledger
     from attestation.members import Members
 
+_refused: Final = partial(refused, about="NVIDIA devices")
 REQUIRED_KEYS: Final = ()
 OPTIONAL_KEYS: Final = (
     "debug", "results", "models", "drivers", "vbioses", "count", "max_age_s", "audience",
@@ -254,7 +256,3 @@ def _audience(facts: DetachedEat, audience: str | None) -> str:
         else:
             check_audience(token.claims, audience)
     return "for no particular audience" if audience is None else audience
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"NVIDIA devices: {detail}", reasons=(code,))

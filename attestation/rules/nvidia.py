@@ -32,6 +32,7 @@ measurements, so only "rim": "required" excludes it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from attestation.examined import FOREVER
@@ -40,7 +41,7 @@ from attestation.formats.spdm import FEATURE_FLAG, KNOWN_FIELDS, PROTECTED_PCIE
 from attestation.verify.device import DEVICES_MAX
 from attestation.verify.fleet import check_distinct
 from attestation.verify.spdm import ARCHITECTURES, GPUS, SWITCHES
-from wire.errors import AttestationError
+from wire.errors import refused
 from wire.excerpt import listed
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
     _Check = Callable[[Device, "NvidiaRule"], str]
 
+_refused: Final = partial(refused, about="NVIDIA")
 LIST_MAX: Final = 256
 ANY: Final = "any"
 REQUIRED: Final = "required"
@@ -295,7 +297,3 @@ def _among(found: str, accepted: frozenset[str] | None, code: str, what: str) ->
     if found not in accepted:
         raise _refused(code, f"{what}: found {found}, expected {listed(sorted(accepted))}")
     return found
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"NVIDIA: {detail}", reasons=(code,))

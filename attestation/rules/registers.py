@@ -25,6 +25,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -32,13 +33,14 @@ from attestation.formats.tpm_registers import REGISTERS, RESETTABLE, SIZES
 from attestation.members import Members
 from attestation.registers import tpm_pcr_value
 from attestation.replay import SOUND_BANKS
-from wire.errors import AttestationError, PolicyError
+from wire.errors import PolicyError, refused
 
 from .demands import IMAGE_NEEDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+_refused: Final = partial(refused, about="registers")
 VALUES_MAX: Final = 64  # accepted values of one register, over all accepted releases
 BANK_DEFAULT: Final = "sha256"
 MEASUREMENT_BANK: Final = "sha256"
@@ -164,10 +166,6 @@ def _nothing(bank: str) -> frozenset[bytes]:
     separators = (hashlib.new(bank, mark * 4).digest() for mark in (b"\0", b"\xff"))
     alone = (hashlib.new(bank, bytes(size) + mark).digest() for mark in separators)
     return frozenset((bytes(size), b"\xff" * size, *alone))
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"registers: {detail}", reasons=(code,))
 
 
 _DEMANDABLE: Final = frozenset(range(REGISTERS)) - RESETTABLE

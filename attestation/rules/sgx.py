@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attestation.formats.dcap_bodies import SGX_DEBUG, SGX_INIT, SGX_MODE64
 from attestation.members import Members
-from wire.errors import PolicyError
+from wire.errors import PolicyError, refused
 
 from . import intel
-from .intel import hex_set, hex_value, refused
+from .intel import hex_set, hex_value
 
 if TYPE_CHECKING:
     from attestation.formats.dcap_bodies import EnclaveReport

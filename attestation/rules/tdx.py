@@ -21,7 +21,7 @@ Steps after `rules.intel`'s t1 to t4:
  1. no debugger: no bit of the TD attributes' first byte is set;
  2. attributes: as demanded; a bit this version does not know is refused;
  3. XFAM: only extended features of the mask;
- 4. service TD: none is bound, or one of those named;
+ 4. service TD: none is or was bound, or MRSERVICETD is one of those named;
  5. module: MRSEAM is one of those named;
  6. image: one whole set of the list equals the report's; MRTD is not all zero.
 
@@ -39,11 +39,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attestation.formats import dcap_bodies as bits
 from attestation.members import Members
-from wire.errors import PolicyError
+from wire.errors import PolicyError, refused
 
 from . import intel
 from .demands import IMAGE_NEEDED
-from .intel import hex_set, hex_value, refused
+from .intel import hex_set, hex_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -274,8 +274,9 @@ def _xfam(td: TdReport, rule: TdxRule) -> str:  # step 3
 
 
 def _service_td(td: TdReport, rule: TdxRule) -> str:  # step 4
-    if not any(td.mr_service_td):  # a TDX 1.0 report has no place for one
-        return "none is bound"
+    # An extended report tells of the service TD that brought the TD here, too: it saw all of it.
+    if not any(td.mr_service_td + td.init_service_td_hash + td.cur_service_td_hash):
+        return "none is bound"  # a TDX 1.0 report has no place for one
     if td.mr_service_td not in rule.service_tds:
         raise refused("service_td_present", "TD: found a bound service TD, expected none")
     return "one of those named"

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from attestation.replay import replay, reset_values
-from wire.errors import AttestationError
+from wire.errors import refused
 
 from .registers import (
     MEASUREMENT_BANK,
@@ -125,7 +125,7 @@ def _key(key: TrustedKey, rule: TpmQuoteRule) -> str:  # 10
     if key.certified:
         return "certified"
     if rule.aks is not None and key.fingerprint not in rule.aks:
-        raise _refused("ak_not_accepted", "attestation key: without certificate, and not listed")
+        raise refused("ak_not_accepted", "attestation key: without certificate, and not listed")
     return "trusted beforehand"
 
 
@@ -133,7 +133,7 @@ def _revocation(key: TrustedKey, rule: TpmQuoteRule) -> str:  # 11
     if not key.certified:
         return "a key trusted beforehand is revoked by no longer listing it"
     if rule.revocation and not key.revocation_checked:
-        raise _refused("revocation_not_checked", "certificates: expected a list for each of them")
+        raise refused("revocation_not_checked", "certificates: expected a list for each of them")
     return "checked" if key.revocation_checked else "not demanded"
 
 
@@ -143,14 +143,14 @@ def _event_log(facts: TpmQuoteFacts, rule: TpmQuoteRule) -> str:  # 12
         return "none demanded"
     bank = demanded_bank(rule.registers, quoted)
     if log is None or bank is None or bank not in log.banks:
-        raise _refused("event_log_missing", "event log: found none of the bank, expected one")
+        raise refused("event_log_missing", "event log: found none of the bank, expected one")
     replayed = replay(log, bank)
     for number, value in sorted(quoted(bank).items()):
         if number in (MEASUREMENT_PCR, *replayed):
             continue  # what replays was compared when the evidence was examined
         # Without this a log cut short, or of nothing, would explain registers that it leaves out.
         if value not in reset_values(log, bank, number):
-            raise _refused(
+            raise refused(
                 "event_log_mismatch", f"event log: found no event of register {number}, extended"
             )
     return f"{len(replayed)} registers of {bank} explained"
@@ -174,7 +174,3 @@ def _choice(members: Members, key: str, choices: tuple[str, str]) -> str:
     if value not in choices:
         raise members.fail(key, " or ".join(f'"{choice}"' for choice in choices))
     return value
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(detail, reasons=(code,))

@@ -7,9 +7,9 @@ Examination, in numbered steps with their reason codes:
  snp 2 … snp 10   as `amd-sev-snp-report` has them            those of `schemes.snp`
  azure 3 … 6      from the report to the quote and nonce      those of `schemes.azure`
 
-The judgement is the SNP report's (`rules.snp`, steps 12 to 22), then the VM's (`rules.azure`, steps
-8 to 10). The report is the paravisor's, written at boot, this one or an earlier one: what is fresh
-is the quote, by a key that the report names. `vcek` is the endorsement key's certificate.
+The judgement is the SNP report's (`rules.snp_state`, steps 12 to 22), then the VM's (`rules.azure`,
+steps 8 to 10). The report is the paravisor's, written at boot, this one or an earlier one: what is
+fresh is the quote, by a key that the report names. `vcek` is the endorsement key's certificate.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from attestation.formats.snp import VERSIONS, Report, parse_report, report_versi
 from attestation.ledger import Ledger
 from attestation.rules import azure as rules
 from attestation.rules import snp as snp_rules
+from attestation.rules import snp_state
 from attestation.rules.azure import AzureFacts, AzureRule
 from attestation.scheme import Need, Scheme
 from wire.errors import AttestationError, MalformedError
@@ -105,7 +106,7 @@ def parse_rule(members: Members) -> AzureRule:
 
 def judge(ledger: Ledger, facts: AzureFacts, rule: AzureRule, now: int) -> None:
     """The SNP report's steps, then the VM's."""
-    snp_rules.judge(ledger, facts.report, rule.report, now)
+    snp_state.judge(ledger, facts.report, rule.report, now)
     rules.judge(ledger, facts, rule)
 
 

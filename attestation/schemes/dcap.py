@@ -94,7 +94,7 @@ class DcapFacts:
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """The parsed evidence, and the pinned roots at hand."""
+    """The parsed evidence, and the pinned roots at hand, the one that issued the chain first."""
 
     quote: Quote
     chain: Chain
@@ -188,6 +188,7 @@ class _Examination:
         )
         # Asked with a root that another CA issued, dcap-qvl ends the process.
         roots = tuple(der for der in dict.fromkeys(roots) if self_issued(der))
+        roots = quotes.nearest_first(chain, roots, self.question.now)
         self.subject = _Subject(quote, chain, self.pck, roots)
         self.step("1 trailing bytes", lambda: _zeros(quote.trailing))
         return f"version {version}, {quote.body_type}"

@@ -15,6 +15,7 @@ times: who counts (`rules.nvidia` 19), or names each (`composite` 3), refuses th
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.examined import NO_CLAIMS, Examined
@@ -24,7 +25,7 @@ from attestation.rules import nvidia
 from attestation.scheme import Scheme
 from attestation.verify.device import COLLATERAL, Item, examine_items, further_needs, needs_of
 from attestation.verify.spdm import GPUS, SWITCHES
-from wire.errors import AttestationError, MalformedError
+from wire.errors import MalformedError, refused
 
 from .nvidia_gpu import ANCHORS
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from attestation.verify.fleet import Fleet
     from attestation.verify.spdm import Device
 
+_refused: Final = partial(refused, about="GPU list")
 KIND: Final = "nvidia-gpu-spdm-list"
 ROLE: Final = "evidence_list"
 
@@ -126,10 +128,6 @@ def _claims(fleet: Fleet) -> dict[str, Any]:
             {device.family.architecture for device in fleet.devices if device.family is not None}
         ),
     }
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"GPU list: {detail}", reasons=(code,))
 
 
 SCHEME: Final = Scheme(

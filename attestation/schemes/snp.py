@@ -23,7 +23,7 @@ Examination, in numbered steps with their reason codes:
 Step 5 runs if a list is given, step 11 if something is expected: a nonce alone must stand first in
 the report data, with zeros after it; with a whole report data it is a part of that already.
 
-The judgement's steps 12 to 22 stand in `rules.snp`.
+The judgement's steps 12 to 22 stand in `rules.snp_state`.
 
 Certificates come as collateral, or with the evidence: as `endorsement_cert`, or in the table that
 the host left beside the report (`auxblob`). Where they come from makes none of them trusted.
@@ -54,7 +54,7 @@ from attestation.formats.snp import (
 from attestation.ledger import Ledger
 from attestation.registers import host_data_value
 from attestation.rules import snp as rules
-from attestation.rules.snp import SnpFacts
+from attestation.rules.snp_state import SnpFacts, judge
 from attestation.scheme import Need, Scheme
 from attestation.verify import snp as verify
 from attestation.verify.x509 import load_certificate
@@ -93,7 +93,7 @@ class Authenticated:
     """What steps 2 to 10 found; worth nothing unless their ledger is accepted.
 
     Attributes:
-        facts: for `rules.snp.judge`.
+        facts: for `rules.snp_state.judge`.
         claims: JSON-able, of report and certificate.
         not_after: Unix second at which the first certificate or list ends.
         identities: for deny lists.
@@ -343,7 +343,7 @@ SCHEME: Final = Scheme(
     examine=examine,
     needs=needs,
     rule=rules.parse,
-    judge=rules.judge,
+    judge=judge,
     carries=carries,
     rule_keys=rules.KEYS,
 )

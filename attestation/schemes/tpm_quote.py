@@ -42,6 +42,7 @@ satisfy none either.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.anchors import NONE
@@ -63,7 +64,7 @@ from attestation.verify.tpm_key import (
     load_spki,
     verify_key_certificate,
 )
-from wire.errors import AttestationError
+from wire.errors import AttestationError, refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from attestation.examined import Expected
     from attestation.rules.tpm_quote import TpmQuoteRule
 
+_refused: Final = partial(refused, about="attestation key")
 KIND: Final = "tpm2-quote"
 ROOT, INTERMEDIATE, AK_SPKI, AKS = "root", "intermediate", "ak_spki", "aks"
 CRLS: Final = ("crl_intermediate", "crl_root")  # by the issuer of the key's certificate, by its
@@ -237,10 +239,6 @@ def needs(evidence: Mapping[str, bytes]) -> tuple[Need, ...]:
 def own(demands: TpmQuoteRule, roots: tuple[bytes, ...]) -> Mapping[str, bytes]:
     """The relying party's own word, out of a policy: roots, and fingerprints of keys."""
     return {ROOT: encode(roots), AKS: b"".join(sorted(demands.aks or ())), AK_SPKI: b""}
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"attestation key: {detail}", reasons=(code,))
 
 
 SCHEME: Final = Scheme(

@@ -7,11 +7,12 @@ Each function is one step of `schemes.corim` and raises `AttestationError` with 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from attestation.formats.corim import Manifest, Signing, parse_manifest
 from attestation.formats.cose import HEADER_CONTENT_TYPE
-from wire.errors import AttestationError
+from wire.errors import refused
 
 from .cose import EDDSA, ES256, ES384, ES512, verify_sign1
 from .signing_key import load_key
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from attestation.formats.jwks import Jwk, KeySet
 
+_refused: Final = partial(refused, about="CoRIM")
 ALGORITHMS: Final = (ES256, ES384, ES512, EDDSA)
 CONTENT_TYPES: Final = ("application/rim+cbor", "application/corim-unsigned+cbor")
 
@@ -113,7 +115,3 @@ def _chosen(signing: Signing, keys: KeySet) -> Jwk:
     if len(found) > 1:
         raise _refused("duplicate_kid", f"found {len(found)} keys with one id, expected one")
     return found[0]
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"CoRIM: {detail}", reasons=(code,))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.decrepit.ciphers.modes import CFB
@@ -28,12 +29,13 @@ from attestation.evidence import TPM2, Evidence
 from attestation.formats.tpm import parse_body
 from attestation.formats.tpm_structures import parse_public
 from attestation.members import Members
-from wire.errors import AttestationError, MalformedError
+from wire.errors import AttestationError, MalformedError, refused
 from wire.ids import b64u
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_refused: Final = partial(refused, about="activation")
 SECRET_LEN: Final = 32
 SEED_LEN: Final = 32  # one block of the name hash, SHA-256
 AES_128_CFB: Final = (0x0006, 128, 0x0043)  # what TCG's default endorsement key template names
@@ -201,7 +203,3 @@ def _kdfa(key: bytes, label: bytes, context: bytes, bits: int) -> bytes:
 
 def _sized(data: bytes) -> bytes:
     return len(data).to_bytes(2, "big") + data
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"activation: {detail}", reasons=(code,))

@@ -21,6 +21,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
@@ -30,12 +31,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtensionOID
 
 from attestation.formats.x509_errors import UNREADABLE
-from wire.errors import AttestationError
+from wire.errors import refused
 from wire.limits import CLOCK_SKEW_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+_refused: Final = partial(refused, about="revocation list")
 CRL_MAX: Final = 1024 * 1024  # vendors' lists are a few KiB; a parse must stay within its time
 
 # A name of 250 KB with 19,000 parts took 70 ms to read; vendors' names have 200 bytes, their lists'
@@ -200,7 +202,3 @@ def _listed(crl: x509.CertificateRevocationList, certificate: x509.Certificate) 
         except UNREADABLE as cause:
             raise _refused("crl_invalid", "an entry does not parse") from cause
     return entry is not None
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"revocation list: {detail}", reasons=(code,))

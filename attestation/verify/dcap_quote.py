@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
@@ -33,7 +34,7 @@ from attestation.formats.x509_errors import UNREADABLE
 from wire.errors import AttestationError
 
 from . import x509 as x509_steps
-from .x509 import check_critical, verify_chain
+from .x509 import check_critical, issued_by, load_certificate, verify_chain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,34 @@ class Certified:
     not_after: int
 
 
+def nearest_first(chain: Chain, roots: Sequence[bytes], now: int) -> tuple[bytes, ...]:
+    """The pinned roots, those that issued the chain first, and of these one that holds now.
+
+    A chain may leave its root out, and a root may be issued again under its name and key: which of
+    several pinned ones is laid beside it first must not decide.
+
+    Args:
+        chain: from the quote, leaf first.
+        roots: DER of the pinned roots at hand.
+        now: Unix seconds.
+    """
+    links = [der for der in chain.ders if der not in roots]
+    if len(roots) < 2 or not links:
+        return tuple(roots)
+    try:
+        last = load_certificate(links[-1])
+        anchors = {root: load_certificate(root) for root in roots}
+    except AttestationError:
+        return tuple(roots)  # the chain is refused when it is verified
+
+    def rank(root: bytes) -> tuple[bool, bool]:
+        anchor, at = anchors[root], datetime.fromtimestamp(now, UTC)
+        holds = anchor.not_valid_before_utc <= at <= anchor.not_valid_after_utc
+        return not issued_by(last, anchor), not holds
+
+    return tuple(sorted(roots, key=rank))
+
+
 def verify_pck_chain(chain: Chain, roots: Sequence[bytes], now: int) -> Certified:
     """The PCK chain is Intel's (step 1).
 
@@ -75,12 +104,12 @@ def verify_pck_chain(chain: Chain, roots: Sequence[bytes], now: int) -> Certifie
     Raises:
         AttestationError: `untrusted_root`, `chain_invalid`, `certificate_not_valid_at_time`.
     """
+    roots = nearest_first(chain, roots, now)
     leaf, not_after = verify_chain(chain.ders[0], chain.ders[1:], roots, now)
     if not chain.pem or chain.turned:
         # Only this is certification data of type 5; a reader of another form is another reader.
         raise _refused("chain_invalid", "PCK chain: expected PEM, leaf first")
-    path = _links(chain, roots)
-    root = next((der for der in chain.ders if der in roots), roots[0])
+    path, root = _links(chain, roots), roots[0]
     ca, anchor = read(path[1]), read(root)
     check_form(leaf)
     check_form(ca)

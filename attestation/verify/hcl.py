@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from wire.errors import AttestationError
+from wire.errors import refused
 
 if TYPE_CHECKING:
     from attestation.formats.dcap_bodies import TdReport
     from attestation.formats.hcl_report import HclReport
 
+_refused: Final = partial(refused, about="HCL report")
 REPORT_DATA_LEN: Final = 64
 
 
@@ -43,7 +45,3 @@ def check_td_report(hcl: HclReport, quoted: TdReport) -> str:
     if not same:
         raise _refused("td_report_mismatch", "the TD quote and the TD report are two TDs'")
     return "the same TD"
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"HCL report: {detail}", reasons=(code,))

@@ -17,6 +17,7 @@ Reason codes: `collateral_expired`, `collateral_not_yet_valid` (1), `collateral_
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
@@ -24,7 +25,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from attestation.formats.x509_errors import UNREADABLE
-from wire.errors import AttestationError
+from wire.errors import refused
 from wire.limits import CLOCK_SKEW_S
 
 from .crl import check_crl, check_dates, load_crl
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from .dcap_quote import Certified
 
+_refused: Final = partial(refused, about="collateral")
 _SIGNER: Final = "Intel SGX TCB Signing"
 _PARTIAL: Final = (ExtensionOID.DELTA_CRL_INDICATOR, ExtensionOID.ISSUING_DISTRIBUTION_POINT)
 
@@ -224,7 +226,3 @@ def _signer(chain: Chain, root: bytes, now: int) -> ec.EllipticCurvePublicKey:
 
 def _leaf(chain: Chain) -> x509.Certificate:
     return load_certificate(chain.ders[0])
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"collateral: {detail}", reasons=(code,))

@@ -22,11 +22,12 @@ Source: Intel TDX and SGX DCAP quote verification library's documentation of TCB
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.formats.dcap_bodies import TdReport
 from attestation.formats.intel_statements import STATUSES
-from wire.errors import AttestationError
+from wire.errors import refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from attestation.formats.intel_statements import Level, Module, QeIdentity, TcbInfo
     from attestation.formats.pck import Pck
 
+_refused: Final = partial(refused, about="TCB")
 _OUT_OF_DATE: Final = "OutOfDate"
 _OUT_OF_DATE_CONFIGURATION: Final = "OutOfDateConfigurationNeeded"
 _RELAUNCH: Final = "TDRelaunchAdvised"
@@ -222,7 +224,3 @@ def _meets(have: Sequence[int], least: Sequence[int]) -> bool:
 
 def _masked(value: bytes, mask: bytes) -> bytes:
     return bytes(byte & bit for byte, bit in zip(value, mask, strict=True))
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"TCB: {detail}", reasons=(code,))

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import base64
 import hmac
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from jwt import PyJWS
@@ -27,7 +28,7 @@ from jwt.exceptions import PyJWTError
 
 from attestation.examined import FOREVER
 from attestation.formats.jose import text_claim, time_claim
-from wire.errors import AttestationError
+from wire.errors import refused
 from wire.excerpt import cut
 from wire.ids import b64u
 from wire.limits import CLOCK_SKEW_S
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from attestation.formats.jose import Token
 
     from .signing_key import SigningKey
+
+_refused: Final = partial(refused, about="token")
 
 
 def check_algorithm(token: Token, accepted: Sequence[str]) -> str:
@@ -143,7 +146,3 @@ def _padded(nonce: bytes) -> tuple[str, str]:
 
 def _or(names: Sequence[str]) -> str:
     return " or ".join(names) or "none"
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"token: {detail}", reasons=(code,))

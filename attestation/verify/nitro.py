@@ -8,6 +8,7 @@ hours (the document's) to three weeks, and that is all the revocation there is.
 from __future__ import annotations
 
 import hmac
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation.registers import NITRO_PCR, nitro_pcr_value
-from wire.errors import AttestationError
+from wire.errors import refused
 
 from .cose import ES384, verify_sign1
 from .x509 import load_certificate, verify_chain
@@ -23,6 +24,8 @@ from .x509 import load_certificate, verify_chain
 if TYPE_CHECKING:
     from attestation.anchors import Anchors
     from attestation.formats.nitro import NitroDocument
+
+_refused: Final = partial(refused, about="Nitro document")
 
 
 def check_root(document: NitroDocument, anchors: Anchors) -> str:
@@ -127,7 +130,3 @@ def _may_sign(leaf: x509.Certificate) -> bool:
     except x509.ExtensionNotFound:
         return False
     return usage.digital_signature
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"Nitro document: {detail}", reasons=(code,))

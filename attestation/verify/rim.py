@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -38,7 +39,7 @@ from signxml.verifier import (  # type: ignore[import-not-found, unused-ignore]
 
 from attestation.formats.rim import Manifest, SignedDocument, parse_document, parse_manifest
 from attestation.formats.spdm import NVDEC0_STATUS
-from wire.errors import AttestationError, MalformedError
+from wire.errors import AttestationError, MalformedError, refused
 
 from .ocsp import check_paths
 from .spdm import GPUS
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from .ocsp import Status
     from .spdm import Device
 
+_refused: Final = partial(refused, about="reference manifest")
 # A video decoder that is fused off leaves this block undefined; the report says which it is.
 NVDEC0_BLOCK: Final = 36
 _NVDEC0_ON: Final = b"\xaa"
@@ -238,7 +240,3 @@ def _decoder_is_off(device: Device) -> bool:
     if status not in (_NVDEC0_ON, _NVDEC0_OFF):
         raise _refused("rim_measurement_mismatch", "NVDEC0: found an unknown status")
     return status == _NVDEC0_OFF
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"reference manifest: {detail}", reasons=(code,))

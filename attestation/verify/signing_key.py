@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -27,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from attestation.examined import FOREVER
 from attestation.formats.jwks import RSA_ALGORITHMS, parse_jwk, parse_keys
-from wire.errors import AttestationError, MalformedError
+from wire.errors import AttestationError, MalformedError, refused
 
 from .x509 import load_certificate, verify_chain
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from attestation.formats.jose import Token
     from attestation.formats.jwks import Jwk, KeySet
 
+_refused: Final = partial(refused, about="token")
 RSA_BITS: Final = range(2048, 8193)  # below: forgeable; above: only costs the verifier time
 RSA_EXPONENT_MIN: Final = 65_537
 RSA_EXPONENT_MAX: Final = 2**32  # an exponent as long as the modulus costs 100 ms a signature
@@ -228,7 +230,3 @@ def _carried_keys(token: Token) -> set[bytes]:
             "unknown_signing_key", "the token brings a key along that cannot be read"
         ) from None
     return carried
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"token: {detail}", reasons=(code,))

@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
 from attestation.formats.amd_certificate import CHIP_ID_LEN
 from attestation.formats.snp import PRODUCTS, TURIN_HWID_LEN, decode_tcb
-from wire.errors import AttestationError, MalformedError
+from wire.errors import AttestationError, MalformedError, refused
 
 from .crl import check_crl, load_crl
 from .x509 import check_path, load_certificate
@@ -71,12 +71,12 @@ def pinned_root(candidates: Sequence[bytes], anchors: Anchors) -> bytes:
             pinned, `chain_invalid` where several are: which product's, must not be a guess.
     """
     if not candidates:
-        raise _refused("collateral_missing", "root: found none, expected AMD's")
+        raise refused("collateral_missing", "root: found none, expected AMD's")
     found = set(anchors.among(candidates))
     if not found:
-        raise _refused("untrusted_root", f"root: none of {len(candidates)} certificates is pinned")
+        raise refused("untrusted_root", f"root: none of {len(candidates)} certificates is pinned")
     if len(found) > 1:
-        raise _refused("chain_invalid", f"root: found {len(found)} pinned ones, expected one")
+        raise refused("chain_invalid", f"root: found {len(found)} pinned ones, expected one")
     return found.pop()
 
 
@@ -101,17 +101,17 @@ def verify_amd_chain(
         AttestationError: `collateral_missing`, `chain_invalid` or `certificate_not_valid_at_time`.
     """
     if not intermediates:
-        raise _refused("collateral_missing", "chain: found no ASK or ASVK, expected one")
+        raise refused("collateral_missing", "chain: found no ASK or ASVK, expected one")
     issuers = (load_certificate(der) for der in intermediates)
     middle = next((found for found in issuers if found.subject == leaf.issuer), None)
     if middle is None:
-        raise _refused("chain_invalid", "chain: the certificate's issuer is not among those given")
+        raise refused("chain_invalid", "chain: the certificate's issuer is not among those given")
     _check_names(leaf, middle, root)
     for below, issuer in ((leaf, middle), (middle, root)):
         _check_pss(below.signature, below.tbs_certificate_bytes, below, issuer)
     key = leaf.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-        raise _refused("chain_invalid", "chain: the endorsement key is not on P-384")
+        raise refused("chain_invalid", "chain: the endorsement key is not on P-384")
     return AmdChain(leaf, middle, root, check_path((leaf, middle, root), now))
 
 
@@ -121,7 +121,7 @@ def _check_names(leaf: x509.Certificate, issuer: x509.Certificate, root: x509.Ce
     names = {f"{_VCEK_CA}{product}": "vcek", f"{_VLEK_CA}{product}": "vlek"}
     kind = names.get(_common_name(issuer))
     if product is None or kind is None or _common_name(leaf) != _LEAVES[kind]:
-        raise _refused("chain_invalid", "chain: its names are not those of one AMD product's")
+        raise refused("chain_invalid", "chain: its names are not those of one AMD product's")
 
 
 def _check_pss(
@@ -132,14 +132,14 @@ def _check_pss(
 ) -> None:
     key = issuer.public_key()
     if not isinstance(key, rsa.RSAPublicKey) or key.key_size != CA_KEY_BITS:
-        raise _refused("chain_invalid", f"chain: an issuer's key is not RSA of {CA_KEY_BITS} bits")
+        raise refused("chain_invalid", f"chain: an issuer's key is not RSA of {CA_KEY_BITS} bits")
     pss = padding.PSS(padding.MGF1(hashes.SHA384()), PSS_SALT_LEN)
     try:
         if below.signature_algorithm_oid != SignatureAlgorithmOID.RSASSA_PSS:
             raise InvalidSignature
         key.verify(signature, signed, pss, hashes.SHA384())
     except InvalidSignature:
-        raise _refused(
+        raise refused(
             "chain_invalid",
             "chain: a certificate is not signed by its issuer with PSS, SHA-384, MGF1 and a salt "
             f"of {PSS_SALT_LEN} bytes",
@@ -161,7 +161,7 @@ def check_revocation(crl: bytes, chain: AmdChain, now: int) -> int:
     try:
         _check_pss(loaded.signature, loaded.tbs_certlist_bytes, loaded, chain.root)
     except AttestationError:
-        raise _refused("crl_invalid", "revocation list: not signed as AMD's root does") from None
+        raise refused("crl_invalid", "revocation list: not signed as AMD's root does") from None
     return check_crl(crl, chain.root, (chain.root, chain.intermediate, chain.leaf), now)
 
 
@@ -174,10 +174,10 @@ def check_signing_key(report: Report, endorsement: EndorsementKey) -> str:
     # MASK_CHIP_KEY takes the chip's own key (VCEK) out of use; a provider's signs none the less.
     masked = report.mask_chip_key and report.signing_key == "vcek"
     if report.signing_key == "none" or masked:
-        raise _refused("signing_key_none", "report: it says that it is not signed")
+        raise refused("signing_key_none", "report: it says that it is not signed")
     certified = "vcek" if endorsement.csp is None else "vlek"
     if report.signing_key != certified:
-        raise _refused(
+        raise refused(
             "signing_key_mismatch",
             f"report: signed by a {report.signing_key}, found a {certified}'s certificate",
         )
@@ -192,17 +192,17 @@ def check_product(report: Report, endorsement: EndorsementKey | None, product: P
     """
     if report.cpuid is not None and report.product is None:
         family, model, _ = report.cpuid
-        raise _refused(
+        raise refused(
             "product_unknown", f"report: found CPU {family:#x}/{model:#x}, expected {PRODUCTS}"
         )
     if report.product not in (None, product):
-        raise _refused("product_mismatch", f"report: found a {report.product}, expected {product}")
+        raise refused("product_mismatch", f"report: found a {report.product}, expected {product}")
     # Turin's first firmware had version 3: an older report cannot be one of its, and its TCB bytes
     # would be read in the wrong places.
     if report.cpuid is None and product == "Turin":
-        raise _refused("product_mismatch", f"report: found version {report.version} of a Turin")
+        raise refused("product_mismatch", f"report: found version {report.version} of a Turin")
     if endorsement is not None and endorsement.product != product:
-        raise _refused("product_mismatch", f"certificate: of another product than {product}")
+        raise refused("product_mismatch", f"certificate: of another product than {product}")
     return product
 
 
@@ -217,9 +217,9 @@ def check_chip(report: Report, endorsement: EndorsementKey, product: Product) ->
     expected = TURIN_HWID_LEN if product == "Turin" else CHIP_ID_LEN
     padded = endorsement.hwid.ljust(CHIP_ID_LEN, b"\0")
     if len(endorsement.hwid) != expected or not hmac.compare_digest(padded, report.chip_id):
-        raise _refused("chip_id_mismatch", "report: the certificate is another chip's")
+        raise refused("chip_id_mismatch", "report: the certificate is another chip's")
     if not any(report.chip_id):
-        raise _refused("chip_id_mismatch", "report: found no chip id, expected the certificate's")
+        raise refused("chip_id_mismatch", "report: found no chip id, expected the certificate's")
     return f"chip {endorsement.hwid[:8].hex()}"
 
 
@@ -234,7 +234,7 @@ def check_tcb(report: Report, endorsement: EndorsementKey, product: Product) -> 
     if any(decode_tcb(raw, product).reserved for raw in versions):
         raise MalformedError(f"report: reserved TCB bytes of {product} are set, expected zero")
     if decode_tcb(report.reported_tcb, product) != endorsement.tcb:
-        raise _refused("tcb_mismatch", "report: the certificate is for another firmware")
+        raise refused("tcb_mismatch", "report: the certificate is for another firmware")
     return ", ".join(f"{name} {number}" for name, number in endorsement.tcb.numbers().items())
 
 
@@ -256,7 +256,7 @@ def verify_signature(report: Report, leaf: x509.Certificate) -> str:
         pair = encode_dss_signature(report.r, report.s)
         key.verify(pair, report.signed, ec.ECDSA(hashes.SHA384()))
     except InvalidSignature:
-        raise _refused("signature_invalid", "report: not signed by the certified key") from None
+        raise refused("signature_invalid", "report: not signed by the certified key") from None
     return "ECDSA on P-384 with SHA-384"
 
 
@@ -268,7 +268,7 @@ def check_report_data(report: Report, expected: bytes, code: str) -> str:
     """
     if not any(expected) or not hmac.compare_digest(report.report_data, expected):
         # All zero is what a guest that binds nothing leaves there.
-        raise _refused(code, "report: its report data is not what is expected")
+        raise refused(code, "report: its report data is not what is expected")
     return f"{len(expected)} bytes equal"
 
 
@@ -281,7 +281,3 @@ def key_digest(certificate: x509.Certificate) -> bytes:
 def _common_name(certificate: x509.Certificate) -> str:
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if len(names) == 1 else ""
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(detail, reasons=(code,))

@@ -24,6 +24,7 @@ from __future__ import annotations
 import hmac
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.exceptions import InvalidSignature
@@ -41,7 +42,7 @@ from attestation.formats.spdm import (
     parse_report,
     version_of,
 )
-from wire.errors import AttestationError
+from wire.errors import AttestationError, refused
 
 from .x509 import load_certificate, verify_chain
 
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from attestation.formats.nvidia_chain import DeviceChain
     from attestation.formats.spdm import Report
 
+_refused: Final = partial(refused, about="SPDM report")
 HOPPER: Final = "HOPPER"
 BLACKWELL: Final = "BLACKWELL"
 LS10: Final = "LS10"
@@ -61,10 +63,11 @@ GPUS: Final = (HOPPER, BLACKWELL)
 SWITCHES: Final = (LS10,)
 ARCHITECTURES: Final = (*GPUS, *SWITCHES)
 
-# The certified name begins with the chip; the last group is what follows a chip of that family.
+# The certified name begins with the chip, or, as "GB20X", with all chips of a line; the report says
+# which of them it is.
 _FAMILIES: Final = (
     (re.compile(r"(GH1[0-9]{2}) .*"), HOPPER, FWID_COMPOSITE),
-    (re.compile(r"(GB[12][0-9]{2}) .*"), BLACKWELL, FWID_TCB_INFO),
+    (re.compile(r"(GB[12][0-9][0-9X]) .*"), BLACKWELL, FWID_TCB_INFO),
     (re.compile(r"(LS_10) .*"), LS10, FWID_COMPOSITE),
 )
 # How a GPU's report names its chip; a switch's does not.
@@ -314,7 +317,3 @@ def _family(chain: DeviceChain) -> Family | None:
         if match is not None:
             return Family(architecture, match[1])
     return None
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"SPDM report: {detail}", reasons=(code,))

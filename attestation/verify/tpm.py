@@ -31,7 +31,7 @@ from attestation.formats.tpm_structures import (
     Quote,
     Signature,
 )
-from wire.errors import AttestationError
+from wire.errors import refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,13 +58,13 @@ def check_attestation_key(ak: Public) -> str:
         AttestationError: `ak_attributes`.
     """
     if not ak.has(_TPM_MADE | RESTRICTED | SIGN) or ak.attributes & DECRYPT:
-        raise _refused(
+        raise refused(
             "ak_attributes",
             f"attestation key: found attributes {ak.attributes:#010x}, expected restricted, sign, "
             "fixedTPM, fixedParent, sensitiveDataOrigin and no decrypt",
         )
     if ak.scheme == ALG_NULL or ak.scheme_hash not in _SHA2:
-        raise _refused("ak_attributes", "attestation key: expected a signing scheme with SHA-2")
+        raise refused("ak_attributes", "attestation key: expected a signing scheme with SHA-2")
     return "restricted, sign, fixedTPM"
 
 
@@ -75,14 +75,14 @@ def check_endorsement_key(ek: Public, certificate: x509.Certificate) -> str:
         AttestationError: `ek_attributes` or `ek_mismatch`.
     """
     if not ek.has(_TPM_MADE | RESTRICTED | DECRYPT) or ek.attributes & SIGN:
-        raise _refused(
+        raise refused(
             "ek_attributes",
             f"endorsement key: found attributes {ek.attributes:#010x}, expected restricted, "
             "decrypt, fixedTPM, fixedParent, sensitiveDataOrigin and no sign",
         )
     certified = certificate.public_key()
     if _spki(certified) != _spki(ek.key):
-        raise _refused("ek_mismatch", "endorsement key: the certificate names another key")
+        raise refused("ek_mismatch", "endorsement key: the certificate names another key")
     return "the certificate's key, restricted, decrypt, fixedTPM"
 
 
@@ -103,10 +103,10 @@ def verify_signature(
         AttestationError: `signature_invalid`.
     """
     if expected is not None and (signature.scheme, signature.hash_name) != expected:
-        raise _refused("signature_invalid", "quote: the scheme is not the attestation key's own")
+        raise refused("signature_invalid", "quote: the scheme is not the attestation key's own")
     algorithm = _SHA2.get(signature.hash_name)
     if algorithm is None:
-        raise _refused("signature_invalid", f"quote: found {signature.hash_name}, expected SHA-2")
+        raise refused("signature_invalid", f"quote: found {signature.hash_name}, expected SHA-2")
     try:
         if signature.scheme == ALG_ECDSA and isinstance(key, ec.EllipticCurvePublicKey):
             pair = encode_dss_signature(signature.r, signature.s)
@@ -116,7 +116,7 @@ def verify_signature(
         else:
             raise InvalidSignature
     except (InvalidSignature, ValueError, UnsupportedAlgorithm):
-        raise _refused("signature_invalid", "quote: not signed by the attestation key") from None
+        raise refused("signature_invalid", "quote: not signed by the attestation key") from None
     return f"{key.key_size}-bit key, {signature.hash_name}"
 
 
@@ -133,7 +133,7 @@ def check_extra_data(quote: Quote, expected: bytes, code: str) -> str:
     if not expected:
         raise ValueError("an empty challenge proves nothing")
     if not hmac.compare_digest(quote.extra_data, expected):
-        raise _refused(
+        raise refused(
             code, f"quote: its {len(quote.extra_data)} bytes of caller's data are other ones"
         )
     return f"{len(expected)} bytes equal"
@@ -149,9 +149,9 @@ def check_freshness(quote: Quote, expected: Expected) -> str:
         AttestationError: `nonce_mismatch` or `report_data_mismatch`.
     """
     if expected.nonce is None and expected.report_data is not None:
-        raise _refused("report_data_mismatch", "quote: report data is demanded without a nonce")
+        raise refused("report_data_mismatch", "quote: report data is demanded without a nonce")
     if not quote.extra_data or expected.nonce == b"":
-        raise _refused("nonce_mismatch", "quote: found no caller's data, expected a nonce")
+        raise refused("nonce_mismatch", "quote: found no caller's data, expected a nonce")
     if expected.nonce is None:
         return "no nonce is asked for"
     return check_extra_data(quote, expected.nonce, "nonce_mismatch")
@@ -172,13 +172,13 @@ def check_registers(
     selected = {selection.bank: set(selection.registers) for selection in quote.selections}
     given = {bank: set(values) for bank, values in pcrs.items()}
     if selected != given:
-        raise _refused("pcr_selection", "quote: the registers given are not those it covers")
+        raise refused("pcr_selection", "quote: the registers given are not those it covers")
     state = hashlib.new(signature.hash_name)
     for selection in quote.selections:
         for register in selection.registers:
             state.update(pcrs[selection.bank][register])
     if not hmac.compare_digest(state.digest(), quote.pcr_digest):
-        raise _refused("pcr_digest_mismatch", "quote: the register values are not those it covers")
+        raise refused("pcr_digest_mismatch", "quote: the register values are not those it covers")
     count = sum(len(registers) for registers in selected.values())
     return f"{count} registers of {', '.join(selected)}"
 
@@ -192,9 +192,5 @@ def _padding(scheme: int, algorithm: hashes.HashAlgorithm) -> padding.Asymmetric
 
 def _spki(key: object) -> bytes:
     if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
-        raise _refused("ek_mismatch", "endorsement key: the certificate's key is not RSA or ECC")
+        raise refused("ek_mismatch", "endorsement key: the certificate's key is not RSA or ECC")
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(detail, reasons=(code,))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -21,7 +22,7 @@ from cryptography.x509 import ExtendedKeyUsage, ExtensionNotFound, KeyUsage
 
 from attestation.examined import FOREVER
 from attestation.formats.tpm_structures import RSA_BITS
-from wire.errors import AttestationError
+from wire.errors import refused
 
 from .crl import check_crl
 from .tpm import check_attestation_key
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from attestation.formats.tpm_structures import Public
 
+_refused: Final = partial(refused, about="attestation key")
 TCG_AK_CERTIFICATE: Final = "2.23.133.8.3"  # tcg-kp-AIKCertificate
 # Google's certificates for attestation keys name the endorsement key's usage. Harmless: a key whose
 # public area says "restricted, sign" (step "key attributes") is no endorsement key.
@@ -208,7 +210,3 @@ def _usable(key: object) -> SigningKey:
 def _spki(key: object) -> bytes:
     usable = _usable(key)
     return usable.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"attestation key: {detail}", reasons=(code,))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from cryptography import x509
@@ -24,11 +25,12 @@ from cryptography.x509.oid import ExtensionOID
 
 from attestation.formats.pem import CERTIFICATE_MAX
 from attestation.formats.x509_errors import UNREADABLE
-from wire.errors import AttestationError
+from wire.errors import refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_refused: Final = partial(refused, about="certificate chain")
 TCG_EK_CERTIFICATE: Final = "2.23.133.8.1"  # extended key usage of an endorsement key certificate
 DEPTH_MAX: Final = 6
 
@@ -207,7 +209,3 @@ def _extension(certificate: x509.Certificate, kind: type[_Ext]) -> _Ext | None:
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
-
-
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"certificate chain: {detail}", reasons=(code,))

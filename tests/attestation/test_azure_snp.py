@@ -219,7 +219,7 @@ def test_a_vcek_of_another_chip_is_refused() -> None:
 def test_a_report_of_a_version_that_is_not_known_is_refused() -> None:
     evidence = _vm().evidence()
     raw = bytearray(evidence["hcl_report"])
-    raw[32] = 4
+    raw[32] = 6
     examined = _examine({**evidence, "hcl_report": bytes(raw)})
     assert _codes(examined) == ["version_not_accepted"]
 

@@ -174,6 +174,32 @@ def test_nvidias_responder_and_manifests_are_asked_about_a_gpu(verifier: Verifie
     assert examined.authentic
 
 
+def test_an_answer_that_the_issuer_did_not_sign_denies_until_renewed_and_proves_nothing(
+    verifier: Verifier,
+) -> None:
+    """Nothing is at hand on arrival to verify it by; every verification does."""
+    vendor = Nvidia()
+    gpu = vendor.gpu()
+    evidence = {"evidence": gpu.report(NONCE), "cert_chain": gpu.chain()}
+    line = (gpu.brom, vendor.icas[gpu.chip], vendor.identity[gpu.chip], vendor.root)
+    now, asked = vendor.now, Expected(nonce=NONCE)
+
+    def forge(body: bytes) -> bytes:
+        genuine = respond(vendor, line, body)
+        return genuine[:-1] + bytes([genuine[-1] ^ 1])
+
+    verifier.served.answers[OCSP] = Answer(forge)
+    for at in (now, now + 1800):
+        found, examined = verifier.examine("nvidia-gpu-spdm", evidence, vendor.anchors, at, asked)
+        assert len([role for role in found.roles if role.startswith("ocsp")]) == 3
+        assert examined.authentic is False
+        assert "ocsp_invalid" in {reason.code for reason in examined.reasons}
+    verifier.served.answers[OCSP] = Answer(lambda body: respond(vendor, line, body))
+    _, examined = verifier.examine("nvidia-gpu-spdm", evidence, vendor.anchors, now + 2700, asked)
+    assert examined.reasons == ()
+    assert examined.authentic
+
+
 def respond(vendor: Nvidia, line: tuple[Authority, ...], body: bytes) -> bytes:
     asked = ocsp.load_der_ocsp_request(body)
     nonce = asked.extensions.get_extension_for_class(x509.OCSPNonce).value.nonce

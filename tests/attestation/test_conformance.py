@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from simulators.tokens import Issuer
 
+from attestation.conformance.binding_rule import TLS_INPUT, binding_rules, inputs_of
 from attestation.conformance.index import INDEX_MAX, Sample, parse_index
-from attestation.conformance.inputs import binding_rules
 from attestation.conformance.run import run_sample
 from attestation.conformance.stated import claims_of, expected_of, unread
 from attestation.conformance.strict import strict_rule, unknown_sentences
@@ -343,6 +343,22 @@ def test_a_claim_is_stated_beside_a_rule_too() -> None:
 def test_an_input_that_nothing_uses_is_told() -> None:
     sample = sample_with("report_data == a", a="01", audience="x", expected_b="02", nonce="03")
     assert unread(sample, frozenset()) == ("audience",)
+
+
+@pytest.mark.parametrize(
+    ("text", "used"),
+    [
+        ("report_data == SHA-256(a || 'b == c') || zeros(2)", {"a_hex"}),
+        ("report_data[0:1] == nonce; TEE user_data == b + a", {"expected_nonce", "b", "a_hex"}),
+        ("user_data == DER SubjectPublicKeyInfo of the TLS certificate", {TLS_INPUT}),
+        ("the quote says so: a == b with c", {"b", "c"}),
+        ("a", set()),
+    ],
+)
+def test_a_rule_uses_the_inputs_it_is_read_with(text: str, used: set[str]) -> None:
+    names = ("a_hex", "b", "c", "report_data", "user_data", "zeros", "SHA", "256", "certificate")
+    given = dict.fromkeys(names, "00") | {"expected_nonce": "00", TLS_INPUT: "00"}
+    assert inputs_of(sample_with(text, **given)) == used
 
 
 def test_every_clause_of_a_rule_counts() -> None:

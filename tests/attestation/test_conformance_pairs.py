@@ -213,6 +213,22 @@ def test_gpus_and_switches_are_named_by_their_digests_in_one_rule() -> None:
     assert values["nvswitch_evidence_hash"] == hashlib.sha256(b"switches").digest()
 
 
+@pytest.mark.parametrize("inputs", [{}, {"expected_nonce": None}, {"expected_nonce_hex": ""}])
+@pytest.mark.parametrize(
+    "name",
+    [GPU, GPUS, "nvidia-ls10-switch", "gce-cos-85-nonce9009", "azure-snp-milan-v1",
+     "nitro-production-nonce"],
+)  # fmt: skip
+def test_a_sample_that_states_no_nonce_is_judged_by_the_rest(
+    name: str, inputs: dict[str, str | None]
+) -> None:
+    """As the index's own samples without one are; no appraisal leaves it out."""
+    none = dict.fromkeys(("expected_nonce", "expected_nonce_hex", "nonce", "nonce_hex"))
+    assert outcome(name, {}, **{**none, **inputs}).accepted is True
+    given = outcome(name, {}, **{**none, "expected_nonce_hex": "aa" * 32})
+    assert (given.authentic, set(codes(given))) == (False, {"nonce_mismatch"})
+
+
 @pytest.mark.parametrize(
     ("name", "nonce"), [(QUOTE, "11" * 32), ("snp-genoa-v3", "11" * 32), (GPU, "11" * 32)]
 )
@@ -226,6 +242,17 @@ def test_a_nonce_that_stands_nowhere_is_refused_for_every_kind(name: str, nonce:
 def test_a_nonce_is_found_in_the_report_data_where_guests_put_it(place: slice) -> None:
     nonce = _sample(QUOTE)["expected"]["claims"]["report_data"][place]
     assert outcome(QUOTE, {}, expected_nonce_hex=nonce).accepted is True
+
+
+@pytest.mark.parametrize(("end", "found"), [(94, False), (96, True), (98, True)])
+def test_a_nonce_longer_than_half_of_the_report_data_stands_before_zeros(
+    end: int, found: bool
+) -> None:
+    """This sample's report data ends in 16 zeros after 48 bytes that do not."""
+    name = "tdx-v4-outofdate-00a06d"
+    data = _sample(name)["expected"]["claims"]["report_data"]
+    given = outcome(name, {}, expected_nonce_hex=data[:end])
+    assert (given.authentic, "nonce_mismatch" not in codes(given)) == (found, found)
 
 
 @pytest.mark.parametrize("end", [2, 32, 62, 66, 126])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from oracles import dcap as oracle
 from simulators.intel import PCK, PROCESSOR, Intel
 from simulators.intel_parts import DAY, Certificate, key, pem
 from simulators.intel_verdicts import examine, refused
@@ -87,6 +89,43 @@ def test_root_is_found_beside_a_chain_that_leaves_it_out() -> None:
     intel.edits["cert_data"] = lambda chain: chain[: chain.rindex(b"-----BEGIN")]
     assert tdx.examine(intel.question()).reasons[0].code == "untrusted_root"
     assert tdx.examine(intel.question(root=anchor)).authentic is True
+
+
+@pytest.mark.parametrize("attributes", ["0000001000000000", "0000000000000000"])
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("order", [1, -1])
+def test_which_of_two_pinned_roots_comes_first_does_not_decide(
+    attributes: str, inside: bool, order: int
+) -> None:
+    """In one state dcap-qvl verifies, in the other this library by itself."""
+    intel, other = Intel(), Intel()
+    intel.body["td_attributes"] = bytes.fromhex(attributes)
+    if not inside:
+        intel.edits["cert_data"] = lambda chain: chain[: chain.rindex(b"-----BEGIN")]
+    beside = pem(*(intel.root_der(), other.root_der())[::order])
+    question = intel.question(root=beside)
+    pins = intel.anchors().pins | other.anchors().pins
+    question = replace(question, anchors=Anchors(pins, simulated=True))
+    members = json.loads(question.collateral["collateral"])
+    oracle.verify(question.evidence["quote"], members, intel.root_der(), intel.now)
+    examined = tdx.examine(question)
+    assert examined.reasons == ()
+    assert examined.authentic is True
+    # Neither may the one that issued nothing here, pinned alone.
+    alone = tdx.examine(replace(question, anchors=other.anchors()))
+    assert "untrusted_root" in {reason.code for reason in alone.reasons}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_root_issued_again_that_holds_ends_a_chain_beside_the_expired_one(order: int) -> None:
+    intel = Intel()
+    intel.edits["cert_data"] = lambda chain: chain[: chain.rindex(b"-----BEGIN")]
+    expired = replace(intel.root, serial=76, end=-DAY).der(intel.now)
+    question = intel.question(root=pem(*(intel.root_der(), expired)[::order]))
+    pins = {*intel.anchors().pins, hashlib.sha256(expired).digest()}
+    examined = tdx.examine(replace(question, anchors=Anchors(frozenset(pins), simulated=True)))
+    assert examined.reasons == ()
+    assert examined.authentic is True
 
 
 @pytest.mark.parametrize("which", ["tcb_info_issuer_chain", "pck_crl_issuer_chain"])

@@ -11,8 +11,8 @@ import pytest
 from simulators.intel import Intel
 from simulators.intel_lies import TD_LIES
 from simulators.intel_parsed import Parsed
-from simulators.intel_parts import DAY, Certificate, key, pem, point, stamp
-from simulators.intel_verdicts import examine, refused
+from simulators.intel_parts import DAY, Certificate, key, pem, point
+from simulators.intel_verdicts import NO_OPINION, examine
 
 from attestation.formats.intel_statements import QE_STATUSES, parse_qe_identity
 from attestation.formats.pck import parse_chain
@@ -27,12 +27,9 @@ from attestation.verify.dcap_quote import (
 from attestation.verify.intel_collateral import check_list_issuers
 from attestation.verify.x509 import load_certificate
 from wire.errors import AttestationError, MalformedError
-from wire.limits import CLOCK_SKEW_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-NO_OPINION = bytes(8)  # of dcap-qvl, where SEPT_VE_DISABLE is off
 
 
 def code(step: Callable[[], object]) -> str:
@@ -297,39 +294,15 @@ def test_list_of_the_pcks_ca_issued_again_counts_and_another_cas_does_not() -> N
     assert codes(intel.tcb_signer) == {"chain_invalid"}
 
 
-# ---- clocks
-
-
-@pytest.mark.parametrize("attributes", [None, NO_OPINION], ids=["", "no opinion"])
-@pytest.mark.parametrize("statement", ["tcb_info", "qe_identity", "lists"])
-@pytest.mark.parametrize("ahead", [1, CLOCK_SKEW_S, CLOCK_SKEW_S + 1])
-def test_statement_may_be_ahead_by_what_two_honest_clocks_differ(
-    statement: str, ahead: int, attributes: bytes | None
-) -> None:
+def test_list_of_a_pck_itself_is_no_list_of_its_ca() -> None:
     intel = Intel()
-    if attributes is not None:
-        intel.body["td_attributes"] = attributes
-    if statement == "lists":
-        intel.crl_window = (ahead, 30 * DAY)
-    else:
-        getattr(intel, statement)["issueDate"] = stamp(intel.now + ahead)
-    if ahead <= CLOCK_SKEW_S:
-        assert examine(intel).authentic is True
-    else:
-        refused(intel, f"{'crl' if statement == 'lists' else 'collateral'}_not_yet_valid")
-
-
-@pytest.mark.parametrize("attributes", [None, NO_OPINION], ids=["", "no opinion"])
-@pytest.mark.parametrize("which", ["root", "platform_ca", "pck", "tcb_signer"])
-def test_certificate_of_the_next_minute_is_refused_beside_a_statement_of_it(
-    which: str, attributes: bytes | None
-) -> None:
-    intel = Intel()
-    if attributes is not None:
-        intel.body["td_attributes"] = attributes
-    intel.tcb_info["issueDate"] = stamp(intel.now + 60)
-    getattr(intel, which).start = 60
-    refused(intel, "certificate_not_valid_at_time")
+    question, members = intel.question(), intel.members()
+    members["pck_crl_issuer_chain"] = pem(intel._once("pck", intel.pck)).decode()
+    told = {"collateral": json.dumps(members).encode()}
+    examined = tdx.examine(replace(question, collateral=told))
+    assert ("tdx 5 match", "chain_invalid") in {
+        (reason.step, reason.code) for reason in examined.reasons
+    }
 
 
 # ---- what the ledger says
@@ -366,35 +339,3 @@ def test_ledger_says_which_steps_a_refusal_left_out() -> None:
     broken = Intel()
     broken.edits["quote"] = lambda raw: raw[:100]
     assert _steps(broken) == {"1 format": False, "2-13": None}
-
-
-def test_list_of_a_pck_itself_is_no_list_of_its_ca() -> None:
-    intel = Intel()
-    question, members = intel.question(), intel.members()
-    members["pck_crl_issuer_chain"] = pem(intel._once("pck", intel.pck)).decode()
-    told = {"collateral": json.dumps(members).encode()}
-    examined = tdx.examine(replace(question, collateral=told))
-    assert ("tdx 5 match", "chain_invalid") in {
-        (reason.step, reason.code) for reason in examined.reasons
-    }
-
-
-@pytest.mark.parametrize("attributes", [None, NO_OPINION], ids=["", "no opinion"])
-@pytest.mark.parametrize(
-    "which", ["root", "platform_ca", "pck", "tcb_signer", "tcb_info", "qe_identity", "lists"]
-)
-def test_verdict_holds_until_the_first_of_its_grounds_ends(
-    which: str, attributes: bytes | None
-) -> None:
-    intel = Intel()
-    if attributes is not None:
-        intel.body["td_attributes"] = attributes
-    if which == "lists":
-        intel.crl_window = (-DAY, 5 * DAY)
-    elif which in {"tcb_info", "qe_identity"}:
-        getattr(intel, which)["nextUpdate"] = stamp(intel.now + 5 * DAY)
-    else:
-        getattr(intel, which).end = 5 * DAY
-    examined = examine(intel)
-    assert examined.authentic is True
-    assert examined.not_after == intel.now + 5 * DAY

@@ -218,7 +218,6 @@ def refused_forms(items: list[dict[str, Any]]) -> dict[str, Any]:
         "an item and a list": {**items[0], "evidences": items},
         "a list in a list": [items],
         "a uuid that is no text": [{**items[0], "uuid": 7}],
-        "an architecture by number": [{**items[0], "arch": 9}],
         "an unknown architecture": [{**items[0], "arch": "hoppers"}],
         "a number for all": {"nonce": NONCE.hex(), "arch": 9, "evidence_list": [bare]},
     }

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from attestation.conformance.binding_rule import DEPTH_MAX, INPUT_MAX, RULE_MAX, binding_rules
 from attestation.conformance.index import Index, Sample, parse_index
-from attestation.conformance.inputs import DEPTH_MAX, RULE_MAX, binding_rules
 from attestation.conformance.pairing import Pair, is_revocation, pair_of
 from attestation.conformance.run import run_sample
 from attestation.conformance.stated import (
-    INPUT_MAX,
     StatedClaim,
     claims_of,
     expected_of,

@@ -12,6 +12,7 @@ from cryptography import x509
 from simulators.intel import SIGNER, Intel
 from simulators.intel_parsed import Parsed
 from simulators.intel_parts import Certificate, key, pem, raw_sign
+from simulators.intel_verdicts import NO_OPINION
 
 from attestation.anchors import Anchors
 from attestation.formats.pck import parse_chain
@@ -21,8 +22,6 @@ from wire.errors import AttestationError
 
 if TYPE_CHECKING:
     from attestation.examined import Examined
-
-NO_OPINION = bytes(8)  # of dcap-qvl, where SEPT_VE_DISABLE is off
 
 
 @pytest.fixture(scope="module")

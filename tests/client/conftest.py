@@ -73,3 +73,11 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         return code, out, err
 
     return command
+
+
+@pytest.fixture
+def tenant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, service: Service) -> None:
+    """What commands find in their environment: this deployment's tenant, with a home of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ANCHORHOLD_API_KEY", service.api_key)
+    monkeypatch.delenv("ANCHORHOLD_POLICY", raising=False)

@@ -18,13 +18,12 @@ from client import cli
 from wire.envelope import parse_envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from simulators.loopback import Loopback
     from simulators.service import Service
 
 ROOT = Path(__file__).resolve().parents[2]
-Run = "Callable[..., tuple[int, str, str]]"
+
+pytestmark = pytest.mark.usefixtures("tenant")
 
 
 @pytest.fixture
@@ -32,20 +31,6 @@ def policy(service: Service, tmp_path: Path) -> Path:
     path = tmp_path / "policy.json"
     path.write_bytes(service.policy())
     return path
-
-
-@pytest.fixture
-def run(
-    run: Callable[..., tuple[int, str, str]],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    service: Service,
-) -> Callable[..., tuple[int, str, str]]:
-    """The same, as this deployment's tenant."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("ANCHORHOLD_API_KEY", service.api_key)
-    monkeypatch.delenv("ANCHORHOLD_POLICY", raising=False)
-    return run
 
 
 def test_verify_prints_every_check_and_the_trust(run: Any, server: Loopback, policy: Path) -> None:

@@ -65,6 +65,11 @@ _TD10 = (
     ("report_data", 64),
 )  # fmt: skip
 _TD15 = (*_TD10, ("tee_tcb_svn2", 16), ("mr_service_td", 48))
+_EXTENSION = (
+    ("vmid", 1), ("td_id", 32), ("dev_info", 48), ("init_service_td_hash", 48),
+    ("init_service_td_attributes", 8), ("init_cpu_svn", 16), ("init_tee_tcb_svn", 16),
+    ("init_tee_fmspc", 12), ("cur_service_td_hash", 48), ("cur_service_td_attributes", 8),
+)  # fmt: skip
 _ENCLAVE = (
     ("cpusvn", 16), ("miscselect", 4), ("reserved1", 12), ("isv_ext_prod_id", 16),
     ("attributes", 16), ("mrenclave", 32), ("reserved2", 32), ("mrsigner", 32), ("reserved3", 32),
@@ -171,6 +176,8 @@ class Intel:
         raw += bytes(fields["vendor"]) + bytes(fields["user_data"])  # type: ignore[arg-type]
         if self.tee != "tdx":
             body, kind = packed(self.body, _ENCLAVE), 1
+        elif "td_id" in self.body:
+            body, kind = packed(self.body, (*_TD15, *_EXTENSION)), 4
         elif "mr_service_td" in self.body:
             body, kind = packed(self.body, _TD15), 3
         else:
@@ -289,6 +296,14 @@ class Intel:
     def processor(self) -> Intel:
         """The platform's certificate comes from the processor CA instead, without configuration."""
         self.platform_ca.cn, self.configuration = PROCESSOR, None
+        return self
+
+    def extended(self) -> Intel:
+        """The TD's module writes extended reports: no service TD, begun on this platform."""
+        self.body |= {field: bytes(size) for field, size in _EXTENSION}
+        self.body["td_id"] = hashlib.sha256(b"this TD").digest()
+        self.body["init_tee_tcb_svn"] = self.body["tee_tcb_svn"]
+        self.body["init_tee_fmspc"] = self.fmspc + bytes(6)
         return self
 
     # ---- honest facts

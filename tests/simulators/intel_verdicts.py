@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from oracles import dcap as oracle
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from attestation.examined import Examined
 
     from .intel import Intel
+
+NO_OPINION: Final = bytes(8)  # TD attributes: dcap-qvl gives none where SEPT_VE_DISABLE is off
 
 
 def examine(intel: Intel, **members: str) -> Examined:

@@ -9,9 +9,6 @@ from simulators.hardware_tee import HardwareTee, SnpTee
 from simulators.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from simulators.answers import Listed
 
 
@@ -33,17 +30,3 @@ def service(make: type[HardwareTee]) -> Service:
 def listed(service: Service) -> Listed:
     """That worker."""
     return service.workers[0]
-
-
-@pytest.fixture
-def run(
-    run: Callable[..., tuple[int, str, str]],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    service: Service,
-) -> Callable[..., tuple[int, str, str]]:
-    """The same, as this deployment's tenant."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("ANCHORHOLD_API_KEY", service.api_key)
-    monkeypatch.delenv("ANCHORHOLD_POLICY", raising=False)
-    return run

@@ -254,6 +254,7 @@ def test_what_the_gateway_carries_does_not_count_against_the_folder(
     assert report(service, options(collateral_dir=tmp_path / "own")).error is None
 
 
+@pytest.mark.usefixtures("tenant")
 def test_the_command_line_takes_the_folder_too(
     run: Any, service: Service, listed: Listed, tmp_path: Path
 ) -> None:

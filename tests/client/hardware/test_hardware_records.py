@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from simulators.answers import Listed
     from simulators.service import Service
 
+pytestmark = pytest.mark.usefixtures("tenant")
 every_kind = pytest.mark.parametrize("make", KINDS)
 
 

@@ -13,8 +13,9 @@ applied is a check that did not run:
                                                       or as either behind "expected_"
 
 FIELD is a claim in hex, such as report_data, where fewer bytes than its 64 stand before zeros; LOW
-or HIGH may be left out. The rule of Azure samples, in its one spelling, is
-what their kind always checks.
+or HIGH may be left out. People write the same in other ways, which are read too: "‖" or a
+comma for "||", blanks or none around the signs, " and " for "; ", and a clause with its sides
+exchanged. The clauses of Azure samples, in their one spelling, are what their kinds always check.
 """
 
 from __future__ import annotations
@@ -30,24 +31,37 @@ from attestation.verify.x509 import load_certificate
 from wire.errors import AttestationError, MalformedError
 from wire.excerpt import shown
 
-from .stated import PADDED, TLS_INPUT, data_of, key_of, rule_of
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .index import Sample
 
+INPUT_MAX: Final = 65_536  # hex digits; a certificate is the longest input
+RULE_MAX: Final = 1024
+DEPTH_MAX: Final = 4
+EXPECTED: Final = "expected_"
+TLS_INPUT: Final = "tls_certificate_der_hex"
+PADDED: Final = {"report_data": 64}  # bytes of a field of fixed size, filled from the front
 _CLAUSE = re.compile(
-    r"(?:TEE )?(?P<field>[a-z_]+)(?P<part>\[(?P<low>\d{0,4}):(?P<high>\d{0,4})\])? == (?P<terms>.+)"
+    r"(?:TEE )?(?P<field>[a-z_]+)(?P<part>\[(?P<low>\d{0,4}):(?P<high>\d{0,4})\])? *== *"
+    r"(?P<terms>[^=]+)"
 )
+_BETWEEN = re.compile(r" *; *| and (?=[^=]*==)")
 _TOKEN = re.compile(
-    r"(?P<hash>(?i:SHA)[-_]?(?:256|384|512)\()|(?P<close>\))|(?P<join> (?:\|\||\+) )|"
+    r"(?P<hash>(?i:SHA)[-_]?(?:256|384|512)\( *)|(?P<close> *\))|(?P<join> *(?:\|\||\+|‖|,) *)|"
     r"zeros\((?P<zeros>\d{1,3})\)|"
     r"'(?P<text>[\x20-\x26\x28-\x7e]*)'|"
     r"(?P<tls>DER SubjectPublicKeyInfo of the TLS certificate)|(?P<name>[A-Za-z0-9_]+)"
 )
-RULE_MAX: Final = 1024
-DEPTH_MAX: Final = 4
+_BUILT_IN: Final = frozenset(
+    {
+        "report_data[0:32] == SHA-256(variable data)",
+        "variable data names HCLAkPub",
+        "HCLAkPub signs the TPM quote",
+        "quote extraData carries the nonce",
+    }
+)
+_BUILT_IN_KINDS: Final = ("azure-vtpm-snp", "azure-vtpm-tdx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +92,61 @@ class BindingRule:
         return bool(self.value) and data == self.value.ljust(PADDED.get(self.field, 0), b"\0")
 
 
+def rule_of(sample: Sample) -> object:
+    """The binding rule; None where there is none but what its kind checks itself."""
+    text = sample.inputs.get("binding")
+    built_in = (
+        isinstance(text, str)
+        and sample.kind in _BUILT_IN_KINDS
+        and {clause.removeprefix("TEE ") for clause in text.split("; ")} <= _BUILT_IN
+    )
+    return None if built_in else text
+
+
+def inputs_of(sample: Sample) -> set[str]:
+    """The inputs that the binding rule uses: also those of one that is not understood."""
+    text = rule_of(sample)
+    parts = _BETWEEN.split(text) if isinstance(text, str) else []
+    sides = [_terms_of(part) for part in parts]
+    tokens = [match for side in sides for match in _TOKEN.finditer(side)]
+    named = {key_of(sample, match["name"]) for match in tokens if match["name"]}
+    tls = {TLS_INPUT for match in tokens if match["tls"]}
+    return tls | {key for key in named if key is not None}
+
+
+def _match(clause: str) -> re.Match[str] | None:
+    """A clause as it stands, or with its sides exchanged."""
+    left, _, right = clause.partition("==")
+    turned = f"{right.strip()} == {left.strip()}"
+    return _CLAUSE.fullmatch(clause) or _CLAUSE.fullmatch(turned)
+
+
+def _terms_of(clause: str) -> str:
+    match = _match(clause)
+    return clause.partition("==")[2] if match is None else match["terms"]
+
+
+def data_of(sample: Sample, key: str) -> bytes:
+    """An input in hex.
+
+    Raises:
+        MalformedError: it is none.
+    """
+    value = sample.inputs.get(key)
+    try:
+        if isinstance(value, str) and len(value) <= INPUT_MAX:
+            return bytes.fromhex(value.removeprefix("0x"))
+    except ValueError:
+        pass
+    raise MalformedError(f"sample {sample.id}: expected hex as {key}")
+
+
+def key_of(sample: Sample, name: str) -> str | None:
+    """The input that a rule means by a name; None if there is none."""
+    keys = (f"{name}_hex", name, f"{EXPECTED}{name}_hex", EXPECTED + name)
+    return next((key for key in keys if key in sample.inputs), None)
+
+
 def binding_rules(sample: Sample, named: Mapping[str, bytes]) -> tuple[BindingRule, ...]:
     """The clauses a sample states; () where it states none beyond what its kind checks.
 
@@ -93,11 +162,11 @@ def binding_rules(sample: Sample, named: Mapping[str, bytes]) -> tuple[BindingRu
         return ()
     if not isinstance(text, str) or len(text) > RULE_MAX:
         raise MalformedError(f"sample {sample.id}: expected a binding rule of ≤ {RULE_MAX} bytes")
-    return tuple(_clause(sample, clause, named) for clause in text.split("; "))
+    return tuple(_clause(sample, clause, named) for clause in _BETWEEN.split(text.strip()))
 
 
 def _clause(sample: Sample, text: str, named: Mapping[str, bytes]) -> BindingRule:
-    match = _CLAUSE.fullmatch(text)
+    match = _match(text)
     if match is None:
         raise _not_understood(sample, text)
     part = None
@@ -122,10 +191,11 @@ def _terms(
         text = text[match.end() :]
         if match["hash"]:
             inner, text = _terms(sample, text, named, terms, depth + 1)
-            if not text.startswith(")"):
+            closed = _TOKEN.match(text)
+            if closed is None or not closed["close"]:
                 raise _not_understood(sample, text)
             bits = re.sub(r"\D", "", match["hash"])
-            joined, text = joined + hashlib.new(f"sha{bits}", inner).digest(), text[1:]
+            joined, text = joined + hashlib.new(f"sha{bits}", inner).digest(), text[closed.end() :]
         elif match["zeros"]:
             joined += bytes(int(match["zeros"]))
         elif match["text"] is not None:

@@ -1,0 +1,284 @@
+"""What the conformance runner reads in more than one spelling, and what it never lets pass for it.
+
+Each test takes a sample that agrees and changes one thing: how it is written, or what it says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from simulators.nras import NOW, NrasService
+from simulators.tokens import Issuer
+
+from attestation.conformance.binding_rule import binding_rules
+from attestation.conformance.codes import CASES, generalised
+from attestation.conformance.index import Sample, parse_index
+from attestation.conformance.roles import by_kind
+from attestation.conformance.run import run_sample
+from attestation.formats import pem
+from attestation.reasons import CODES
+from attestation.result import Reason
+from attestation.schemes import SCHEMES
+from wire.errors import MalformedError
+
+if TYPE_CHECKING:
+    from attestation.conformance.run import Outcome
+
+FOLDER = Path(os.environ.get("ANCHORHOLD_VECTORS", "/nonexistent"))
+INDEX = FOLDER / "index.json"
+needs_samples = pytest.mark.skipif(
+    not INDEX.is_file(), reason="ANCHORHOLD_VECTORS names no folder of vendor samples"
+)
+SPEC = Path(__file__).parents[2] / "docs" / "spec" / "evidence.md"
+BOUND = "snp-milan-v5-key-bound"
+NONCE = bytes(range(32))
+
+
+def run(name: str, change: Any, **files: str) -> Outcome:
+    """One published sample after `change`; `files` replace paths by role."""
+    document = json.loads(INDEX.read_bytes())
+    sample = next(item for item in document["vectors"] if item["id"] == name)
+    sample["files"] |= files
+    change(sample)
+    index = parse_index(json.dumps(document | {"vectors": [sample]}).encode())
+    return run_sample(index.samples[0], index, lambda path: (FOLDER / path).read_bytes())
+
+
+def token_sample(kind: str, role: str, keys: bytes, evidence: dict[str, bytes]) -> Outcome:
+    files = evidence | {role: keys}
+    document = {
+        "schema": "attestation-vectors/1",
+        "vectors": [
+            {
+                "id": "made",
+                "kind": kind,
+                "files": {name: name for name in files},
+                "verify_at": datetime.fromtimestamp(NOW, UTC).isoformat(),
+                "expected": {"authentic": True, "strict": "accept", "reasons": None},
+            }
+        ],
+    }
+    index = parse_index(json.dumps(document).encode())
+    return run_sample(index.samples[0], index, files.__getitem__)
+
+
+# ---- roots
+
+
+@needs_samples
+@pytest.mark.parametrize(
+    ("name", "root"),
+    [
+        ("nitro-production", "roots/nvidia-device-root.pem"),
+        ("nvidia-hopper-550", "roots/aws-nitro-root-g1.pem"),
+        ("nvidia-ls10-switch", "roots/intel-sgx-root-ca.pem"),
+        ("tdx-v4-uptodate-b0c06f", "roots/amd-milan-ark.der"),
+        ("nvidia-hopper-multi4", "roots/gce-ek-root.crt"),
+    ],
+)
+def test_genuine_evidence_under_another_vendors_root_is_not_authentic(name: str, root: str) -> None:
+    found = run(name, lambda sample: None, root=root)
+    assert found.authentic is False
+    assert "untrusted_root" in {reason.code for reason in found.reasons}
+
+
+@needs_samples
+def test_a_root_in_the_other_encoding_is_the_same_root() -> None:
+    document = json.loads(INDEX.read_bytes())
+    index = parse_index(json.dumps(document).encode())
+    sample = next(item for item in index.samples if item.id == "nitro-production")
+
+    def read(path: str) -> bytes:
+        data = (FOLDER / path).read_bytes()
+        return pem.certificates(data, "root")[0] if path == sample.files["root"] else data
+
+    assert run_sample(sample, index, read).ok
+
+
+@needs_samples
+def test_a_composite_may_name_the_root_of_its_other_side() -> None:
+    def beside(sample: dict[str, Any]) -> None:
+        quote = "intel-tdx-quote/tdx-v4-uptodate-b0c06f/quote.bin"
+        sample["files"] |= {"td_quote": quote, "root": "roots/intel-sgx-root-ca.pem"}
+        sample["expected"] |= {"strict": "reject", "reasons": ["gpu_not_bound_to_cpu"]}
+
+    found = run("nvidia-hopper-multi4", beside)
+    assert (found.authentic, found.accepted) == (True, False)
+    assert {reason.code for reason in found.reasons} == {"gpu_not_bound_to_cpu"}
+
+
+# ---- keys under other names
+
+
+@pytest.mark.parametrize("role", ["jwks", "keys", "nras_jwks", "signing_keys", "anything"])
+def test_a_key_set_is_known_by_what_it_is(role: str) -> None:
+    service = NrasService(2)
+    found = token_sample("nvidia-nras-eat", role, service.jwks(), {"eat": service.bundle(NONCE)})
+    assert found.ok, found.faults
+    assert found.ignored == ()
+
+
+def test_keys_of_somebody_else_stay_somebody_elses_under_any_name() -> None:
+    service, other = NrasService(), Issuer()
+    found = token_sample("nvidia-nras-eat", "keys", other.jwks(), {"eat": service.bundle(NONCE)})
+    assert {reason.code for reason in found.reasons} == {"unknown_signing_key"}
+
+
+def test_of_two_unnamed_key_sets_neither_is_taken() -> None:
+    scheme = SCHEMES["ear-jwt"]
+    files = {"token": b"", "one": Issuer().jwks(), "other": Issuer().pem()}
+    assert by_kind(scheme, files) == files
+
+
+def test_a_key_under_the_kinds_own_role_is_the_only_one() -> None:
+    files = {"token": b"", "public_key": Issuer().pem(), "other": Issuer().jwks()}
+    assert by_kind(SCHEMES["ear-jwt"], files) == files
+
+
+def test_what_does_not_read_as_keys_is_none() -> None:
+    files = {"token": b"", "notes": b"{}", "more": b"\xff", "empty": b'{"keys": []}'}
+    assert by_kind(SCHEMES["ear-jwt"], files) == files
+
+
+def test_a_kind_without_keys_takes_none() -> None:
+    files = {"quote": b"", "keys": Issuer().jwks()}
+    assert by_kind(SCHEMES["intel-tdx-quote"], files) == files
+
+
+# ---- codes
+
+
+def test_the_codes_are_ours_and_the_specification_lists_them() -> None:
+    text = SPEC.read_text(encoding="utf-8")
+    table = text[text.index("### 9.4 ") :]
+    for general, cases in CASES.items():
+        row = next(line for line in table.splitlines() if line.startswith(f"| `{general}` |"))
+        assert {general, *cases} == set(row.replace("|", " ").replace(",", " ").split("`")[1::2])
+        assert {general, *cases} <= set(CODES)
+
+
+@pytest.mark.parametrize(
+    ("found", "general"),
+    [
+        (["crl_expired"], ["collateral_expired"]),
+        (["attestation_key_not_bound"], ["signature_invalid"]),
+        (["collateral_expired"], []),  # the general is no case of the special
+        (["crl_expired", "collateral_expired"], []),  # it is there already
+        (["crl_expired", "crl_not_yet_valid"], ["collateral_expired"]),
+        (["alg_none", "debug_enabled", "evidence_malformed"], []),
+        ([], []),
+    ],
+)
+def test_the_general_code_of_a_case_is_reported_beside_it(
+    found: list[str], general: list[str]
+) -> None:
+    reasons = [Reason(code, "why", f"step {code}") for code in found]
+    told = generalised(reasons)
+    assert [reason.code for reason in told] == general
+    if told:
+        assert (told[0].detail, told[0].step) == (f"{found[0]} is a case of it", reasons[0].step)
+
+
+@needs_samples
+def test_a_sample_is_told_the_code_of_the_index_and_the_one_that_is_ours() -> None:
+    def late(sample: dict[str, Any]) -> None:
+        sample["verify_at"] = "2021-01-01T00:00:00Z"
+        sample["expected"] = {
+            "authentic": False, "strict": "reject", "reasons": ["collateral_expired"]
+        }  # fmt: skip
+
+    outcome = run("tdx-v4-uptodate-b0c06f", late)
+    assert {"collateral_not_yet_valid", "collateral_expired"} <= {
+        reason.code for reason in outcome.reasons
+    }
+    assert outcome.ok, outcome.faults
+
+
+# ---- binding rules
+
+
+@needs_samples
+@pytest.mark.parametrize(
+    "text",
+    [
+        "report_data == SHA512(nonce||x25519_public)",
+        "report_data == sha-512(nonce ‖ x25519_public)",
+        "report_data[0:64]==SHA-512( nonce, x25519_public )",
+        "SHA-512(nonce || x25519_public) == report_data",
+        "report_data[:32] == report_data_head and report_data == SHA-512(nonce + x25519_public)",
+    ],
+)
+def test_a_rule_is_read_in_the_spellings_people_use(text: str) -> None:
+    def spelt(sample: dict[str, Any]) -> None:
+        head = sample["expected"]["claims"]["report_data"][:64]
+        sample["inputs"] |= {"binding": text, "report_data_head_hex": head}
+
+    assert run(BOUND, spelt).ok
+
+    def lied(sample: dict[str, Any]) -> None:
+        spelt(sample)
+        sample["inputs"]["x25519_public_hex"] = "00" * 32
+
+    assert run(BOUND, lied).authentic is False
+
+
+@needs_samples
+def test_hex_of_an_input_may_begin_with_0x() -> None:
+    def marked(sample: dict[str, Any]) -> None:
+        inputs = sample["inputs"]
+        inputs["nonce_hex"] = "0x" + inputs["nonce_hex"]
+
+    assert run(BOUND, marked).ok
+
+
+@needs_samples
+@pytest.mark.parametrize("name", ["azure-snp-milan-v1", "azure-tdx-v1"])
+def test_each_clause_of_the_rule_azure_kinds_always_check_is_known(name: str) -> None:
+    document = json.loads(INDEX.read_bytes())
+    rule = next(item for item in document["vectors"] if item["id"] == name)["inputs"]["binding"]
+    for clause in (*rule.split("; "), rule.removeprefix("TEE ")):
+        assert run(name, lambda sample, clause=clause: sample["inputs"].update(binding=clause)).ok
+
+
+def test_a_clause_of_azures_is_none_of_another_kind() -> None:
+    sample = Sample(
+        "s", "amd-sev-snp-report", {}, {}, None,
+        {"binding": "HCLAkPub signs the TPM quote"}, True, None, (), {},
+    )  # fmt: skip
+    with pytest.raises(MalformedError):
+        binding_rules(sample, {})
+
+
+# ---- null, and hex in capitals
+
+
+@needs_samples
+@pytest.mark.parametrize("member", ["sha256", "inputs"])
+def test_a_member_that_may_be_absent_may_be_null(member: str) -> None:
+    assert run("nitro-production", lambda sample: sample.update({member: None})).ok
+
+
+@needs_samples
+def test_a_claim_in_capitals_is_the_same_bytes() -> None:
+    def capitals(sample: dict[str, Any]) -> None:
+        claims = sample["expected"]["claims"]
+        claims["pcrs"] = {key: value.upper() for key, value in claims["pcrs"].items()}
+
+    assert run("nitro-production", capitals).ok
+
+
+@needs_samples
+def test_a_word_in_capitals_is_another_word() -> None:
+    def capitals(sample: dict[str, Any]) -> None:
+        sample["expected"]["claims"]["module_id"] = sample["expected"]["claims"][
+            "module_id"
+        ].upper()
+
+    found = run("nitro-production", capitals)
+    assert not found.ok
+    assert set(found.differing) == {"module_id"}
