@@ -116,6 +116,7 @@ def appraise(
     nonce: bytes | None = None,
     beacon_time: int | None = None,
     collateral: CollateralSet = NO_COLLATERAL,
+    grace: bool = False,
 ) -> AppraisedEvidence | Refused:
     """Judge one worker's evidence under one policy; see the module docstring for the steps.
 
@@ -131,6 +132,9 @@ def appraise(
         beacon_time: Unix seconds of the log checkpoint the binding's beacon names, as the caller
             verified it; None where it could not.
         collateral: vendors' signed statements, by evidence kind and role; unverified.
+        grace: judge keys that were accepted before and still open what waited for them: step 3
+            takes that end instead of the one until which they are offered. Nobody may seal anew
+            under such a verdict.
 
     Returns:
         `AppraisedEvidence`, or `Refused` with at least one reason. Data never raises.
@@ -147,8 +151,9 @@ def appraise(
         ledger.skip("2-23", "there is no binding to judge")
         return Refused(tuple(ledger.reasons), tuple(ledger.checks))
     binding = parsed[0]
+    end = binding_steps.end_of(binding, grace=grace)
     ledger.run("2 audience", lambda: binding_steps.audience(binding, policy))
-    ledger.run("3 validity", lambda: binding_steps.validity(binding, now))
+    ledger.run("3 validity", lambda: binding_steps.validity(binding, now, end))
     ledger.run("4 deny list", lambda: binding_steps.denied(binding, policy))
     ledger.run("5 suites", lambda: binding_steps.suites(binding, policy))
     ledger.run("6 service policy", lambda: binding_steps.service_policy(binding, policy))
@@ -172,7 +177,7 @@ def appraise(
         measurement=proof.measurement,
         kind=proof.kind,
         posture=posture,
-        expires=min(binding.exp, policy.expires, proof.not_after, now + policy.result_ttl_s),
+        expires=min(end, policy.expires, proof.not_after, now + policy.result_ttl_s),
         checks=checks,
         claims=proof.claims,
         identities=proof.identities,

@@ -50,14 +50,19 @@ def audience(binding: Binding, policy: Policy) -> str:
     return binding.aud
 
 
-def validity(binding: Binding, now: int) -> str:
-    """Step 3: the binding holds at `now`, and not for longer than a binding may."""
+def end_of(binding: Binding, *, grace: bool) -> int:
+    """When a binding ends: as it is offered, or as long as its keys open what waited for them."""
+    return binding.opens_until if grace else binding.exp
+
+
+def validity(binding: Binding, now: int, end: int) -> str:
+    """Step 3: the binding holds at `now`, before `end`, and not for longer than a binding may."""
     if now + CLOCK_SKEW_S < binding.nbf:
         raise refused(
             "binding_not_yet_valid", f"nbf: found {binding.nbf}, expected ≤ {now + CLOCK_SKEW_S}"
         )
-    if now >= binding.exp:
-        raise refused("binding_expired", f"exp: found {binding.exp}, expected > {now}")
+    if now >= end:
+        raise refused("binding_expired", f"exp: found {end}, expected > {now}")
     life = binding.exp - binding.nbf
     if life > BINDING_LIFE_MAX_S:
         raise refused(

@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     samples = _chosen(index, args.kind, args.id)
     for sentence in unknown_sentences(index.strict_policy):
         note(f"note: strict_policy: {shown(sentence)} is no rule that this version knows")
+    for sentence in index.notes:
+        note(f"note: {sentence}")
     results = []
     started = time.monotonic()
     for number, sample in enumerate(samples, 1):

@@ -85,6 +85,8 @@ def _of_tdx(rule: TdxRule) -> Iterator[str]:
         yield "td.sept_ve_disable is false: the host can interrupt the TD by #VE at will"
     if "migratable" in rule.allowed or rule.service_tds:
         yield "td.migratable or td.service_td: another TD may move the worker with its keys"
+    if rule.extension.origins:
+        yield "td.origin names other platforms: what held the worker there nobody judged"
 
 
 def _of_gpus(rule: NvidiaRule) -> Iterator[str]:

@@ -38,6 +38,7 @@ EXEMPT: Final[Mapping[str, str]] = MappingProxyType(
         "collateral.bundle.ENTRIES_MAX": _OWN,
         "collateral.entry.RECORD_MAX": _OWN,
         "conformance.index.INDEX_MAX": _OWN,
+        "conformance.pairing._OUTLINE_MAX": _OWN,
         "collateral.decoded.BYTES_MAX": _STATE,
         "collateral.store.SIZE_MAX": _STATE,
         "collateral.store.MARK_MAX": _STATE,

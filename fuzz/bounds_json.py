@@ -19,7 +19,7 @@ from simulators.vtpm import NONCE, Vtpm, VtpmMaker
 
 from attestation import collateral_key as keys
 from attestation.collateral import entry, services, signed_json
-from attestation.conformance import binding_rule, index
+from attestation.conformance import binding_rule, document, index
 from attestation.formats import (
     container,
     detached_eat,
@@ -263,15 +263,9 @@ def _hashes(count: int) -> Iterable[Any]:
     yield _sample(binding=rule, key_hex="00")
 
 
-def _levels_of_claims(count: int) -> Iterable[bytes]:
-    # The index, its samples, a sample, what is expected, the claims and one claim around them.
-    inner = count - 5
-    claims = {"a": json.loads("[" * inner + "]" * inner)}
-    vector = {
-        "id": "a", "kind": "k", "files": {},
-        "expected": {"authentic": True, "strict": None, "claims": claims},
-    }  # fmt: skip
-    yield text({"schema": "attestation-vectors/1", "vectors": [vector]})
+def _levels_of_claims(count: int) -> Iterable[Any]:
+    yield json.loads("[" * count + "]" * count)
+    yield json.loads('{"a":' * count + "1" + "}" * count)
 
 
 def _ruled(sample: Any) -> None:
@@ -337,5 +331,5 @@ JSON: Final = (
     Bound(binding_rule, "INPUT_MAX", _ruled, _hexes),
     Bound(binding_rule, "RULE_MAX", _ruled, _rules),
     Bound(binding_rule, "DEPTH_MAX", _ruled, _hashes),
-    Bound(index, "DEPTH_MAX", index.parse_index, _levels_of_claims),
+    Bound(document, "DEPTH_MAX", lambda value: document.check(value, "claims"), _levels_of_claims),
 )  # fmt: skip

@@ -15,7 +15,11 @@ applied is a check that did not run:
 FIELD is a claim in hex, such as report_data, where fewer bytes than its 64 stand before zeros; LOW
 or HIGH may be left out. People write the same in other ways, which are read too: "‖" or a
 comma for "||", blanks or none around the signs, " and " for "; ", and a clause with its sides
-exchanged. The clauses of Azure samples, in their one spelling, are what their kinds always check.
+exchanged. Of two names that could both be a claim, the left one is it, unless it is an input and
+the right one is none. A value without any bytes holds nowhere. The clauses of Azure samples, in
+their one spelling, are what their kinds always check.
+
+Tokens are cut once, from left to right, and never read again: a rule is anybody's text.
 """
 
 from __future__ import annotations
@@ -42,17 +46,15 @@ DEPTH_MAX: Final = 4
 EXPECTED: Final = "expected_"
 TLS_INPUT: Final = "tls_certificate_der_hex"
 PADDED: Final = {"report_data": 64}  # bytes of a field of fixed size, filled from the front
-_CLAUSE = re.compile(
-    r"(?:TEE )?(?P<field>[a-z_]+)(?P<part>\[(?P<low>\d{0,4}):(?P<high>\d{0,4})\])? *== *"
-    r"(?P<terms>[^=]+)"
-)
-_BETWEEN = re.compile(r" *; *| and (?=[^=]*==)")
 _TOKEN = re.compile(
-    r"(?P<hash>(?i:SHA)[-_]?(?:256|384|512)\( *)|(?P<close> *\))|(?P<join> *(?:\|\||\+|‖|,) *)|"
-    r"zeros\((?P<zeros>\d{1,3})\)|"
-    r"'(?P<text>[\x20-\x26\x28-\x7e]*)'|"
+    r"(?P<hash>(?i:SHA)[-_]?(?P<bits>256|384|512) {0,8}\()|zeros\((?P<zeros>\d{1,3})\)|"
+    r"'(?P<text>[\x20-\x26\x28-\x7e]*)'|(?P<equal>==)|(?P<close>\))|(?P<join>\|\||\+|‖|,)|"
+    r"(?P<end>;)|(?P<part>\[(?P<low>\d{0,4}):(?P<high>\d{0,4})\])|(?P<blank> +)|"
     r"(?P<tls>DER SubjectPublicKeyInfo of the TLS certificate)|(?P<name>[A-Za-z0-9_]+)"
 )
+_FIELD = re.compile(r"[a-z_][a-z0-9_]*")
+_TEE: Final = "TEE"
+_AND: Final = "and"
 _BUILT_IN: Final = frozenset(
     {
         "report_data[0:32] == SHA-256(variable data)",
@@ -81,7 +83,9 @@ class BindingRule:
     terms: tuple[bytes, ...]
 
     def holds(self, claims: Mapping[str, Any]) -> bool:
-        """Whether the claims satisfy the clause."""
+        """Whether the claims satisfy the clause, and each value that it names is one."""
+        if not all(self.terms):
+            return False
         found = claims.get(self.field)
         try:
             data = bytes.fromhex(found) if isinstance(found, str) else b""
@@ -106,24 +110,72 @@ def rule_of(sample: Sample) -> object:
 def inputs_of(sample: Sample) -> set[str]:
     """The inputs that the binding rule uses: also those of one that is not understood."""
     text = rule_of(sample)
-    parts = _BETWEEN.split(text) if isinstance(text, str) else []
-    sides = [_terms_of(part) for part in parts]
-    tokens = [match for side in sides for match in _TOKEN.finditer(side)]
-    named = {key_of(sample, match["name"]) for match in tokens if match["name"]}
-    tls = {TLS_INPUT for match in tokens if match["tls"]}
+    if not isinstance(text, str) or len(text) > RULE_MAX:
+        return set()
+    tokens = [token for clause in _clauses(text) for token in _used(sample, clause)]
+    named = {key_of(sample, token["name"]) for token in tokens if token["name"]}
+    tls = {TLS_INPUT for token in tokens if token["tls"]}
     return tls | {key for key in named if key is not None}
 
 
-def _match(clause: str) -> re.Match[str] | None:
-    """A clause as it stands, or with its sides exchanged."""
-    left, _, right = clause.partition("==")
-    turned = f"{right.strip()} == {left.strip()}"
-    return _CLAUSE.fullmatch(clause) or _CLAUSE.fullmatch(turned)
+def _clauses(text: str) -> list[list[re.Match[str]]]:
+    """The tokens of each clause; what is no token is left out, which `_whole` tells."""
+    clauses: list[list[re.Match[str]]] = [[]]
+    for token in _TOKEN.finditer(text):
+        if token["end"] or token["name"] == _AND:
+            clauses.append([])
+        elif not token["blank"]:
+            clauses[-1].append(token)
+    return clauses
 
 
-def _terms_of(clause: str) -> str:
-    match = _match(clause)
-    return clause.partition("==")[2] if match is None else match["terms"]
+def _whole(text: str) -> bool:
+    """Whether nothing stands between the tokens."""
+    return sum(len(token[0]) for token in _TOKEN.finditer(text)) == len(text)
+
+
+def _used(sample: Sample, clause: list[re.Match[str]]) -> list[re.Match[str]]:
+    """The tokens of a clause that stand for values."""
+    sides = _sides(sample, clause)
+    if sides is not None:
+        return sides[1]
+    at = next((place for place, token in enumerate(clause) if token["equal"]), len(clause))
+    return clause[at + 1 :]
+
+
+def _sides(
+    sample: Sample, clause: list[re.Match[str]]
+) -> tuple[list[re.Match[str]], list[re.Match[str]]] | None:
+    """The tokens of the field and of the terms; None for no clause."""
+    places = [place for place, token in enumerate(clause) if token["equal"]]
+    if len(places) != 1:
+        return None
+    left, right = clause[: places[0]], clause[places[0] + 1 :]
+    if not _is_field(left) or (_is_field(right) and _exchanged(sample, left, right)):
+        left, right = right, left
+    return (_untagged(left), right) if _is_field(left) and right else None
+
+
+def _untagged(tokens: list[re.Match[str]]) -> list[re.Match[str]]:
+    """A field without the word in front that says whose it is."""
+    return tokens[1:] if len(tokens) > 1 and tokens[0]["name"] == _TEE else tokens
+
+
+def _is_field(tokens: list[re.Match[str]]) -> bool:
+    tokens = _untagged(tokens)
+    if not tokens or tokens[0]["name"] is None or _FIELD.fullmatch(tokens[0]["name"]) is None:
+        return False
+    return len(tokens) == 1 or (len(tokens) == 2 and tokens[1]["part"] is not None)
+
+
+def _exchanged(sample: Sample, left: list[re.Match[str]], right: list[re.Match[str]]) -> bool:
+    """Whether, of two sides that could both be the field, the right one is it."""
+    if len(left) > 1:
+        return False
+    if len(right) > 1:
+        return True
+    known = [key_of(sample, side[0]["name"]) is not None for side in (left, right)]
+    return known == [True, False]
 
 
 def data_of(sample: Sample, key: str) -> bytes:
@@ -135,16 +187,21 @@ def data_of(sample: Sample, key: str) -> bytes:
     value = sample.inputs.get(key)
     try:
         if isinstance(value, str) and len(value) <= INPUT_MAX:
-            return bytes.fromhex(value.removeprefix("0x"))
+            return bytes.fromhex(bare(value))
     except ValueError:
         pass
     raise MalformedError(f"sample {sample.id}: expected hex as {key}")
 
 
+def bare(text: str) -> str:
+    """Hex without the mark that some write before it."""
+    return text[2:] if text[:2] in {"0x", "0X"} else text
+
+
 def key_of(sample: Sample, name: str) -> str | None:
-    """The input that a rule means by a name; None if there is none."""
+    """The input that a rule means by a name; None if there is none but null."""
     keys = (f"{name}_hex", name, f"{EXPECTED}{name}_hex", EXPECTED + name)
-    return next((key for key in keys if key in sample.inputs), None)
+    return next((key for key in keys if sample.inputs.get(key) is not None), None)
 
 
 def binding_rules(sample: Sample, named: Mapping[str, bytes]) -> tuple[BindingRule, ...]:
@@ -162,53 +219,72 @@ def binding_rules(sample: Sample, named: Mapping[str, bytes]) -> tuple[BindingRu
         return ()
     if not isinstance(text, str) or len(text) > RULE_MAX:
         raise MalformedError(f"sample {sample.id}: expected a binding rule of ≤ {RULE_MAX} bytes")
-    return tuple(_clause(sample, clause, named) for clause in _BETWEEN.split(text.strip()))
-
-
-def _clause(sample: Sample, text: str, named: Mapping[str, bytes]) -> BindingRule:
-    match = _match(text)
-    if match is None:
+    text = text.strip(" ")
+    if not _whole(text):
         raise _not_understood(sample, text)
+    return tuple(_clause(sample, clause, named, text) for clause in _clauses(text))
+
+
+def _clause(
+    sample: Sample, tokens: list[re.Match[str]], named: Mapping[str, bytes], text: str
+) -> BindingRule:
+    sides = _sides(sample, tokens)
+    if sides is None:
+        raise _not_understood(sample, text)
+    (field, *parts), values = sides
     part = None
-    if match["part"] is not None:
-        part = slice(*(int(end) if end else None for end in match.group("low", "high")))
+    if parts:
+        part = slice(*(int(end) if end else None for end in parts[0].group("low", "high")))
     terms: list[bytes] = []
-    value, rest = _terms(sample, match["terms"], named, terms, 0)
-    if rest:
+    value, at = _terms(sample, values, named, terms, (0, 0))
+    if at != len(values):
         raise _not_understood(sample, text)
-    return BindingRule(match["field"], part, value, tuple(terms))
+    return BindingRule(field["name"], part, value, tuple(terms))
 
 
 def _terms(
-    sample: Sample, text: str, named: Mapping[str, bytes], terms: list[bytes], depth: int
-) -> tuple[bytes, str]:
-    """The bytes of the terms at the head of `text`, and what follows; named ones go to `terms`."""
+    sample: Sample,
+    tokens: list[re.Match[str]],
+    named: Mapping[str, bytes],
+    terms: list[bytes],
+    place: tuple[int, int],
+) -> tuple[bytes, int]:
+    """The bytes of the terms from a place on, and where they end; named ones go to `terms`.
+
+    Args:
+        place: number of the first token, and within how many hashes it stands.
+    """
+    at, depth = place
     joined = b""
     while True:
-        match = _TOKEN.match(text)
-        if match is None or match["close"] or match["join"] or depth > DEPTH_MAX:
-            raise _not_understood(sample, text)
-        text = text[match.end() :]
-        if match["hash"]:
-            inner, text = _terms(sample, text, named, terms, depth + 1)
-            closed = _TOKEN.match(text)
-            if closed is None or not closed["close"]:
-                raise _not_understood(sample, text)
-            bits = re.sub(r"\D", "", match["hash"])
-            joined, text = joined + hashlib.new(f"sha{bits}", inner).digest(), text[closed.end() :]
-        elif match["zeros"]:
-            joined += bytes(int(match["zeros"]))
-        elif match["text"] is not None:
-            joined += match["text"].encode()
-        elif match["tls"]:
-            joined += _spki(sample)
+        if at >= len(tokens) or depth > DEPTH_MAX:
+            raise _not_understood(sample, "".join(token[0] for token in tokens))
+        token, at = tokens[at], at + 1
+        if token["hash"]:
+            inner, at = _terms(sample, tokens, named, terms, (at, depth + 1))
+            if at >= len(tokens) or not tokens[at]["close"]:
+                raise _not_understood(sample, "".join(token[0] for token in tokens))
+            joined, at = joined + hashlib.new(f"sha{token['bits']}", inner).digest(), at + 1
         else:
-            terms.append(_named(sample, match["name"], named))
-            joined += terms[-1]
-        following = _TOKEN.match(text)
-        if following is None or not following["join"]:
-            return joined, text
-        text = text[following.end() :]
+            joined += _term(sample, token, named, terms)
+        if at >= len(tokens) or not tokens[at]["join"]:
+            return joined, at
+        at += 1
+
+
+def _term(
+    sample: Sample, token: re.Match[str], named: Mapping[str, bytes], terms: list[bytes]
+) -> bytes:
+    if token["zeros"]:
+        return bytes(int(token["zeros"]))
+    if token["text"] is not None:
+        return token["text"].encode()
+    if token["tls"]:
+        return _spki(sample)
+    if not token["name"]:
+        raise _not_understood(sample, token[0])
+    terms.append(_named(sample, token["name"], named))
+    return terms[-1]
 
 
 def _not_understood(sample: Sample, text: str) -> MalformedError:

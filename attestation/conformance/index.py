@@ -7,17 +7,17 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from wire.canonical import parse_strict
 from wire.errors import MalformedError
 from wire.excerpt import json_kind, shown
 from wire.limits import TIME_MAX
+
+from .document import Repeated, check, read_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SCHEMA: Final = "attestation-vectors/1"
 INDEX_MAX: Final = 64 * 1024 * 1024  # claims of long event logs make a long index
-DEPTH_MAX: Final = 24
 _VERDICTS: Final = ("accept", "reject", None)
 
 
@@ -35,6 +35,7 @@ class Sample:
         strict: "accept", "reject" or None.
         reasons: codes, at least one of which must be reported where it is rejected.
         claims: values that must be returned.
+        malformed: what in the index keeps it from being run, as a sentence; "" for nothing.
     """
 
     id: str
@@ -47,10 +48,13 @@ class Sample:
     strict: str | None
     reasons: tuple[str, ...]
     claims: Mapping[str, Any]
+    malformed: str = ""
 
     @property
     def fault(self) -> str:
         """Why nothing can be said of it at its time, as a sentence; "" if something can."""
+        if self.malformed:
+            return self.malformed
         if self.at is None or 0 <= self.at <= TIME_MAX:
             return ""
         return f"verify_at: found {self.at} s after 1970, expected 0 to {TIME_MAX} (year 9999)"
@@ -65,11 +69,13 @@ class Index:
         roots: SHA-256 fingerprints (32 bytes) of the anchors the index lists. Only kinds without a
             vendor root of ours (a TPM's maker) take their anchors from here.
         samples: in file order.
+        notes: sentences on what is not used of it.
     """
 
     strict_policy: Mapping[str, tuple[str, ...]]
     roots: frozenset[bytes]
     samples: tuple[Sample, ...]
+    notes: tuple[str, ...] = ()
 
 
 def parse_index(raw: bytes) -> Index:
@@ -77,10 +83,13 @@ def parse_index(raw: bytes) -> Index:
 
     Raises:
         MalformedError: not JSON of this schema; the sentence says what was found and expected.
+            What is wrong with one sample is that sample's, and with one root, a note.
     """
-    doc = parse_strict(raw, max_depth=DEPTH_MAX, max_bytes=INDEX_MAX)
+    doc = read_document(raw, INDEX_MAX)
     if not isinstance(doc, dict):
         raise MalformedError(f"index: found {json_kind(doc)}, expected an object")
+    if isinstance(doc, Repeated):
+        raise MalformedError("index: an object repeats a key")
     if doc.get("schema") != SCHEMA:
         raise MalformedError(
             f'index: found schema {_found(doc.get("schema"))}, expected "{SCHEMA}"'
@@ -91,10 +100,12 @@ def parse_index(raw: bytes) -> Index:
     samples = tuple(_sample(item, number) for number, item in enumerate(vectors))
     if len({sample.id for sample in samples}) != len(samples):
         raise MalformedError("index: found an id twice, expected distinct ids")
-    return Index(_policy(doc.get("strict_policy", {})), _roots(doc.get("roots", {})), samples)
+    roots, notes = _roots(_or_none(doc, "roots", {}))
+    return Index(_policy(_or_none(doc, "strict_policy", {})), roots, samples, notes)
 
 
 def _policy(obj: object) -> Mapping[str, tuple[str, ...]]:
+    check(obj, "index.strict_policy")
     areas = _object(obj, "index.strict_policy")
     for name, sentences in areas.items():
         if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
@@ -102,25 +113,61 @@ def _policy(obj: object) -> Mapping[str, tuple[str, ...]]:
     return MappingProxyType({name: tuple(sentences) for name, sentences in areas.items()})
 
 
-def _roots(obj: object) -> frozenset[bytes]:
-    found = set()
+def _roots(obj: object) -> tuple[frozenset[bytes], tuple[str, ...]]:
+    """The anchors, and a note on each that is none: nothing rests on it."""
+    if isinstance(obj, Repeated):
+        raise MalformedError("index.roots: an object repeats a key")
+    found, notes = set(), []
     for name, entry in _object(obj, "index.roots").items():
-        text = _object(entry, f"index.roots.{name}").get("sha256_der")
-        found.add(_hex(text, f"index.roots.{name}.sha256_der", 32))
-    return frozenset(found)
+        where = f"index.roots.{shown(name)}"
+        try:
+            if isinstance(entry, Repeated):
+                raise MalformedError(f"{where}: an object repeats a key")
+            text = _object(entry, where).get("sha256_der")
+            found.add(_hex(text, f"{where}.sha256_der", 32))
+        except MalformedError as error:
+            notes.append(f"{error.message}; no anchor")
+    return frozenset(found), tuple(notes)
 
 
 def _sample(item: object, number: int) -> Sample:
     where = f"index.vectors[{number}]"
+    try:
+        return _whole(item, where)
+    except MalformedError as error:
+        given = item if isinstance(item, dict) else {}
+        name, kind = (_text(given.get(key)) for key in ("id", "kind"))
+        name = name or where
+        return Sample(name, kind, {}, {}, None, {}, None, None, (), {}, error.message)
+
+
+def _text(value: object) -> str:
+    """A text that can be shown; "" for anything else."""
+    try:
+        check(value, "")
+    except MalformedError:
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+def _whole(item: object, where: str) -> Sample:
     obj = _object(item, where)
-    name, kind = obj.get("id"), obj.get("kind")
-    if not isinstance(name, str) or not name or not isinstance(kind, str):
+    if isinstance(obj, Repeated):
+        raise MalformedError(f"{where}: an object repeats a key")
+    name, kind = _text(obj.get("id")), _text(obj.get("kind"))
+    if not name or not isinstance(obj.get("kind"), str):
         raise MalformedError(f'{where}: expected texts "id" and "kind"')
     where = f"sample {name}"
+    for key in ("kind", "files", "sha256", "verify_at", "inputs"):
+        check(obj.get(key), f"{where}.{key}")
     expected = _object(obj.get("expected"), f"{where}.expected")
+    if isinstance(expected, Repeated):
+        raise MalformedError(f"{where}.expected: an object repeats a key")
     for key in ("authentic", "strict"):
         if key not in expected:
             raise MalformedError(f'{where}.expected: key "{key}" is missing')
+    for key in ("authentic", "strict", "reasons", "claims"):
+        check(expected.get(key), f"{where}.expected.{key}")
     flag = expected["authentic"]  # 1 and 0 are neither true nor false
     if not (flag is None or isinstance(flag, bool)) or expected["strict"] not in _VERDICTS:
         raise MalformedError(

@@ -1,9 +1,9 @@
 """CPU and GPU evidence in one sample: which file is which side's, and what a rule may call them.
 
 A sample is of one kind. Evidence of the other side stands beside it, under a role that the kind
-does not have: it reads as such evidence, or the words of the role's name say so. Whoever writes an
-index names such files freely, and a GPU that went unnoticed would be one that nobody asked the CPU
-about.
+does not have: it reads as such evidence, or has its outline, or the words of the role's name say
+so. Whoever writes an index names such files freely, and a GPU that went unnoticed would be one that
+nobody asked the CPU about. Only verdicts, manifests and firmware logs stand for no CPU.
 """
 
 from __future__ import annotations
@@ -15,14 +15,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.formats.dcap_quote import parse_quote
+from attestation.formats.detached_eat import parse_bundle
 from attestation.formats.gpu_list import parse_list
 from attestation.formats.hcl_report import parse_hcl_report
+from attestation.formats.jose import parse_token
 from attestation.formats.nitro import parse_document
 from attestation.formats.snp import parse_report as parse_snp_report
 from attestation.formats.spdm import parse_report as parse_spdm_report
+from attestation.formats.tpm_quote import parse_tpm_quotes
+from attestation.formats.tpm_structures import parse_quote as parse_tpm_quote
 from wire.errors import AttestationError, MalformedError
 
-from .binding_rule import EXPECTED
+from .binding_rule import EXPECTED, bare
+from .document import read_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Set
@@ -35,16 +40,24 @@ GPU_KINDS: Final = (
     "nvidia-nvswitch-spdm",
     "nvidia-nras-eat",
 )
+_NO_CPUS: Final = ("ear-jwt", "corim", "tcg-event-log")
 GPU_WORDS: Final = frozenset({"gpu", "gpus", "nvidia", "spdm", "nvswitch", "nras"})
 CPU_WORDS: Final = frozenset(
     {"cpu", "tee", "td", "tdx", "snp", "sev", "sgx", "nitro", "hcl", "quote", "report", "document"}
+    | {"tpm", "vtpm"}
 )
 # Beside evidence, not evidence; unless it reads as such.
 _AUXILIARY: Final = frozenset(
     {"chain", "cert", "certs", "certificate", "certificates", "root", "roots", "ca", "crl", "ocsp"}
     | {"rim", "nonce", "key", "keys", "policy", "collateral", "log", "notes"}
 )
-_REVOCATION: Final = frozenset({"crl", "crls", "ocsp", "revocation", "revoked"})
+_REVOCATION: Final = frozenset(
+    {"crl", "crls", "ocsp", "revocation", "revocations", "revoked", "denylist"}
+)
+_OUTLINE_MAX: Final = 16 * 1024 * 1024  # the longest file that a sample may have
+_LISTS: Final = frozenset({"evidence_list", "evidences", "device_evidence_list", "detached_eat"})
+_DEVICE: Final = frozenset({"evidence", "certificate"})
+_NRAS_CLAIM: Final = "x-nvidia-"
 _ALGORITHMS: Final = ("sha256", "sha384", "sha512")
 _HASHES: Final = {"hash": "sha256", "digest": "sha256"} | {name: name for name in _ALGORITHMS}
 _USUAL: Final = "gpu_evidence"  # what a rule may call it, whatever its role
@@ -94,7 +107,7 @@ class Pair:
         for name, value in inputs.items():
             key = name.removesuffix("_hex").removeprefix(EXPECTED)
             if key in ours and key.endswith(tuple(_HASHES)):
-                stated = value.lower() if isinstance(value, str) else value
+                stated = bare(value).lower() if isinstance(value, str) else value
                 if stated != ours[key].hex():
                     return True
         return False
@@ -112,7 +125,7 @@ def pair_of(scheme: Scheme, files: Mapping[str, bytes]) -> Pair | None:
     if scheme.kind in GPU_KINDS:
         mine = {role: files[role] for role in sorted(own & set(files)) if "chain" not in role}
         return Pair(mine) if mine and any(_of_cpu(role, files[role]) for role in beside) else None
-    if scheme.trust == "software":
+    if scheme.kind in _NO_CPUS:
         return None
     gpus = {role: files[role] for role in sorted(beside) if _of_gpu(role, files[role])}
     return Pair(gpus) if gpus else None
@@ -120,27 +133,52 @@ def pair_of(scheme: Scheme, files: Mapping[str, bytes]) -> Pair | None:
 
 def is_revocation(role: str) -> bool:
     """Whether a file says what is revoked, by its role's name."""
-    return bool(_REVOCATION & _words(role))
+    return bool(_REVOCATION & words_of(role))
 
 
-def _words(role: str) -> set[str]:
+def words_of(role: str) -> set[str]:
+    """The words of a role's name, however they are joined."""
     return set(_WORD.findall(_HUMP.sub("_", role).lower()))
 
 
 def _of_cpu(role: str, data: bytes) -> bool:
-    words = _words(role)
-    if _reads(data, (parse_quote, parse_snp_report, parse_document, parse_hcl_report)):
+    words = words_of(role)
+    cpus = (parse_quote, parse_snp_report, parse_document, parse_hcl_report)
+    if _reads(data, (*cpus, parse_tpm_quote, _parse_tpm_message)):
         return True
     return bool(CPU_WORDS & words) and not (GPU_WORDS | _AUXILIARY) & words
 
 
 def _of_gpu(role: str, data: bytes) -> bool:
-    words = _words(role)  # no CPU's kind calls a role "evidence", and some GPU's do
-    if _reads(data, (parse_spdm_report, parse_list)):
+    words = words_of(role)  # no CPU's kind calls a role "evidence", and some GPU's do
+    if _reads(data, (parse_spdm_report, parse_list, parse_bundle)) or _outlined(data):
         return True
     if _AUXILIARY & words:
         return False
     return bool(GPU_WORDS & words) or ("evidence" in words and not CPU_WORDS & words)
+
+
+def _parse_tpm_message(data: bytes) -> None:
+    parse_tpm_quotes({"attestation_pb": data})
+
+
+def _outlined(data: bytes) -> bool:
+    """Whether it is a list of devices or a remote service's word on them, though not a whole one.
+
+    A part that does not parse makes it no less the evidence of a GPU.
+    """
+    with contextlib.suppress(MalformedError):
+        claims = parse_token(data).claims
+        return any(name.startswith(_NRAS_CLAIM) for name in claims)
+    with contextlib.suppress(MalformedError):
+        doc = read_document(data, _OUTLINE_MAX)
+        if isinstance(doc, dict):
+            return not doc.keys().isdisjoint(_LISTS) or doc.keys() >= _DEVICE
+        if isinstance(doc, list) and doc:
+            entries = [item for item in doc if isinstance(item, dict)]
+            head = doc[0] if isinstance(doc[0], list) else []
+            return head[:1] == ["JWT"] or any(item.keys() >= _DEVICE for item in entries)
+    return False
 
 
 def _reads(data: bytes, parsers: Iterable[Callable[[bytes], object]]) -> bool:

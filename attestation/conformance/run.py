@@ -7,7 +7,7 @@ Steps:
  2. examine: authentic or not;
  3. the sample's binding rule must hold; CPU evidence with GPU evidence beside it must name it, and
     a nonce that the kind has no place for must stand in its report data;
- 4. judge under the strict rule of the kind;
+ 4. judge under the strict rule of the kind, and that no device answers twice;
  5. compare verdicts, reasons and claims with what the index expects.
 """
 
@@ -17,20 +17,22 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from attestation.anchors import NONE, Anchors
+from attestation.anchors import NONE, NVIDIA_RIM, Anchors
 from attestation.examined import Examined, Question
 from attestation.formats import pem
 from attestation.ledger import Ledger
 from attestation.result import Reason
 from attestation.schemes import SCHEMES
-from wire.errors import MalformedError
+from attestation.verify.fleet import Fleet
+from wire.errors import AttestationError, MalformedError
 
 from .binding_rule import binding_rules
 from .codes import generalised
-from .pairing import is_revocation, pair_of
+from .pairing import GPU_KINDS, is_revocation, pair_of
 from .roles import by_kind
-from .stated import claims_of, expected_of, unread
+from .stated import claims_of, expected_of, unasked, unread
 from .strict import strict_rule
+from .unused import unused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,7 +54,7 @@ class Outcome:
         accepted: under the strict rule; None where the sample expects none.
         reasons: every reason, and the more general codes of each (`codes`).
         differing: claim path to (found, expected) where they differ.
-        ignored: file roles that this kind has no use for, and inputs that nothing uses.
+        ignored: file roles that no step read, and inputs that nothing uses.
         faults: sentences, one a difference from what the index expects; empty if it passed.
     """
 
@@ -74,7 +76,8 @@ class Outcome:
 _ROOT: Final = "root"
 _HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){4,}")  # shorter ones may be words
 _HALF: Final = 64  # hex digits: half of a CPU's report data
-_UNREAD: Final = "it says what is revoked, and this kind does not read it"
+_UNREAD: Final = "it says what is revoked, and no step read it"
+_UNASKED: Final = "it says what is expected, and no step asks for it"
 
 
 def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Outcome:
@@ -99,9 +102,13 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
         return _failed(sample, error.message)
     known = {*scheme.evidence[0], *scheme.evidence[1], *scheme.collateral}
     beside = sorted(set(files) - known - set(() if pair is None else pair.gpus))
+    beside += unused(scheme, files, examined)
+    elsewhere = _of_pair(pair)
     reasons = (*examined.reasons, *state)
     accepted = None if sample.strict is None else not reasons
     reasons = (*reasons, *generalised(reasons))
+    # What is asked of GPUs is moot where they are refused: nothing of the CPU's names them.
+    open_inputs = () if pair is not None and reasons else unasked(sample, elsewhere)
     differing = dict(_differences(sample.claims, examined.claims, ""))
     return Outcome(
         id=sample.id,
@@ -110,10 +117,11 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
         accepted=accepted,
         reasons=reasons,
         differing=differing,
-        ignored=(*beside, *unread(sample, _of_pair(pair))),
+        ignored=(*beside, *unread(sample, elsewhere)),
         faults=(
             *_faults(sample, examined.authentic, accepted, reasons, differing),
             *(f"file role {role}: {_UNREAD}" for role in beside if is_revocation(role)),
+            *(f"input {key}: {_UNASKED}" for key in open_inputs),
         ),
     )
 
@@ -122,14 +130,21 @@ def _verdict(
     sample: Sample, scheme: Scheme, index: Index, files: Mapping[str, bytes], pair: Pair | None
 ) -> tuple[Examined, tuple[Reason, ...]]:
     evidence_roles = {*scheme.evidence[0], *scheme.evidence[1]}
+    expected = expected_of(sample)
+    anchors = _anchors(scheme, index, files if pair is None else {})
     question = Question(  # 1
         evidence={role: files[role] for role in files if role in evidence_roles},
         collateral={role: files[role] for role in files if role in scheme.collateral},
-        anchors=_anchors(scheme, index, files if pair is None else {}),
-        expected=expected_of(sample),
+        anchors=anchors,
+        expected=replace(expected, nonce=expected.nonce or None),
         now=0 if sample.at is None else sample.at,
     )
     examined = scheme.examine(question)  # 2
+    if anchors is NONE and examined.authentic is not False:
+        examined = _refuted(examined, "untrusted_root", "the sample's root is not pinned")
+    state: tuple[Reason, ...] = ()
+    if expected.nonce == b"":
+        examined, state = _with_empty_nonce(examined)
     rules = _rules(sample, pair)
     loose = pair is not None and not _names_gpus(sample, rules, pair)
     for stated in claims_of(sample, _of_pair(pair)):  # 3
@@ -153,7 +168,10 @@ def _verdict(
     ledger = Ledger()
     if examined.facts is not None:
         scheme.judge(ledger, examined.facts, strict_rule(scheme), question.now)  # 4
-    state = tuple(ledger.reasons)
+    if isinstance(examined.facts, Fleet):
+        devices = examined.facts
+        ledger.run("strict 1 distinct", lambda: _distinct(devices))
+    state = (*state, *ledger.reasons)
     if any(check.ok is None for check in ledger.checks) and not state:
         state = (Reason("check_not_run", "a step did not run, expected every step to pass"),)
     if loose:
@@ -167,11 +185,12 @@ def _anchors(scheme: Scheme, index: Index, files: Mapping[str, bytes]) -> Anchor
     anchors = scheme.anchors if scheme.anchors.pins else Anchors(index.roots)
     if _ROOT not in scheme.collateral or _ROOT not in files:
         return anchors
+    of_devices = Anchors(anchors.pins - NVIDIA_RIM.pins) if scheme.kind in GPU_KINDS else anchors
     try:
         named = pem.certificates(files[_ROOT], "sample root")
-    except MalformedError:  # whose step that is says so better
-        return anchors
-    return anchors if anchors.among(named) else NONE
+    except MalformedError:  # it names nobody
+        return NONE
+    return anchors if of_devices.among(named) else NONE
 
 
 def _rules(sample: Sample, pair: Pair | None) -> tuple[BindingRule, ...]:
@@ -210,6 +229,26 @@ def _with_nonce(examined: Examined, nonce: bytes) -> Examined:
     ):
         return examined
     return _refuted(examined, "nonce_mismatch", "nothing in it is the nonce asked for")
+
+
+def _with_empty_nonce(examined: Examined) -> tuple[Examined, tuple[Reason, ...]]:
+    """Examined for a nonce that is stated and empty: it is the nonce of evidence for nobody."""
+    detail = "the nonce asked for is empty, expected one that answers a question"
+    if examined.claims.get("extra_data") == "":
+        return examined, (Reason("nonce_mismatch", detail),)
+    return _refuted(examined, "nonce_mismatch", detail), ()
+
+
+def _distinct(fleet: Fleet) -> str:
+    for found in (
+        [device.fingerprint for device in fleet.devices],
+        [device.chain.serial for device in fleet.devices],
+    ):
+        if len(set(found)) != len(found):
+            raise AttestationError(
+                "devices: found one twice, expected distinct ones", reasons=("device_repeated",)
+            )
+    return f"{len(fleet.devices)} distinct devices"
 
 
 def _refuted(examined: Examined, code: str, detail: str) -> Examined:

@@ -1,19 +1,22 @@
 """What a sample's inputs state outright: the nonce, the architecture, and claims by their names.
 
 An input that the binding rule names is the rule's; every other nonce and every `expected_` claim
-must stand in the evidence. An input that nothing uses is told (`unread`), since whoever wrote it
-meant something by it.
+must stand in the evidence. What is stated, but empty, is an expectation that nothing meets; null is
+none. An input that nothing uses is told (`unread`), since whoever wrote it meant something by it,
+and is a fault where its name says that something is expected (`unasked`).
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.examined import Expected
 from wire.errors import MalformedError
 
-from .binding_rule import EXPECTED, PADDED, TLS_INPUT, data_of, inputs_of, rule_of
+from .binding_rule import EXPECTED, PADDED, TLS_INPUT, bare, data_of, inputs_of, rule_of
+from .pairing import GPU_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from .index import Sample
 
 NONCE_NAMES: Final = ("expected_nonce_hex", "expected_nonce", "nonce_hex", "nonce")
+ARCH_NAMES: Final = ("expected_arch", "arch")
+ARCH_KINDS: Final = (*GPU_KINDS, "ear-jwt")  # the last says itself that it has none
 # Claims that may be given without "expected_" where no rule stands beside them.
 BARE_CLAIMS: Final = ("report_data", "user_data", "host_data", "public_key", "extra_data")
 # What tokens call the claims that an input may name in words; such an input may stand bare too.
@@ -29,7 +34,12 @@ TOKEN_CLAIMS: Final = {"audience": "aud", "issuer": "iss"}
 TOKEN_KINDS: Final = ("ear-jwt", "nvidia-nras-eat")
 _TOKEN_NAMES: Final = (*TOKEN_CLAIMS, *TOKEN_CLAIMS.values())
 
-_NOT_CLAIMS: Final = frozenset({*NONCE_NAMES, "expected_arch", "arch", "binding", TLS_INPUT})
+_NOT_CLAIMS: Final = frozenset({*NONCE_NAMES, *ARCH_NAMES, "binding", TLS_INPUT})
+_EXPECTS: Final = re.compile(r"^expected|nonce|challenge", re.IGNORECASE)
+# What is about such a value, and is none.
+_ABOUT: Final = re.compile(
+    r"(?:^|_)(?:note|notes|source|encoding|format|length|len|size|description|comment)(?:_|$)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,7 @@ class StatedClaim:
         claim: its name, as the input gives it.
         value: as the input gives it; texts compare without case, as hex does, but for names of an
             issuer or an audience, which are exact. One of several audiences suffices.
+            An empty one holds nowhere.
     """
 
     claim: str
@@ -55,29 +66,38 @@ class StatedClaim:
     def holds(self, claims: Mapping[str, Any]) -> bool:
         """Whether the evidence claims it."""
         found, value = claims.get(TOKEN_CLAIMS.get(self.claim, self.claim)), self.value
+        if isinstance(value, str | list | dict) and not value:
+            return False
         if self.code != "nonce_mismatch" and isinstance(value, str):
             return value == found or (isinstance(found, list) and value in found)
         if isinstance(found, str) and isinstance(value, str):
-            return found.casefold() == value.casefold().ljust(2 * PADDED.get(self.claim, 0), "0")
+            plain = bare(value).casefold().ljust(2 * PADDED.get(self.claim, 0), "0")
+            return found.casefold() in (value.casefold(), plain) and bool(bare(value))
         return found is not None and type(found) is type(value) and found == value
 
 
 def expected_of(sample: Sample) -> Expected:
-    """What the evidence must have been made for, besides its binding rule.
+    """What the evidence must have been made for, besides its binding rule; an empty nonce is b"".
 
     Raises:
-        MalformedError: an input of another type than its name says.
+        MalformedError: an input of another type than its name says, or two that differ.
     """
-    used = inputs_of(sample)
-    nonces = {key: data_of(sample, key) for key in NONCE_NAMES if sample.inputs.get(key)}
+    used, inputs = inputs_of(sample), sample.inputs
+    nonces = {key: data_of(sample, key) for key in NONCE_NAMES if inputs.get(key) is not None}
     # One that the rule uses is asked for there, under whatever name it is given again.
     asked = set(nonces.values()) - {nonces[key] for key in nonces if key in used}
     if len(asked) > 1:
         raise MalformedError(f"sample {sample.id}: found two nonces, expected one")
-    arch = sample.inputs.get("arch")
-    if arch is not None and not isinstance(arch, str):
-        raise MalformedError(f"sample {sample.id}: expected a text as arch")
-    return Expected(nonce=min(asked, default=None), arch=None if arch is None else arch.upper())
+    archs = set()
+    for key in ARCH_NAMES:
+        arch = inputs.get(key)
+        if isinstance(arch, str):
+            archs.add(arch.upper())
+        elif arch is not None:
+            raise MalformedError(f"sample {sample.id}: expected a text as {key}")
+    if len(archs) > 1:
+        raise MalformedError(f"sample {sample.id}: found two architectures, expected one")
+    return Expected(nonce=min(asked, default=None), arch=min(archs, default=None))
 
 
 def claims_of(sample: Sample, elsewhere: AbstractSet[str]) -> tuple[StatedClaim, ...]:
@@ -107,9 +127,21 @@ def name_of(key: str) -> str:
 def unread(sample: Sample, elsewhere: AbstractSet[str]) -> tuple[str, ...]:
     """The inputs that no step uses."""
     stated = {item.claim for item in claims_of(sample, elsewhere)}
-    read = inputs_of(sample) | {*NONCE_NAMES, "arch", "binding"}
+    read = inputs_of(sample) | {*NONCE_NAMES, "binding"}
+    if sample.kind in ARCH_KINDS:
+        read |= {*ARCH_NAMES}
     return tuple(
         key
         for key, value in sorted(sample.inputs.items())
-        if value is not None and key not in read and name_of(key) not in stated | elsewhere
+        if value is not None and key not in read
+        if key in ARCH_NAMES or name_of(key) not in stated | elsewhere
+    )
+
+
+def unasked(sample: Sample, elsewhere: AbstractSet[str]) -> tuple[str, ...]:
+    """Those of them whose names say that the evidence should answer to them."""
+    return tuple(
+        key
+        for key in unread(sample, elsewhere)
+        if key in ARCH_NAMES or (_EXPECTS.search(key) and not _ABOUT.search(key))
     )

@@ -24,6 +24,7 @@ MIGRATABLE: Final = 1 << 29
 PKS: Final = 1 << 30
 KL: Final = 1 << 31
 PERFMON: Final = 1 << 63
+SERVTD_EXT: Final = 1 << 17  # the module keeps account of service TDs and of where the TD began
 ICSSD: Final = 1 << 16  # a check of the interrupt controller's state; no weakness
 LASS: Final = 1 << 27  # linear address space separation in the TD; no weakness
 
@@ -98,7 +99,8 @@ class TdReport:
         td_id: of this TD, for as long as it lives.
         dev_info: measurement of the devices assigned to it.
         init_service_td_hash, init_service_td_attributes: the service TD that brought it here first.
-        init_cpu_svn, init_tee_tcb_svn, init_tee_fmspc: the platform it began on.
+        init_cpu_svn, init_tee_tcb_svn, init_tee_fmspc: the platform it began on; the last is three
+            words that name the processor, no FMSPC.
         cur_service_td_hash, cur_service_td_attributes: the service TD bound to it now.
     """
 

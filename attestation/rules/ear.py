@@ -13,13 +13,14 @@ Steps, behind those of the examination (`schemes.ear`, 1 to 9):
 
 Silence is no consent: a status "none", an absent trust claim, an absent expiry or an audience that
 the rule does not name is refused unless the rule says "as_supplied". A debug status is never waived
-where a token states one.
+where a token states one, of itself or of anything in it.
 
 Spec: docs/spec/evidence.md §4.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -208,10 +209,18 @@ def _claims(result: AttestationResult, rule: EarRule) -> str:
 
 
 def _debug(token: Token) -> str:
-    stated = token.claims.get("dbgstat")
-    if "dbgstat" in token.claims and stated not in _DEBUG_OFF:
+    # A submodule states its own, at whatever depth the verifier put it.
+    found, rest = [], [token.claims]
+    while rest:
+        item: Any = rest.pop()
+        if isinstance(item, Mapping):
+            found += [item["dbgstat"]] if "dbgstat" in item else []
+            rest += item.values()
+        elif isinstance(item, list):
+            rest += item
+    if any(stated not in _DEBUG_OFF for stated in found):
         raise _refused("debug_enabled", "dbgstat: expected disabled")
-    return "disabled" if stated else "not stated"
+    return "disabled" if found else "not stated"
 
 
 def _worse(found: str, worst: str) -> bool:

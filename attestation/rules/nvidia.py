@@ -18,7 +18,7 @@ codes:
 12. with an accepted driver (GPUs)                driver_not_accepted
 13. and firmware                                  vbios_not_accepted
 14. none is in a debug state                      debug_enabled
-15. GPUs run in an accepted mode                  mode_not_accepted
+15. GPUs run in an accepted mode, stated alike    mode_not_accepted
 16. the reports hold no field unknown to us       profile_violation
 17. no certificate is revoked or on hold          revocation_not_checked, certificate_on_hold
 18. the measurements are those NVIDIA published   the codes of `verify.rim`, rim_not_available
@@ -76,7 +76,7 @@ class NvidiaRule:
 
     Attributes:
         architectures: accepted ones.
-        models: accepted chips.
+        models: accepted chips, or lines of chips as certificates name them ("GB20X").
         drivers, vbios: accepted versions.
         modes: accepted modes; "ppcie" leaves links between GPUs in clear text.
         rim, ocsp, rim_ocsp: whether manifests, revocation, and the manifests' revocation must have
@@ -164,13 +164,13 @@ def judge(ledger: Ledger, fleet: Fleet, rule: NvidiaRule, now: int) -> int:
 def mode_of(device: Device) -> str:
     """The mode a GPU's report states: how links and tenants are separated."""
     opaque = device.report.opaque
+    # Older firmware has only this byte.
+    ppcie = int.from_bytes(opaque.get(PROTECTED_PCIE, b""), "little") == _PPCIE_ON
     if FEATURE_FLAG in opaque:
         flag = int.from_bytes(opaque[FEATURE_FLAG], "little")
-        return MODES[flag] if flag < MODES.index("unstated") else "unknown"
-    # Older firmware has only this byte.
-    if int.from_bytes(opaque.get(PROTECTED_PCIE, b""), "little") == _PPCIE_ON:
-        return "ppcie"
-    return "unstated"
+        found = MODES[flag] if flag < MODES.index("unstated") else "unknown"
+        return "unknown" if ppcie and found != "ppcie" else found  # two words for it disagree
+    return "ppcie" if ppcie else "unstated"
 
 
 def _parse(members: Members, architectures: tuple[str, ...], *, gpu: bool) -> NvidiaRule:
@@ -222,8 +222,16 @@ def _architecture(device: Device, rule: NvidiaRule) -> str:  # step 10
 
 
 def _model(device: Device, rule: NvidiaRule) -> str:  # step 11
-    found = device.family.chip if device.family else "an unknown product"
-    return _among(found, rule.models, "product_not_accepted", "model")
+    family, product = device.family, device.product
+    if family is None:
+        return _among("an unknown product", rule.models, "product_not_accepted", "model")
+    # A certificate of a line leaves it to the report, which is signed too, which chip it is.
+    if family.is_line and rule.models is not None and family.chip not in rule.models:
+        return _among(product or family.chip, rule.models, "product_not_accepted", "model")
+    found = _among(family.chip, rule.models, "product_not_accepted", "model")
+    if family.is_line or product in ("", family.chip):
+        return found
+    return _among(product, rule.models, "product_not_accepted", "model")
 
 
 def _driver(device: Device, rule: NvidiaRule) -> str:  # step 12

@@ -2,14 +2,17 @@
 
     tcb, platform: as `rules.intel`
     enclave: "any" | {mrenclave: [hex 32]} | {mrsigner: [hex 32], isvprodid: n, min_isvsvn: n}
+        and beside either, optionally, config_id: [hex 64], min_config_svn: n
     attributes_allow: hex 8, flags that may be set; default INIT, MODE64BIT, CET, KSS, AEX_NOTIFY
 
 `enclave` must be stated: either exact enclaves, or a signer with its product and least version.
+CONFIGID and CONFIGSVN are chosen by who starts an enclave and are in no measurement, so they are
+zero unless `config_id` names the one that is there.
 
 Steps after `rules.intel`'s t1 to t4:
  1. no debugger: the DEBUG flag is clear;
  2. attributes: initialised, and no flag outside `attributes_allow`;
- 3. enclave: as demanded; MRENCLAVE is not all zero.
+ 3. enclave: as demanded; MRENCLAVE is not all zero; its configuration is none, or one named.
 
 Reason codes: those of `rules.intel`, `debug_enabled` (1), `sgx_attributes_not_accepted` (2),
 `measurement_zero`, `enclave_not_accepted`, `isvsvn_too_low` (3).
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 KEYS: Final = (("enclave",), ("tcb", "platform", "attributes_allow"))
 SVN_MAX: Final = 0xFFFF
+_CONFIG: Final = ("config_id", "min_config_svn")
 
 _CET, _KSS, _AEX_NOTIFY = 1 << 6, 1 << 7, 1 << 10
 _ALLOWED: Final = SGX_INIT | SGX_MODE64 | _CET | _KSS | _AEX_NOTIFY
@@ -47,6 +51,7 @@ class SgxRule:
         flags: attribute flags that may be set.
         mrenclave: accepted enclaves, or None.
         mrsigner: accepted signers, with `isvprodid` and `min_isvsvn`; or None. Both None: any.
+        configs: accepted CONFIGIDs besides none, with `min_config_svn`.
     """
 
     tcb: intel.TcbRule
@@ -56,6 +61,8 @@ class SgxRule:
     mrsigner: frozenset[bytes] | None = None
     isvprodid: int = 0
     min_isvsvn: int = 0
+    configs: frozenset[bytes] = frozenset()
+    min_config_svn: int = 0
 
 
 def parse(members: Members) -> SgxRule:
@@ -75,10 +82,21 @@ def parse(members: Members) -> SgxRule:
         return SgxRule(tcb, platform, flags)
     where = "policy.accept.enclave"
     if isinstance(value, dict) and "mrenclave" in value:
-        exact = Members(value, where, required=("mrenclave",), error=PolicyError)
-        return SgxRule(tcb, platform, flags, mrenclave=_measured(exact, "mrenclave"))
+        exact = Members(value, where, required=("mrenclave",), optional=_CONFIG, error=PolicyError)
+        return SgxRule(
+            tcb,
+            platform,
+            flags,
+            mrenclave=_measured(exact, "mrenclave"),
+            configs=_configs(exact),
+            min_config_svn=_config_svn(exact),
+        )
     signed = Members(
-        value, where, required=("mrsigner", "isvprodid", "min_isvsvn"), error=PolicyError
+        value,
+        where,
+        required=("mrsigner", "isvprodid", "min_isvsvn"),
+        optional=_CONFIG,
+        error=PolicyError,
     )
     return SgxRule(
         tcb,
@@ -87,6 +105,8 @@ def parse(members: Members) -> SgxRule:
         mrsigner=_measured(signed, "mrsigner"),
         isvprodid=signed.integer("isvprodid", 0, SVN_MAX),
         min_isvsvn=signed.integer("min_isvsvn", 0, SVN_MAX),
+        configs=_configs(signed),
+        min_config_svn=_config_svn(signed),
     )
 
 
@@ -106,6 +126,21 @@ def _measured(members: Members, key: str) -> frozenset[bytes]:
     if bytes(32) in values:
         raise members.fail(key, "measurements; all zeros measure nothing")
     return values
+
+
+def _configs(members: Members) -> frozenset[bytes]:
+    found = hex_set(members, "config_id", 64) if "config_id" in members else frozenset()
+    if bytes(64) in found:
+        raise members.fail("config_id", "values other than zero: none needs no naming")
+    return found
+
+
+def _config_svn(members: Members) -> int:
+    if "min_config_svn" not in members:
+        return 0
+    if "config_id" not in members:
+        raise members.fail("min_config_svn", "none without config_id")
+    return members.integer("min_config_svn", 0, SVN_MAX)
 
 
 def _debug(enclave: EnclaveReport) -> str:  # step 1
@@ -137,4 +172,9 @@ def _enclave(enclave: EnclaveReport, rule: SgxRule) -> str:  # step 3
             )
     else:
         return "any, as stated"
+    none = not any(enclave.config_id) and not enclave.config_svn
+    if not none and (
+        enclave.config_id not in rule.configs or enclave.config_svn < rule.min_config_svn
+    ):
+        raise refused("enclave_not_accepted", "enclave: its configuration is not one named")
     return f"MRENCLAVE {enclave.mrenclave.hex()[:16]}"

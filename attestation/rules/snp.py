@@ -7,12 +7,15 @@
      "vmpl"?: {"max": 0}, "debug"?: false, "migrate_ma"?: false, "smt"?: false,
      "cxl_allowed"?: false, "require"?: ["alias_check_complete"], "forbid"?: [], "policy_require"?:
      [], "min_abi"?: "1.51", "min_committed_fw"?: "1.55.40", "min_guest_svn"?: 1, "revocation"?:
-     "required", and lists of hex: "id_key_in"?, "author_key_in"?, "chip_id_in"?}
+     "required", "mitigations"?: hex 8, and lists of hex: "id_key_in"?, "author_key_in"?,
+     "chip_id_in"?}
 
 What is absent has the strictest meaning that a genuine platform can meet: `migrate_ma`, `smt` and
 `cxl_allowed` say what the guest's owner may have allowed. Every product accepted needs a floor, an
 empty one (`{}`) for none. It holds for the firmware reported, installed, committed and launched
-with: a host may go back from any but the committed.
+with: a host may go back from any but the committed. `mitigations` are bits, as the claims write
+the vectors, that both the vector of launch and that of now must have; reports before version 5
+have none. What bits there are depends on product and firmware, so there is no default.
 
 Milan is no default: its keys' seed was extracted (arXiv 2605.12990), reports can be forged.
 """
@@ -40,7 +43,7 @@ KEYS: Final = (
     (
         "products", "signer", "csp_in", "vmpl", "debug", "migrate_ma", "smt", "cxl_allowed",
         "require", "forbid", "policy_require", "min_abi", "min_committed_fw", "min_guest_svn",
-        "id_key_in", "author_key_in", "chip_id_in", "revocation",
+        "id_key_in", "author_key_in", "chip_id_in", "revocation", "mitigations",
     ),
 )  # fmt: skip
 
@@ -77,6 +80,7 @@ class SnpRule:
         min_abi, min_fw, min_guest_svn: least versions.
         id_keys, author_keys, chips: accepted digests and chip ids.
         revocation: whether AMD's revocation list must have been checked.
+        mitigations: bits that both mitigation vectors must have.
     """
 
     min_tcb: Mapping[Product, Mapping[str, int]]
@@ -95,6 +99,7 @@ class SnpRule:
     author_keys: frozenset[bytes] | None
     chips: frozenset[bytes] | None
     revocation: bool
+    mitigations: int
 
     @property
     def unsaid(self) -> str:
@@ -138,6 +143,7 @@ def parse(members: Members) -> SnpRule:
         author_keys=_hexes(members, "author_key_in", (48,)),
         chips=_hexes(members, "chip_id_in", (64, TURIN_HWID_LEN)),
         revocation=revocation == REVOCATION[0],
+        mitigations=_mitigations(members),
     )
 
 
@@ -197,6 +203,15 @@ def _hexes(members: Members, key: str, lengths: tuple[int, ...]) -> frozenset[by
         if not text.strip("0"):  # what is absent reads as zero
             raise members.fail_item(key, text, "values other than zero")
     return frozenset(bytes.fromhex(text).ljust(max(lengths), b"\0") for text in found)
+
+
+def _mitigations(members: Members) -> int:
+    if "mitigations" not in members:
+        return 0
+    text = members.text("mitigations")
+    if len(text) != 16 or _HEX.fullmatch(text) is None or not int(text, 16):
+        raise members.fail("mitigations", "8 bytes in lower-case hex, not zero")
+    return int(text, 16)
 
 
 def _version(members: Members, key: str, parts: int) -> tuple[int, ...] | None:

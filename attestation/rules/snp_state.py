@@ -142,6 +142,9 @@ def _check_platform(report: Report, rule: SnpRule) -> str:  # 18
     for bit in rule.forbid:
         if report.has(bit):
             raise _refused("platform_bit_forbidden", f"the platform has {bit}, expected not")
+    for name, vector in (("launch", report.launch_mit), ("now", report.current_mit)):
+        if rule.mitigations & ~(vector or 0):
+            raise _refused("platform_bit_missing", f"{name}: a mitigation demanded is not there")
     return f"{report.platform_info:#x}"
 
 

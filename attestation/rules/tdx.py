@@ -3,7 +3,7 @@
     tcb, platform: as `rules.intel`
     td: {debug: false, sept_ve_disable: true, migratable: false, pks: false, kl: false,
          perfmon: false, attributes_eq: hex 8, xfam_allow_mask: hex 8,
-         service_td: "none" | [hex 48], mr_seam: [hex 48]}
+         mr_seam: [hex 48], and what `td_extension` names: service_td …}
     image: {any_of: [{mr_td, rt_mr0, rt_mr1, rt_mr2: hex 48, and optionally rt_mr3,
                       mr_config_id, mr_owner, mr_owner_config: hex 48}]}
 
@@ -17,18 +17,21 @@ What is written for `td` is the default; `true` for migratable, pks, kl or perfm
 `false` for sept_ve_disable does not demand it, and `debug` has one value. `attributes_eq` demands
 all 64 bits instead and cannot allow a debugger. Bytes are in the order they stand in the report.
 
-Steps after `rules.intel`'s t1 to t4:
+Steps after `rules.intel`'s t1 to t4 (4, 7 and 8 are those of `td_extension`):
  1. no debugger: no bit of the TD attributes' first byte is set;
  2. attributes: as demanded; a bit this version does not know is refused;
  3. XFAM: only extended features of the mask;
- 4. service TD: none is or was bound, or MRSERVICETD is one of those named;
+ 4. service TD: none is or was bound, but those named;
  5. module: MRSEAM is one of those named;
- 6. image: one whole set of the list equals the report's; MRTD is not all zero.
+ 6. image: one whole set of the list equals the report's; MRTD is not all zero;
+ 7. extension: nothing in it but what is named;
+ 8. origin: the TD began on this platform, or on one named and not denied.
 
 Reason codes: those of `rules.intel`, `debug_enabled` (1), `sept_ve_disable_off`, `td_migratable`,
 `pks_enabled`, `kl_enabled`, `perfmon_enabled`, `td_attributes_not_accepted` (2),
 `xfam_not_accepted` (3), `service_td_present` (4), `mr_seam_not_accepted` (5), `measurement_zero`,
-`image_not_accepted` (6).
+`image_not_accepted` (6), `td_extension_not_accepted` (7), `td_origin_not_accepted`,
+`platform_denied` (8).
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ from attestation.formats import dcap_bodies as bits
 from attestation.members import Members
 from wire.errors import PolicyError, refused
 
-from . import intel
+from . import intel, td_extension
 from .demands import IMAGE_NEEDED
 from .intel import hex_set, hex_value
 
@@ -89,6 +92,7 @@ class TdxRule:
         attributes: all 64 bits, or None for the demands above.
         xfam_mask: the extended features that may be on.
         service_tds: accepted service TD hashes; empty for none.
+        extension: on what only some reports have.
         mr_seam: accepted modules, or None for any that Intel's statements know.
         images: accepted sets, register name to value; None for any, stated as such.
     """
@@ -100,6 +104,7 @@ class TdxRule:
     attributes: int | None
     xfam_mask: int
     service_tds: frozenset[bytes]
+    extension: td_extension.ExtensionRule
     mr_seam: frozenset[bytes] | None
     images: tuple[Mapping[str, bytes], ...] | None
 
@@ -126,15 +131,12 @@ def parse(members: Members, *, paravisor: bool = False) -> TdxRule:
         "policy.accept.td",
         optional=(
             "debug", "sept_ve_disable", *(key for _, key, _ in _CLEAR), "attributes_eq",
-            "xfam_allow_mask", "service_td", "mr_seam",
+            "xfam_allow_mask", "mr_seam", *td_extension.KEYS,
         ),
         error=PolicyError,
     )  # fmt: skip
     if td.flag("debug", default=False):
         raise td.fail("debug", "false: a debugger reads all that the TD holds")
-    service_tds: frozenset[bytes] = frozenset()
-    if "service_td" in td and td.value("service_td") != "none":
-        service_tds = hex_set(td, "service_td", 48)
     return TdxRule(
         tcb=intel.parse_tcb(members),
         platform=intel.parse_platform(members),
@@ -142,14 +144,15 @@ def parse(members: Members, *, paravisor: bool = False) -> TdxRule:
         allowed=frozenset(key for _, key, _ in _CLEAR if td.flag(key, default=False)),
         attributes=_attributes(td),
         xfam_mask=_number(td, "xfam_allow_mask") if "xfam_allow_mask" in td else XFAM_KNOWN,
-        service_tds=service_tds,
+        service_tds=td_extension.parse_service_td(td),
+        extension=td_extension.parse(td),
         mr_seam=hex_set(td, "mr_seam", 48) if "mr_seam" in td else None,
         images=_images(members, paravisor),
     )
 
 
 def judge(ledger: Ledger, facts: Any, rule: TdxRule, now: int) -> int | None:
-    """Steps t1 to t4 and 1 to 6; returns the end of a grace that they rest on."""
+    """Steps t1 to t4 and 1 to 8; returns the end of a grace that they rest on."""
     td: TdReport = facts.quote.body
     end = intel.judge_tcb(ledger, "tdx", facts.tcb, rule.tcb, now)
     intel.judge_platform(ledger, "tdx", facts.pck, rule.platform)
@@ -157,9 +160,13 @@ def judge(ledger: Ledger, facts: Any, rule: TdxRule, now: int) -> int | None:
     for step in _attribute_steps(rule):
         ledger.run("tdx judge 2 attributes", lambda step=step: step(td))  # type: ignore[misc]
     ledger.run("tdx judge 3 xfam", lambda: _xfam(td, rule))
-    ledger.run("tdx judge 4 service td", lambda: _service_td(td, rule))
+    ledger.run(
+        "tdx judge 4 service td",
+        lambda: td_extension.check_service_td(td, rule.service_tds, rule.extension),
+    )
     ledger.run("tdx judge 5 module", lambda: _module(td, rule))
     ledger.run("tdx judge 6 image", lambda: _image(td, rule))
+    td_extension.judge(ledger, td, facts.pck, rule.extension, rule.platform.fmspc_deny)
     return end
 
 
@@ -271,15 +278,6 @@ def _xfam(td: TdReport, rule: TdxRule) -> str:  # step 3
     if unknown:
         raise refused("xfam_not_accepted", f"TD: found extended features {unknown:#x} beyond it")
     return "only features of the mask"
-
-
-def _service_td(td: TdReport, rule: TdxRule) -> str:  # step 4
-    # An extended report tells of the service TD that brought the TD here, too: it saw all of it.
-    if not any(td.mr_service_td + td.init_service_td_hash + td.cur_service_td_hash):
-        return "none is bound"  # a TDX 1.0 report has no place for one
-    if td.mr_service_td not in rule.service_tds:
-        raise refused("service_td_present", "TD: found a bound service TD, expected none")
-    return "one of those named"
 
 
 def _module(td: TdReport, rule: TdxRule) -> str:  # step 5

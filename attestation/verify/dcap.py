@@ -123,14 +123,14 @@ def ask(raw: bytes, collateral: Collateral, root: bytes, now: int) -> Opinion:
 
 
 def compare(opinion: Opinion, pck: Pck, verdict: TcbVerdict) -> str:
-    """Both readings agree on the platform and on how up to date it is.
+    """Both readings agree on the platform and, as far as dcap-qvl looks, how up to date it is.
 
     Raises:
         AttestationError: `verifier_disagrees`.
     """
     if opinion.state:
         return "genuine, in a state that it leaves to a policy"
-    ours = (verdict.lenient, frozenset(verdict.advisories), pck.ppid)
+    ours = (verdict.lenient, verdict.lenient_advisories, pck.ppid)
     if (opinion.status, opinion.advisories, opinion.ppid) != ours:
         raise _refused("verifier_disagrees", "two verifiers read different facts")
     return f"agrees: {verdict.status}"

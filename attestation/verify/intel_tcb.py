@@ -6,8 +6,8 @@ Steps:
     own version and are judged in step 2 instead;
  2. TDX: the module is signed by whom the statement names, has its attributes, and, where
     TEE_TCB_SVN[1] names a module, meets the first listed level of that module;
- 3. TDX 1.5 also reports what runs now (TEE_TCB_SVN2): that too must have a level, and where only
-    what ran at launch is out of date, the status is to relaunch the TD;
+ 3. TDX 1.5 also reports what runs now (TEE_TCB_SVN2): that too must have a level. Where only what
+    ran at launch is out of date, the status is to relaunch the TD; otherwise the worse of both;
  4. the quoting enclave is the one that the identity describes and meets a level of it;
  5. the statuses converge to the worst; advisories add up. A quoting enclave that is neither up to
     date nor revoked is out of date, and no relaunch mends that.
@@ -22,7 +22,7 @@ Source: Intel TDX and SGX DCAP quote verification library's documentation of TCB
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.formats.dcap_bodies import TdReport
@@ -53,8 +53,9 @@ class TcbVerdict:
 
     Attributes:
         status: converged, one of `VERDICTS`.
-        lenient: the same, where a quoting enclave in need of configuration counts for nothing, as
-            in Intel's newest library and dcap-qvl.
+        lenient, lenient_advisories: the same as Intel's newest library and dcap-qvl have it. They
+            pass over a quoting enclave in need of configuration, and over what runs now unless the
+            TD was launched out of date, its advisories always. Nowhere are they stricter.
         platform, module, qe: each one's own; `module` is None where none is named.
         advisories: identifiers of all three, sorted.
         date: when the platform's level was published, as text.
@@ -65,6 +66,7 @@ class TcbVerdict:
 
     status: str
     lenient: str
+    lenient_advisories: frozenset[str]
     platform: str
     module: str | None
     qe: str
@@ -95,32 +97,37 @@ def evaluate(quote: Quote, pck: Pck, info: TcbInfo, identity: QeIdentity) -> Tcb
     td = quote.body if isinstance(quote.body, TdReport) else None
     launched = b"" if td is None else td.tee_tcb_svn
     platform, module = _platform(pck, info, launched), None  # step 1
-    status = platform.status
-    relaunched = status
+    launch = now = platform.status
     found = [(platform, info.levels)]
+    running: list[tuple[Level, tuple[Level, ...]]] = []
     if td is not None:
         module = _module(td, info, launched)  # step 2
         if module is not None:
             found.append(module)
-            status = converge(status, module[0].status)
-        relaunched = _relaunch(status, td, pck, info)  # step 3
+            launch = now = converge(launch, module[0].status)
+        if td.tee_tcb_svn2:  # a TDX 1.0 report does not say what runs now
+            running = _running(td, pck, info)  # step 3
+            now = reduce(converge, (level.status for level, _ in running))
     qe = _quoting_enclave(quote.qe_report, identity)  # step 4
     found.append((qe, identity.levels))
-    lenient = relaunched
-    if qe.status == "UpToDate" or relaunched == "Revoked":  # step 5
-        status = relaunched
-    elif qe.status == "Revoked":
-        status = qe.status
+    relaunch = launch in _OLD and now not in (*_OLD, "Revoked")
+    status = launch if relaunch else converge(launch, now)
+    lenient = _relaunch(launch, now) if relaunch else launch
+    if qe.status in ("UpToDate", "Revoked") or status == "Revoked":  # step 5
+        status = converge(lenient if relaunch else status, qe.status)
     else:
         status = converge(status, _OUT_OF_DATE)
         if qe.status == _OUT_OF_DATE:
-            lenient = status
+            lenient = converge(launch, _OUT_OF_DATE)
     if status == "Revoked":
         raise _refused("tcb_revoked", "found a revoked level: its keys are known to others")
+    theirs = frozenset(name for level, _ in found for name in level.advisories)
+    found += running
     newer = [since for level, levels in found if (since := _superseded(level, levels)) is not None]
     return TcbVerdict(
         status=status,
         lenient=lenient,
+        lenient_advisories=theirs,
         platform=platform.status,
         module=None if module is None else module[0].status,
         qe=qe.status,
@@ -139,20 +146,17 @@ def converge(platform: str, other: str) -> str:
     return max(pair, key=VERDICTS.index)
 
 
-def _relaunch(launched: str, td: TdReport, pck: Pck, info: TcbInfo) -> str:  # step 3
-    if not td.tee_tcb_svn2:  # a TDX 1.0 report does not say what runs now
-        return launched
-    current = _platform(pck, info, td.tee_tcb_svn2).status
+def _running(
+    td: TdReport, pck: Pck, info: TcbInfo
+) -> list[tuple[Level, tuple[Level, ...]]]:  # step 3
+    """The levels of what runs now, with those they are among."""
     module = _module(td, info, td.tee_tcb_svn2)
-    if module is not None:
-        current = converge(current, module[0].status)
-    if current == "Revoked":
-        return current
-    if launched not in _OLD or current in _OLD:
-        return launched
-    if "Configuration" in launched or "Configuration" in current:
-        return _RELAUNCH_CONFIGURATION
-    return _RELAUNCH
+    platform = _platform(pck, info, td.tee_tcb_svn2), info.levels
+    return [platform] if module is None else [platform, module]
+
+
+def _relaunch(launch: str, now: str) -> str:
+    return _RELAUNCH_CONFIGURATION if "Configuration" in launch + now else _RELAUNCH
 
 
 def _platform(pck: Pck, info: TcbInfo, tdx: bytes) -> Level:

@@ -70,12 +70,9 @@ _FAMILIES: Final = (
     (re.compile(r"(GB[12][0-9][0-9X]) .*"), BLACKWELL, FWID_TCB_INFO),
     (re.compile(r"(LS_10) .*"), LS10, FWID_COMPOSITE),
 )
-# How a GPU's report names its chip; a switch's does not.
-_CHIPS: Final = (
-    (re.compile(rb"GH1[0-9]{2}"), HOPPER),
-    (re.compile(rb"GB[12][0-9]{2}"), BLACKWELL),
-    (re.compile(rb"LS_10"), LS10),
-)
+# How a GPU's report names its chip; a switch's does not. Others of NVIDIA's chips are named alike.
+_CHIP: Final = re.compile(rb"[A-Z]{2}[0-9]{2}[0-9A-FX]|LS_[0-9]{2}")
+_LINE: Final = "X"  # the last letter of a certified name that stands for all chips of a line
 _ORDER: Final = ec.SECP384R1.group_order
 
 
@@ -90,6 +87,18 @@ class Family:
 
     architecture: str
     chip: str
+
+    @property
+    def is_line(self) -> bool:
+        """Whether `chip` stands for a line of chips, such as "GB20X"."""
+        return self.chip.endswith(_LINE)
+
+    def holds(self, chip: str) -> bool:
+        """Whether a chip is one that this certified name can be of.
+
+        A certified chip may be reported by the name of a sibling: GB100 as GB102, never as GB202.
+        """
+        return chip.startswith(self.chip[:-1] if self.is_line else self.chip[:3])
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +145,18 @@ class Device:
         """
         if self.family is None:
             return ""
-        stated = self.report.opaque.get(CHIP_INFO)
-        if stated is None:  # older firmware
+        if CHIP_INFO not in self.report.opaque:  # older firmware
             return self.family.chip
-        pattern = next(chip for chip, name in _CHIPS if name == self.family.architecture)
-        match = pattern.fullmatch(stated.rstrip(b"\0"))
-        return match[0].decode("ascii") if match else ""
+        chip = self.stated_chip
+        whole = self.report.opaque[CHIP_INFO].rstrip(b"\0") == chip.encode("ascii")
+        named = whole and chip and not chip.endswith(_LINE) and self.family.holds(chip)
+        return chip if named else ""
+
+    @property
+    def stated_chip(self) -> str:
+        """The chip that the report names, as far as it names one; else empty."""
+        stated = self.report.opaque.get(CHIP_INFO, b"").partition(b"\0")[0]
+        return stated.decode("ascii") if _CHIP.fullmatch(stated) else ""
 
     def claims(self) -> dict[str, Any]:
         """What was parsed, JSON-able."""
@@ -249,6 +264,11 @@ def check_family(device: Device, kinds: Sequence[str], expected: str | None) -> 
         raise _refused(
             "gpu_architecture_mismatch",
             f"{family.chip}: the report's driver version is not as this family has it",
+        )
+    if device.stated_chip and not family.holds(device.stated_chip):
+        raise _refused(
+            "gpu_architecture_mismatch",
+            f"{family.chip}: the report names {device.stated_chip}, which is none of these",
         )
     if expected is not None and expected.upper() != family.architecture:
         raise _refused(

@@ -156,8 +156,6 @@ def test_gpu_evidence_that_the_cpu_does_not_name_is_not_bound() -> None:
         (b"{}", "schema"),
         (b'{"schema":"attestation-vectors/2"}', 'expected "attestation-vectors/1"'),
         (b'{"schema":"attestation-vectors/1","vectors":[]}', "non-empty array"),
-        (b'{"schema":"attestation-vectors/1","vectors":[1]}', r"vectors\[0\]"),
-        (b'{"schema":"attestation-vectors/1","vectors":[{"id":"a","kind":"k"}]}', "expected"),
         (b'{"schema":"x","schema":"x"}', "repeats a key"),
     ],
 )

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from simulators.nitro import NitroVendor
 from simulators.nras import NOW, NrasService
 from simulators.tokens import Issuer
 
@@ -88,6 +90,101 @@ def test_genuine_evidence_under_another_vendors_root_is_not_authentic(name: str,
 
 
 @needs_samples
+@pytest.mark.parametrize(
+    ("name", "root"),
+    [
+        ("tpm2-coco-rsa", "tpm2-quote/tpm2-coco-rsa/ak.spki.der"),
+        ("corim-signed-good-corim", "corim/corim-signed-good-corim/signed-good-corim.cbor"),
+        ("tpm2-coco-rsa", "roots/mine"),
+        ("corim-signed-good-corim", "roots/mine"),
+        ("nitro-production", "roots/mine"),
+        ("ccel-gcp-cos113", "roots/aws-nitro-root-g1.pem"),
+        ("nvidia-hopper-550", "roots/nvidia-rim-root.pem"),
+        ("nvidia-hopper-multi4", "roots/nvidia-rim-root.pem"),
+        ("nvidia-ls10-switch", "roots/nvidia-rim-root.pem"),
+    ],
+)
+def test_a_root_that_nobody_pins_is_refused_also_where_none_is_read(name: str, root: str) -> None:
+    document = json.loads(INDEX.read_bytes())
+    sample = next(item for item in document["vectors"] if item["id"] == name)
+    sample["files"]["root"] = root
+    index = parse_index(json.dumps(document | {"vectors": [sample]}).encode())
+    made = NitroVendor(NOW).root
+
+    def read(path: str) -> bytes:
+        found = FOLDER / path
+        return found.read_bytes() if found.is_file() else made
+
+    outcome = run_sample(index.samples[0], index, read)
+    assert outcome.authentic is False
+    assert "untrusted_root" in {reason.code for reason in outcome.reasons}
+
+
+@needs_samples
+@pytest.mark.parametrize(
+    ("name", "role", "path"),
+    [
+        ("corim-signed-good-corim", "root", "roots/aws-nitro-root-g1.pem"),
+        ("tpm2-coco-rsa", "root", "roots/gce-ek-root.crt"),
+        ("tpm2-coco-rsa", "intermediate", "roots/gce-ek-intermediate-2.crt"),
+        ("nvidia-hopper-550", "rim", "roots/gce-ek-root.crt"),
+        ("nvidia-hopper-multi4", "rim_3", "roots/gce-ek-root.crt"),
+        ("tdx-v4-uptodate-b0c06f", "other_root", "roots/gce-ek-root.crt"),
+        ("corim-signed-good-corim", "diag", "roots/gce-ek-root.crt"),
+    ],
+)
+def test_a_file_that_no_step_reads_is_told(name: str, role: str, path: str) -> None:
+    before = run(name, lambda sample: None)
+    found = run(name, lambda sample: None, **{role: path})
+    assert (found.accepted, role in before.ignored, role in found.ignored) == (True, False, True)
+
+
+@needs_samples
+@pytest.mark.parametrize("role", ["crl_root", "crl_intermediate"])
+def test_a_list_of_what_is_revoked_that_no_step_reads_is_a_fault(role: str) -> None:
+    found = run("tpm2-coco-rsa", lambda sample: None, **{role: "roots/gce-ek-root.crt"})
+    assert [fault for fault in found.faults if role in fault]
+
+
+@needs_samples
+@pytest.mark.parametrize("role", ["event_log", "ak_cert", "ak_public", "quote_sha256"])
+def test_an_empty_file_beside_a_message_that_holds_all_is_told(role: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    found = run("gce-cos-85-nonce9009", lambda sample: None, **{role: str(tmp_path / "empty")})
+    assert (found.accepted, role in found.ignored) == (True, True)
+
+
+# ---- devices
+
+
+@needs_samples
+@pytest.mark.parametrize("name", ["nvidia-hopper-multi4"])
+def test_one_device_answers_once(name: str) -> None:
+    document = json.loads(INDEX.read_bytes())
+    sample = next(item for item in document["vectors"] if item["id"] == name)
+    listed = json.loads((FOLDER / sample["files"]["evidence_list"]).read_bytes())
+    devices = listed if isinstance(listed, list) else next(
+        value for value in listed.values() if isinstance(value, list)
+    )  # fmt: skip
+    sample["expected"]["claims"] = {}
+    index = parse_index(json.dumps(document | {"vectors": [sample]}).encode())
+    for chosen, codes in (
+        (devices, []),
+        (devices[:1], []),
+        ([*devices, devices[1]], ["device_repeated"]),
+        ([devices[0], devices[0]], ["device_repeated"]),
+    ):
+        raw = json.dumps(chosen).encode()
+        read = {sample["files"]["evidence_list"]: raw}
+        found = run_sample(
+            index.samples[0],
+            replace(index, samples=()),
+            lambda path, read=read: read.get(path) or (FOLDER / path).read_bytes(),
+        )
+        assert (found.authentic, [reason.code for reason in found.reasons]) == (True, codes)
+
+
+@needs_samples
 def test_a_root_in_the_other_encoding_is_the_same_root() -> None:
     document = json.loads(INDEX.read_bytes())
     index = parse_index(json.dumps(document).encode())
@@ -115,7 +212,23 @@ def test_a_composite_may_name_the_root_of_its_other_side() -> None:
 # ---- keys under other names
 
 
-@pytest.mark.parametrize("role", ["jwks", "keys", "nras_jwks", "signing_keys", "anything"])
+@pytest.mark.parametrize(
+    "role",
+    [
+        "jwks",
+        "keys",
+        "jwk",
+        "keyset",
+        "key_set",
+        "nras_jwks",
+        "signing_keys",
+        "verification_key",
+        "verifier",
+        "issuer_keys",
+        "nvidiaKeys",
+        "trusted-public-keys",
+    ],
+)
 def test_a_key_set_is_known_by_what_it_is(role: str) -> None:
     service = NrasService(2)
     found = token_sample("nvidia-nras-eat", role, service.jwks(), {"eat": service.bundle(NONCE)})
@@ -129,9 +242,30 @@ def test_keys_of_somebody_else_stay_somebody_elses_under_any_name() -> None:
     assert {reason.code for reason in found.reasons} == {"unknown_signing_key"}
 
 
+@pytest.mark.parametrize(
+    "role",
+    ["other_key", "old_jwks", "revoked_key", "untrusted_keys", "attacker_key", "embedded_jwk",
+     "token_header_jwk", "header_key", "token_key", "x5c_key", "key_id", "anything", "signer",
+     "public", "previous_keys", "not_the_key", "intermediate_key", "ak_public"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["ear-jwt", "corim", "nvidia-nras-eat"])
+def test_a_key_that_is_not_called_the_relying_partys_is_none(kind: str, role: str) -> None:
+    for keys in (Issuer().jwks(), Issuer().pem()):
+        files = {"evidence": b"", role: keys}
+        assert by_kind(SCHEMES[kind], files) == files
+
+
+def test_a_key_that_is_called_revoked_stays_a_fault() -> None:
+    service = NrasService(2)
+    evidence = {"eat": service.bundle(NONCE)}
+    found = token_sample("nvidia-nras-eat", "revoked_keys", service.jwks(), evidence)
+    assert found.authentic is False
+    assert any("revoked_keys" in fault for fault in found.faults)
+
+
 def test_of_two_unnamed_key_sets_neither_is_taken() -> None:
     scheme = SCHEMES["ear-jwt"]
-    files = {"token": b"", "one": Issuer().jwks(), "other": Issuer().pem()}
+    files = {"token": b"", "keys": Issuer().jwks(), "issuer_key": Issuer().pem()}
     assert by_kind(scheme, files) == files
 
 
@@ -182,6 +316,54 @@ def test_the_general_code_of_a_case_is_reported_beside_it(
     assert [reason.code for reason in told] == general
     if told:
         assert (told[0].detail, told[0].step) == (f"{found[0]} is a case of it", reasons[0].step)
+
+
+@pytest.mark.parametrize(
+    ("code", "step", "detail", "general"),
+    [
+        ("collateral_missing", "snp 2 root", "root: found none", ["chain_invalid"]),
+        ("collateral_missing", "snp 3 certificate", "found none", ["chain_invalid"]),
+        ("collateral_missing", "snp 4 chain", "chain: found no ASK", ["chain_invalid"]),
+        ("collateral_missing", "tpm 2 key", "found no root", ["chain_invalid"]),
+        ("collateral_missing", "tpm 2 key", "neither a certificate nor a trusted key",
+         ["unknown_signing_key"]),
+        ("collateral_missing", "tdx 3 collateral", "found no collateral", []),
+        ("collateral_missing", "azure 7 collateral", "found no collateral", []),
+        ("untrusted_root", "snp 2 root", "none is pinned", ["chain_invalid"]),
+        ("untrusted_root", "", "the sample's root is not pinned", []),
+        ("product_mismatch", "snp 7 product", "found a Milan, expected Genoa", ["chain_invalid"]),
+        ("product_mismatch", "snp 7 product", "found version 3 of a Turin", []),
+        ("chip_id_mismatch", "snp 8 chip", "is another chip's", ["chain_invalid"]),
+        ("chip_id_mismatch", "snp 8 chip", "found no chip id", []),
+        ("crl_invalid", "snp 5 revocation", "it does not parse, expected DER", []),
+        ("crl_invalid", "snp 5 revocation", "another issuer's", ["chain_invalid"]),
+    ],
+)  # fmt: skip
+def test_a_general_code_is_reported_only_where_it_is_true(
+    code: str, step: str, detail: str, general: list[str]
+) -> None:
+    assert [reason.code for reason in generalised([Reason(code, detail, step)])] == general
+
+
+@needs_samples
+@pytest.mark.parametrize(
+    ("name", "absent", "general"),
+    [
+        ("azure-tdx-v1", "", set()),
+        ("tdx-v4-uptodate-b0c06f", "collateral", set()),
+        ("snp-genoa-v3", "endorsement_cert", {"chain_invalid"}),
+        ("snp-genoa-v3", "ca", {"chain_invalid"}),
+        ("tpm2-coco-rsa", "ak_spki", {"unknown_signing_key"}),
+        ("gce-cos-85-nonce9009", "root", {"chain_invalid"}),
+    ],
+)
+def test_what_is_missing_says_which_general_code_it_stands_for(
+    name: str, absent: str, general: set[str]
+) -> None:
+    found = run(name, lambda sample: sample["files"].pop(absent, None))
+    codes = {reason.code for reason in found.reasons}
+    assert "collateral_missing" in codes
+    assert codes & {"chain_invalid", "unknown_signing_key"} == general
 
 
 @needs_samples

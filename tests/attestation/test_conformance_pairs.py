@@ -66,6 +66,64 @@ def test_a_gpu_beside_a_quote_that_does_not_name_it_is_genuine_and_refused(role:
     assert codes(found) == ["gpu_not_bound_to_cpu"]
 
 
+@pytest.mark.parametrize("role", ["eat", "token", "detached_eat", "attachment", "notes", "gpu_key"])
+@pytest.mark.parametrize(
+    "name", [QUOTE, "snp-genoa-v3", "nitro-production", "azure-snp-milan-v1", "ccel-gcp-cos113"]
+)
+def test_a_remote_services_word_on_gpus_is_evidence_of_them(name: str, role: str) -> None:
+    found = outcome(name, {role: files_of("nras-v3-unknown-kid")["eat"]})
+    assert (found.authentic, codes(found)) == (True, ["gpu_not_bound_to_cpu"])
+    assert found.ignored == ()
+
+
+def _outlines() -> dict[str, bytes]:
+    bundle = json.loads((FOLDER / files_of("nras-v3-unknown-kid")["eat"]).read_bytes())
+    (device, *_) = bundle[1].values()
+    item = {"evidence": "AA==", "certificate": "AA==", "whatever": 1}
+    return {
+        "one device's token": device.encode(),
+        "a bundle of too many": json.dumps(
+            [bundle[0], {str(n): device for n in range(40)}]
+        ).encode(),
+        "a wrapped bundle": json.dumps({"detached_eat": []}).encode(),
+        "a list of none": b'{"nonce": "931d", "arch": "HOPPER", "evidence_list": []}',
+        "a list of too many": json.dumps([item] * 20).encode(),
+        "one device": json.dumps(item).encode(),
+        "said twice": b'{"evidences": [], "evidences": []}',
+    }
+
+
+@pytest.mark.parametrize("role", ["attachment", "accelerators"])
+def test_what_has_the_outline_of_a_gpus_evidence_is_one(role: str, tmp_path: Path) -> None:
+    for what, data in _outlines().items():
+        (tmp_path / "file").write_bytes(data)
+        found = outcome(QUOTE, {role: str(tmp_path / "file")})
+        assert codes(found) == ["gpu_not_bound_to_cpu"], what
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{}", b"[]", b"[1]", b'[["JSON", 1]]', b'{"evidence": "AA=="}', b"a.b.c", b"\xff"],
+)
+def test_other_files_beside_a_quote_are_no_gpus(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(data)
+    found = outcome(QUOTE, {"attachment": str(tmp_path / "file")})
+    assert (found.accepted, found.ignored) == (True, ("attachment",))
+
+
+@pytest.mark.parametrize("name", ["ear-testjwt", "corim-signed-good-corim", "eventlog-rhel8-uefi"])
+def test_a_verdict_a_manifest_and_a_firmware_log_stand_for_no_cpu(name: str) -> None:
+    found = outcome(name, {"gpu_evidence": files_of(GPU)["evidence"]})
+    assert (found.ok, found.ignored) == (True, ("gpu_evidence",))
+
+
+@pytest.mark.parametrize("role", ["attestation_pb", "quote_sha256", "vtpm", "host"])
+def test_a_tpms_quote_beside_a_gpus_evidence_must_name_it(role: str) -> None:
+    files = files_of("gce-cos-85-nonce9009")
+    found = outcome(GPU, {role: files.get(role, files["attestation_pb"])})
+    assert codes(found) == ["gpu_not_bound_to_cpu"]
+
+
 @pytest.mark.parametrize(
     "role",
     ["quote", "cpu_quote", "td_quote", "tdx_quote", "cpu_evidence", "snp_report", "report", "tdx0",
@@ -177,7 +235,10 @@ def test_what_lies_beside_a_gpus_evidence_need_not_be_named(role: str, tmp_path:
     assert codes(outcome(name, both, binding="report_data == SHA-512(gpu_a)", nonce_hex=None)) == []
 
 
-@pytest.mark.parametrize("role", ["vcek_crl", "revocation_list", "pckCrl", "ocsp_response"])
+@pytest.mark.parametrize(
+    "role",
+    ["vcek_crl", "revocation_list", "pckCrl", "ocsp_response", "vcek_revocations", "denylist"],
+)
 def test_a_list_of_what_is_revoked_is_never_passed_over(role: str) -> None:
     found = outcome("snp-genoa-v3", {role: files_of(QUOTE)["quote"]})
     assert [fault for fault in found.faults if role in fault]
@@ -213,7 +274,7 @@ def test_gpus_and_switches_are_named_by_their_digests_in_one_rule() -> None:
     assert values["nvswitch_evidence_hash"] == hashlib.sha256(b"switches").digest()
 
 
-@pytest.mark.parametrize("inputs", [{}, {"expected_nonce": None}, {"expected_nonce_hex": ""}])
+@pytest.mark.parametrize("inputs", [{}, {"expected_nonce": None}])
 @pytest.mark.parametrize(
     "name",
     [GPU, GPUS, "nvidia-ls10-switch", "gce-cos-85-nonce9009", "azure-snp-milan-v1",
@@ -227,6 +288,101 @@ def test_a_sample_that_states_no_nonce_is_judged_by_the_rest(
     assert outcome(name, {}, **{**none, **inputs}).accepted is True
     given = outcome(name, {}, **{**none, "expected_nonce_hex": "aa" * 32})
     assert (given.authentic, set(codes(given))) == (False, {"nonce_mismatch"})
+
+
+@pytest.mark.parametrize("nonce", ["", " ", "0x"])
+@pytest.mark.parametrize("key", ["expected_nonce", "expected_nonce_hex", "nonce", "nonce_hex"])
+@pytest.mark.parametrize(
+    "name",
+    [GPU, GPUS, "nvidia-ls10-switch", "gce-cos-85-nonce9009", "azure-snp-milan-v1", QUOTE,
+     "nitro-production", "nitro-production-nonce", "snp-genoa-v3", "corim-signed-good-corim"],
+)  # fmt: skip
+def test_a_nonce_that_is_stated_and_empty_is_met_by_nothing(
+    name: str, key: str, nonce: str
+) -> None:
+    none = dict.fromkeys(("expected_nonce", "expected_nonce_hex", "nonce", "nonce_hex"))
+    found = outcome(name, {}, **{**none, key: nonce})
+    assert (found.authentic, found.accepted) == (False, False)
+    assert "nonce_mismatch" in codes(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("snp-genoa-v3", {"expected_report_data_hex": ""}),  # whose report data is all zeros
+        ("snp-genoa-v3", {"expected_report_data_hex": "0x"}),
+        ("snp-genoa-v3", {"report_data": ""}),
+        ("nitro-production", {"expected_user_data": ""}),
+        (GPU, {"arch": ""}),
+        (GPU, {"expected_arch": "", "arch": None}),
+        (QUOTE, {"binding": "report_data == key", "key_hex": ""}),
+        ("snp-genoa-v3", {"binding": "report_data == zeros(64) || key", "key_hex": ""}),
+    ],
+)
+def test_an_expectation_that_is_empty_is_met_by_nothing(name: str, inputs: dict[str, Any]) -> None:
+    assert outcome(name, {}).accepted is True
+    assert (outcome(name, {}, **inputs).authentic, outcome(name, {}, **inputs).accepted) == (
+        False,
+        False,
+    )
+
+
+@pytest.mark.parametrize("value", [0, False, {}, [], 1, True, ["11"], {"a": "11"}])
+@pytest.mark.parametrize("key", ["expected_nonce", "expected_nonce_hex", "nonce", "nonce_hex"])
+def test_a_nonce_that_is_no_text_is_the_samples_fault(key: str, value: object) -> None:
+    none = dict.fromkeys(("expected_nonce", "expected_nonce_hex", "nonce", "nonce_hex"))
+    found = outcome(QUOTE, {}, **{**none, key: value})
+    assert (found.authentic, found.accepted) == (None, None)
+    assert f"expected hex as {key}" in found.faults[0]
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["challenge_hex", "expectedNonce", "NONCE", "Expected_chip", "reportNonce", "serverChallenge",
+     "expected", "arch", "expected_arch"],
+)  # fmt: skip
+def test_an_expectation_that_no_step_asks_for_is_a_fault(key: str) -> None:
+    found = outcome(QUOTE, {}, **{key: "aa" * 32})
+    assert [fault for fault in found.faults if fault.startswith(f"input {key}: ")]
+    assert key in found.ignored
+    assert outcome(QUOTE, {}, **{key: None}).ok
+
+
+@pytest.mark.parametrize(
+    "key", ["signing_address", "tls_certificate_der_hex", "vm_id", "nonce_source", "notes"]
+)
+def test_an_input_for_information_is_told_and_no_fault(key: str) -> None:
+    found = outcome(QUOTE, {}, **{key: "aa" * 32})
+    assert (found.ok, found.ignored) == (True, (key,))
+
+
+def test_what_is_asked_of_gpus_is_moot_where_nothing_binds_them() -> None:
+    found = outcome(QUOTE, {"gpu": files_of(GPU)["evidence"]}, arch="HOPPER", gpu_nonce="aa")
+    assert codes(found) == ["gpu_not_bound_to_cpu"]
+    assert not [fault for fault in found.faults if fault.startswith("input ")]
+    assert set(found.ignored) == {"arch", "gpu_nonce"}
+
+
+def test_an_architecture_is_asked_for_under_both_of_its_names() -> None:
+    for key in ("arch", "expected_arch"):
+        none = {"arch": None, "expected_arch": None}
+        assert outcome(GPU, {}, **{**none, key: "hopper"}).accepted is True
+        assert codes(outcome(GPU, {}, **{**none, key: "BLACKWELL"})) == [
+            "gpu_architecture_mismatch"
+        ]
+
+
+def test_hex_that_is_stated_may_begin_with_0x(tmp_path: Path) -> None:
+    name = "snp-milan-v5-key-bound"
+    data = _sample(name)["expected"]["claims"]["report_data"]
+    for mark in ("0x", "0X"):
+        given = {"expected_report_data_hex": mark + data}
+        assert outcome(name, {}, **given).accepted is True
+        given = {"expected_report_data_hex": mark + data[:-2] + "00"}
+        assert codes(outcome(name, {}, **given)) == ["nonce_mismatch"]
+    digest = hashlib.sha256(b"gpu").hexdigest()
+    assert Pair({"gpu": b"gpu"}).contradicted({"gpu_sha256_hex": "0x" + digest}) is False
+    assert Pair({"gpu": b"gpu"}).contradicted({"gpu_sha256_hex": "0x" + "00" * 32}) is True
 
 
 @pytest.mark.parametrize(

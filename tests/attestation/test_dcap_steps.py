@@ -12,7 +12,7 @@ from simulators.intel import Intel
 from simulators.intel_lies import TD_LIES
 from simulators.intel_parsed import Parsed
 from simulators.intel_parts import DAY, Certificate, key, pem, point
-from simulators.intel_verdicts import NO_OPINION, examine
+from simulators.intel_verdicts import NO_OPINION, examine, refused
 
 from attestation.formats.intel_statements import QE_STATUSES, parse_qe_identity
 from attestation.formats.pck import parse_chain
@@ -25,6 +25,7 @@ from attestation.verify.dcap_quote import (
     verify_quoting_enclave,
 )
 from attestation.verify.intel_collateral import check_list_issuers
+from attestation.verify.intel_tcb import converge
 from attestation.verify.x509 import load_certificate
 from wire.errors import AttestationError, MalformedError
 
@@ -228,6 +229,55 @@ def test_no_relaunch_mends_a_quoting_enclave_out_of_date(enclave: str, now: str)
     }
     mended = advised.get(now, "OutOfDate") if enclave == "UpToDate" else "OutOfDate"
     assert examined.claims["tcb_status"] == mended
+
+
+@pytest.mark.parametrize("extended", [False, True])
+@pytest.mark.parametrize("launched", ["UpToDate", "SWHardeningNeeded", "ConfigurationNeeded"])
+@pytest.mark.parametrize("now", ["OutOfDate", "OutOfDateConfigurationNeeded", "SWHardeningNeeded"])
+def test_what_runs_now_is_as_bad_as_what_was_launched(
+    launched: str, now: str, extended: bool
+) -> None:
+    intel = Intel(version=5)
+    if extended:
+        intel.extended()
+    intel.body |= OLD_NOW
+    intel.tcb_info["tcbLevels"][0]["tcbStatus"] = launched
+    intel.tcb_info["tcbLevels"][1]["tcbStatus"] = now
+    intel.tcb_info["tdxModuleIdentities"][0]["tcbLevels"][1]["tcbStatus"] = "UpToDate"
+    examined = examine(intel)
+    assert examined.authentic is True, examined.reasons
+    assert examined.claims["tcb_status"] == converge(launched, now)
+    assert examined.claims["advisory_ids"] == ["INTEL-SA-00960"]
+
+
+def test_module_that_is_out_of_date_now_adds_its_status_and_its_advisories() -> None:
+    intel = Intel(version=5)
+    intel.body["tee_tcb_svn2"] = bytes([3, 1, 4]) + bytes(13)  # the platform's own part is new
+    module = intel.tcb_info["tdxModuleIdentities"][0]["tcbLevels"][1]
+    module["advisoryIDs"] = ["INTEL-SA-01036"]
+    examined = examine(intel)
+    assert examined.authentic is True, examined.reasons
+    assert examined.claims["tcb_status"] == "OutOfDate"
+    assert examined.claims["advisory_ids"] == ["INTEL-SA-01036"]
+    assert examined.claims["tdx_module_status"] == "UpToDate"  # the one that launched it
+    assert examined.facts.tcb.outdated_since == 1_731_456_000
+
+
+def test_module_that_is_revoked_now_is_refused() -> None:
+    intel = Intel(version=5)
+    intel.body["tee_tcb_svn2"] = bytes([3, 1, 4]) + bytes(13)
+    intel.tcb_info["tdxModuleIdentities"][0]["tcbLevels"][1]["tcbStatus"] = "Revoked"
+    refused(intel, "tcb_revoked")
+
+
+def test_both_out_of_date_is_as_bad_as_the_worse() -> None:
+    intel = Intel(version=5)
+    intel.body |= OLD_NOW
+    newest, older = intel.tcb_info["tcbLevels"]
+    newest["tcbStatus"], older["tcbStatus"] = "OutOfDate", "OutOfDateConfigurationNeeded"
+    examined = examine(intel)
+    assert examined.authentic is True, examined.reasons
+    assert examined.claims["tcb_status"] == "OutOfDateConfigurationNeeded"
 
 
 def test_readings_agree_only_on_the_same_status_of_an_enclave_in_need_of_configuration() -> None:

@@ -225,3 +225,24 @@ def test_published_results_give_the_expected_verdict(vectors: dict[str, Any], na
     SCHEME.judge(ledger, found.facts, rule(AS_SUPPLIED), now)
     accepted = found.authentic is True and not ledger.reasons
     assert accepted is (expected["strict"] == "accept")
+
+
+@pytest.mark.parametrize("status", ["enabled", 0, None, "DISABLED", ["disabled"], {}])
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda told: told,
+        lambda told: {"submods": {"inner": told}},
+        lambda told: {"ear.veraison.annotated-evidence": {"list": [1, {"device": told}]}},
+    ],
+    ids=["submodule", "submodule's submodule", "evidence"],
+)
+def test_a_debug_status_counts_wherever_it_is_stated(place: Any, status: object) -> None:
+    submods = {"cpu0": submod(), "gpu0": submod() | place({"dbgstat": status})}
+    for demands in (KEYS, AS_SUPPLIED):
+        assert judge(claims(submods=submods), demands) == ["debug_enabled"]
+
+
+def test_a_submodule_whose_debugger_is_off_is_accepted() -> None:
+    submods = {"cpu0": submod() | {"dbgstat": "disabled-since-boot"}, "gpu0": submod()}
+    assert judge(claims(submods=submods, dbgstat="disabled"), KEYS) == []

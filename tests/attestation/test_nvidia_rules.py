@@ -128,6 +128,8 @@ def test_a_blackwell_in_a_debug_state_is_refused(vendor: Nvidia, bit: int) -> No
         ({36: b"\2\0"}, "ppcie"),
         ({36: b"\3\0"}, None),
         ({36: b"", 21: b"\x55"}, "mpt"),
+        ({36: b"\2\0", 21: b"\xaa"}, "ppcie"),
+        ({36: b"\0\0", 21: b"\xaa"}, None),  # the two contradict each other
     ],
 )
 def test_the_mode_is_the_reports(

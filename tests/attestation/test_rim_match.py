@@ -217,7 +217,7 @@ def test_a_hopper_is_named_without_a_chip_in_its_report(vendor: Nvidia, gpu: Dev
 @pytest.mark.parametrize(
     "stated",
     [
-        b"", b"\0", b"GH100", b"GR100", b"GB1000", b"GB100 ", b"gb100", b"\0GB100", b"GB\xb9\xb900",
+        b"", b"\0", b"B200", b"GB10X", b"GB1000", b"GB100 ", b"gb100", b"\0GB100", b"GB\xb9\xb900",
         b"GB10\xd9\xa0", b"G", b"GB", b"GB100\0x",
     ],
 )  # fmt: skip

@@ -127,3 +127,37 @@ def test_tdx_qe_identity_for_an_sgx_quote_is_refused() -> None:
 
 def test_enclave_carries_no_measurement_of_a_worker() -> None:
     assert sgx.SCHEME.carries is None
+
+
+CONFIG = bytes(range(64))
+
+
+@pytest.mark.parametrize("signer", [False, True])
+def test_a_configuration_that_the_launcher_chose_is_refused_unless_it_is_named(
+    signer: bool,
+) -> None:
+    intel = Intel("sgx")
+    enclave: dict[str, Any] = {"mrenclave": [intel.body["mrenclave"].hex()]}
+    if signer:
+        enclave = {"mrsigner": [intel.body["mrsigner"].hex()], "isvprodid": 0, "min_isvsvn": 0}
+    assert judged(intel, enclave=enclave) == []
+    intel.body["config_svn"] = b"\x02\x00"
+    assert judged(intel, enclave=enclave) == ["enclave_not_accepted"]
+    intel.body["config_id"] = CONFIG
+    assert judged(intel, enclave=enclave) == ["enclave_not_accepted"]
+    named = {**enclave, "config_id": [CONFIG.hex()]}
+    assert judged(intel, enclave=named) == []
+    assert judged(intel, enclave={**named, "min_config_svn": 2}) == []
+    assert judged(intel, enclave={**named, "min_config_svn": 3}) == ["enclave_not_accepted"]
+    assert judged(intel, enclave={**enclave, "config_id": ["ab" * 64]}) == ["enclave_not_accepted"]
+    assert judged(Intel("sgx"), enclave={**named, "min_config_svn": 3}) == []  # none at all
+    assert judged(intel, enclave="any") == []
+
+
+@pytest.mark.parametrize(
+    "config", [{"config_id": ["00" * 64]}, {"config_id": []}, {"config_id": ["ab"]},
+               {"min_config_svn": 1}, {"config_id": ["ab" * 64], "min_config_svn": -1}],
+)  # fmt: skip
+def test_a_configuration_is_named_whole(config: dict[str, Any]) -> None:
+    with pytest.raises(PolicyError):
+        rule(enclave={"mrenclave": ["ab" * 32], **config})

@@ -292,3 +292,22 @@ def test_a_rule_that_is_not_of_the_schema_is_refused(changes: dict[str, Any], na
     with pytest.raises(PolicyError) as caught:
         rule(**changes)
     assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["launch_mit", "current_mit"])
+def test_a_mitigation_that_is_demanded_must_be_in_both_vectors(amd: Amd, name: str) -> None:
+    demands = rule(mitigations="0000000000000021")
+    assert judged(amd, demands) == []
+    assert judged(amd, demands, **{name: 0x3F & ~0x20}) == ["platform_bit_missing"]
+    assert judged(amd, rule(), **{name: 0}) == []
+
+
+def test_a_report_without_mitigation_vectors_has_none_of_them(amd: Amd) -> None:
+    demands = rule(mitigations="0000000000000001")
+    assert judged(amd, demands, version=4) == ["platform_bit_missing"]
+
+
+@pytest.mark.parametrize("value", ["0" * 16, "1", "0x00000000000001", "G" * 16, 63, None])
+def test_mitigations_are_bits_in_hex(value: object) -> None:
+    with pytest.raises(PolicyError):
+        rule(mitigations=value)

@@ -91,7 +91,7 @@ def test_attribute_is_refused_unless_the_rule_allows_it(bit: int, key: str, code
     assert judged(with_bits(SEPT_VE | 1 << bit), td={key: True})[1] == []
 
 
-@pytest.mark.parametrize("bit", [8, 15, 17, 26, 32, 61, 62])
+@pytest.mark.parametrize("bit", [8, 15, 18, 26, 32, 61, 62])
 def test_unknown_attribute_bit_is_refused(bit: int) -> None:
     assert judged(with_bits(SEPT_VE | 1 << bit))[1] == ["td_attributes_not_accepted"]
 

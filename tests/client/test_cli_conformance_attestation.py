@@ -89,6 +89,8 @@ def test_a_difference_is_exit_code_2_and_is_named(run: Any, tmp_path: Path) -> N
         ({"files": {"document": "pipe"}}, "no plain file"),
         ({"files": {"document": "large"}}, "expected at most 16777216"),
         ({"kind": "moon-rock"}, "kind moon-rock is not known"),
+        ({"verify_at": "2026-06-01"}, "verify_at: found '2026-06-01'"),
+        ({"expected": {"claims": []}}, "claims: found an array, expected an object"),
     ],
 )
 def test_one_bad_sample_does_not_end_the_run(
@@ -165,8 +167,15 @@ def test_a_time_at_the_ends_of_the_calendar_is_a_time(run: Any, tmp_path: Path, 
 @pytest.mark.parametrize("value", [0, 1, "true", []])
 def test_only_true_false_and_null_are_verdicts(run: Any, tmp_path: Path, value: object) -> None:
     wrong = sample(tmp_path, expected={"authentic": value})
-    code, _, err = run("conformance", "attestation", index(tmp_path, wrong))
-    assert (code, "expected true|false|null" in " ".join(err.split())) == (4, True)
+    code, out, _ = run("conformance", "attestation", index(tmp_path, wrong))
+    assert (code, "expected true|false|null" in " ".join(out.split())) == (2, True)
+
+
+def test_a_root_that_is_no_anchor_is_said(run: Any, tmp_path: Path) -> None:
+    path = index(tmp_path, sample(tmp_path), roots={"mine" * 30: {"file": "mine.pem"}})
+    code, _, err = run("conformance", "attestation", path)
+    assert (code, "no anchor" in " ".join(err.split())) == (0, True)
+    assert all(len(line) <= 80 for line in err.splitlines())
 
 
 def test_names_of_any_length_keep_the_lines_short(run: Any, tmp_path: Path) -> None:

@@ -108,6 +108,10 @@ TD_SENTENCES: list[tuple[dict[str, Any], str]] = [
         {"td": {"service_td": [VALUE]}},
         "td.migratable or td.service_td: another TD may move the worker with its keys",
     ),
+    (
+        {"td": {"origin": ["ab" * 44]}},
+        "td.origin names other platforms: what held the worker there nobody judged",
+    ),
 ]
 SECURE_BOOT = "vm_configuration demands no secure boot: boot code may be unsigned"
 GPU_SENTENCES: list[tuple[dict[str, Any], str]] = [

@@ -58,6 +58,8 @@ TDX = {
         "sept_ve_disable": True, "migratable": False, "pks": False, "kl": False, "perfmon": False,
         "attributes_eq": "0000001000000000", "xfam_allow_mask": "e718060000000000",
         "service_td": [value(5)], "mr_seam": [value(6), value(7)],
+        "service_td_attributes": [value(8, 8), value(9, 8)], "vmid": ["01", "02"],
+        "dev_info": [value(10), value(11)], "origin": [value(12, 44), value(13, 44)],
     },
 }  # fmt: skip
 SNP = {
@@ -69,6 +71,7 @@ SNP = {
     "forbid": ["smt_en"], "policy_require": ["rapl_dis"], "min_abi": "1.51",
     "min_committed_fw": "1.55.40", "min_guest_svn": 1, "id_key_in": [value(1)],
     "author_key_in": [value(2)], "chip_id_in": [value(3, 64)], "revocation": "required",
+    "mitigations": "000000000000003f",
 }  # fmt: skip
 VTPM = {
     "pcrs": {"4": [value(seed, 32) for seed in range(6)], "7": [value(9, 32)]},

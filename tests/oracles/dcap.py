@@ -76,7 +76,7 @@ def _verify(quote: bytes, collateral: dict[str, str], root: x509.Certificate, no
     start, size = 48, 384
     if version == 5:
         kind, size = struct.unpack_from("<HI", quote, 48)
-        _need((kind, size) in ((2, 584), (3, 648)) and tee == 0x81, "body")
+        _need((kind, size) in ((2, 584), (3, 648), (4, 885)) and tee == 0x81, "body")
         start = 54
     elif version == 4:
         _need(tee == 0x81, "tee")
@@ -175,13 +175,18 @@ def _converged(
         if module:
             levels.append(module)
             status = _worst(status, module["tcbStatus"])
-        if len(td) == 648:
-            current = _level(info, platform, td[584:600])["tcbStatus"]
-            running = _module(info, td, td[584:600])
-            if running:
-                current = _worst(current, running["tcbStatus"])
+        if len(td) >= 648:
+            running = [_level(info, platform, td[584:600])]
+            if now := _module(info, td, td[584:600]):
+                running.append(now)
+            levels += running
+            current = running[0]["tcbStatus"]
+            for found in running[1:]:
+                current = _worst(current, found["tcbStatus"])
             _need(current != "Revoked", "current revoked")
-            if status in OLD and current not in OLD and enclave == "UpToDate":
+            if status not in OLD or current in OLD:
+                status = _worst(status, current)
+            elif enclave == "UpToDate":
                 configuration = "Configuration" in status + current
                 status = "TDRelaunchAdvised" + ("ConfigurationNeeded" if configuration else "")
     status = _worst(status, enclave)

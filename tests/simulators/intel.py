@@ -302,8 +302,9 @@ class Intel:
         """The TD's module writes extended reports: no service TD, begun on this platform."""
         self.body |= {field: bytes(size) for field, size in _EXTENSION}
         self.body["td_id"] = hashlib.sha256(b"this TD").digest()
+        self.body["init_cpu_svn"] = bytes(self.components)
         self.body["init_tee_tcb_svn"] = self.body["tee_tcb_svn"]
-        self.body["init_tee_fmspc"] = self.fmspc + bytes(6)
+        self.body["init_tee_fmspc"] = processor(self.fmspc)
         return self
 
     # ---- honest facts
@@ -391,6 +392,12 @@ class Intel:
         if facts not in held:
             held[facts] = certificate.der(self.now)
         return held[facts]
+
+
+def processor(fmspc: bytes) -> bytes:
+    """INIT_TEE_FMSPC of a platform: three words, CPUID leaf 1's EAX (of stepping 0) between."""
+    eax = int.from_bytes(fmspc[1:3], "big") << 4
+    return bytes(4) + eax.to_bytes(4, "little") + (1 << 31).to_bytes(4, "little")
 
 
 def enclave(**fields: bytes | int) -> dict[str, bytes]:
