@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from attestation.appraise import appraise
 from attestation.evidence import Evidence
-from attestation.examined import CollateralSet
 from attestation.policy import Policy
 from attestation.result import AppraisedEvidence, Refused
 from attestation.verify.credential import Activation
@@ -66,7 +65,12 @@ class Appraiser:
     _making: "dict[bytes, asyncio.Task[AppraisedEvidence | Refused]]" = field(default_factory=dict)
 
     async def judge(
-        self, shown: Presented, now: int, collateral: Collected = NONE_COLLECTED
+        self,
+        shown: Presented,
+        now: int,
+        collateral: Collected = NONE_COLLECTED,
+        *,
+        grace: bool = False,
     ) -> tuple[AppraisedEvidence | Refused, str]:
         """The verdict on what a worker presented, and the digest of the policy it is under.
 
@@ -74,9 +78,10 @@ class Appraiser:
             shown: what is judged.
             now: Unix seconds.
             collateral: the vendors' statements.
+            grace: whether keys count that are offered no longer, as `attestation.appraise` has it.
         """
         policy = self.policy
-        key = _key(shown, policy.digest, collateral)
+        key = _key(shown, policy.digest, collateral, grace=grace)
         while (task := self._making.get(key)) is not None:
             # What comes of it is looked up below, at the time that is asked about.
             await asyncio.wait([task])
@@ -84,28 +89,26 @@ class Appraiser:
         if known is not None:
             return known, policy.digest
         task = asyncio.get_running_loop().create_task(
-            self._make(key, shown, policy, now, collateral)
+            self._make(key, _Case(shown, policy, now, collateral, grace))
         )
         self._making[key] = task
         # A link that goes away must not undo what others wait for.
         return await asyncio.shield(task), policy.digest
 
-    async def _make(
-        self, key: bytes, shown: Presented, policy: Policy, now: int, collateral: Collected
-    ) -> AppraisedEvidence | Refused:
+    async def _make(self, key: bytes, case: "_Case") -> AppraisedEvidence | Refused:
         try:
             # Signatures of a node of GPUs take a tenth of a second: requests must not wait.
-            verdict = await asyncio.to_thread(_appraise, shown, policy, now, collateral.roles)
+            verdict = await asyncio.to_thread(_appraise, case)
         finally:
             del self._making[key]
         self._known.pop(key, None)
         self._refused.pop(key, None)
         if isinstance(verdict, AppraisedEvidence):
-            self._known[key] = (now, verdict)
+            self._known[key] = (case.now, verdict)
             if len(self._known) > VERDICTS_MAX:
                 self._known.popitem(last=False)
         else:
-            self._refused[key] = (now, verdict)
+            self._refused[key] = (case.now, verdict)
             if len(self._refused) > REFUSALS_MAX:
                 self._refused.popitem(last=False)
         return verdict
@@ -119,24 +122,35 @@ class Appraiser:
         return refused if refused is not None and since <= now < since + REFUSAL_S else None
 
 
-def _appraise(
-    shown: Presented, policy: Policy, now: int, collateral: CollateralSet
-) -> AppraisedEvidence | Refused:
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One judgement's input."""
+
+    shown: Presented
+    policy: Policy
+    now: int
+    collateral: Collected
+    grace: bool
+
+
+def _appraise(case: _Case) -> AppraisedEvidence | Refused:
+    shown = case.shown
     return appraise(
         shown.binding,
         shown.evidence,
         shown.posture,
-        policy,
-        now,
+        case.policy,
+        case.now,
         activation=shown.activation,
         beacon_time=shown.beacon_time,
-        collateral=collateral,
+        collateral=case.collateral.roles,
+        grace=case.grace,
     )
 
 
-def _key(shown: Presented, policy: str, collateral: Collected) -> bytes:
+def _key(shown: Presented, policy: str, collateral: Collected, *, grace: bool) -> bytes:
     """One hash of everything but the time."""
-    return digest_of((shown.digest, collateral.digest, policy.encode()))
+    return digest_of((shown.digest, collateral.digest, policy.encode(), b"%d" % grace))
 
 
 def _digest(shown: Presented) -> bytes:

@@ -5,8 +5,7 @@ must not take those that write the log. A worker whose pieces are all in the cac
 who fetches; those that fetch take turns, and what they may ask for is bounded (`questions`).
 
 What was found for one piece of evidence is remembered for a moment (`found_memory`), and for an
-admitted worker while the cache has what it had (`found`): a revocation arrives with the sweep after
-the one that fetches it, or after whatever else puts it into the cache.
+admitted worker as long as it stays; both count only while the cache has what it had (`found`).
 
 No entry counts longer after it was fetched than the policy in force says
 (`collateral_max_age_s`). That binds this gateway: whoever reads the collateral that it carries to
@@ -49,6 +48,8 @@ from .turns import Turns
 
 #: Readers of the cache; each takes milliseconds.
 READERS = 2
+#: Readers of the cache for workers that are admitted: strangers keep none of them busy.
+OWN_READERS = 2
 #: Workers whose pieces are fetched at once, of those not admitted and of those admitted.
 THREADS = 8
 OWN_THREADS = 4
@@ -78,6 +79,7 @@ class CollateralSource:
     questions: Questions
     _readers: ThreadPoolExecutor = field(default_factory=lambda: _pool(READERS, "collateral-read"))
     _threads: ThreadPoolExecutor = field(default_factory=lambda: _pool(THREADS, "collateral"))
+    _own_readers: ThreadPoolExecutor = field(default_factory=lambda: _pool(OWN_READERS, "reread"))
     _own_threads: ThreadPoolExecutor = field(default_factory=lambda: _pool(OWN_THREADS, "refresh"))
     _turns: Turns = field(default_factory=lambda: Turns(THREADS))
     _memory: FoundMemory = field(default_factory=FoundMemory)
@@ -124,9 +126,13 @@ class CollateralSource:
             ),
         )
 
+    @property
+    def _pools(self) -> tuple[ThreadPoolExecutor, ...]:
+        return self._readers, self._threads, self._own_readers, self._own_threads
+
     def close(self) -> None:
         """Close the connections to the vendors; what is being fetched is not waited for."""
-        for threads in (self._readers, self._threads, self._own_threads):
+        for threads in self._pools:
             threads.shutdown(wait=False, cancel_futures=True)
         if isinstance(self.fetcher, HttpFetcher):
             self.fetcher.close()
@@ -153,13 +159,15 @@ class CollateralSource:
         Raises:
             UnavailableError: the cache cannot be used: what counts now cannot be told.
         """
-        known = [item for item in evidence if item.kind in SCHEMES]
-        found = {
-            item.kind: await self._admitted(item, held.pieces.get(item.kind)) for item in known
-        }
-        if all(held.pieces.get(kind) is piece for kind, piece in found.items()):
-            return held
-        return Collected(found)
+        return await self._again(evidence, held, self._own_threads, self.fetcher)
+
+    async def reread(self, evidence: Sequence[Evidence], held: Collected) -> Collected:
+        """What the cache has for a worker that is admitted; nobody is asked or waited for.
+
+        Args, Raises:
+            as for `refresh`.
+        """
+        return await self._again(evidence, held, self._own_readers, None)
 
     async def _shown(self, item: Evidence, asker: Asker) -> Found | None:
         """For whoever asks to be admitted; None when the cache cannot be used."""
@@ -167,7 +175,7 @@ class CollateralSource:
         # The age is part of the name: a policy that shortens it is not answered from memory.
         digest = digest_of((str(age).encode(), item.kind.encode(), item.body))
         remembered = self._memory.get(digest, now)
-        if remembered is not None:
+        if remembered is not None and await self._unchanged(remembered, self._readers):
             return remembered
         search = Search(item, now, age, asker)
         found = await self._run(self._readers, search, None)
@@ -185,20 +193,45 @@ class CollateralSource:
             self._memory.keep(digest, result)
         return result
 
-    async def _admitted(self, item: Evidence, held: Found | None) -> Found:
+    async def _again(
+        self,
+        evidence: Sequence[Evidence],
+        held: Collected,
+        threads: ThreadPoolExecutor,
+        fetcher: Fetcher | None,
+    ) -> Collected:
+        before = held.pieces
+        found = {
+            item.kind: await self._admitted(item, before.get(item.kind), threads, fetcher)
+            for item in evidence
+            if item.kind in SCHEMES
+        }
+        if all(before.get(kind) is piece for kind, piece in found.items()):
+            return held
+        return Collected(found)
+
+    async def _admitted(
+        self,
+        item: Evidence,
+        held: Found | None,
+        threads: ThreadPoolExecutor,
+        fetcher: Fetcher | None,
+    ) -> Found:
         """For an admitted worker; raises like `refresh`."""
         now, age = self.clock.wall(), self.max_age_s()
-        if held is not None and held.in_time(now, age):
-            loop = asyncio.get_running_loop()
-            if await loop.run_in_executor(self._own_threads, held.unchanged, self.store):
-                return held
+        if held is not None and held.in_time(now, age) and await self._unchanged(held, threads):
+            return held
         search = Search(item, now, age, None)
-        found = await self._run(self._own_threads, search, self.fetcher)
+        found = await self._run(threads, search, fetcher)
         if found is None:
             self.missing("collateral_unavailable")
             raise UnavailableError("collateral: the cache cannot be used")
         self._say(found)
         return search.result(found, may_ask=self.fetcher is not None)
+
+    async def _unchanged(self, found: Found, threads: ThreadPoolExecutor) -> bool:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(threads, found.unchanged, self.store)
 
     def _say(self, found: Resolved) -> None:
         for reason in found.missing:

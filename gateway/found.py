@@ -80,6 +80,12 @@ class Collected:
         object.__setattr__(self, "roles", MappingProxyType(roles))
         object.__setattr__(self, "digest", digest_of(parts))
 
+    def over(self, before: "Collected") -> "Collected":
+        """This, and of what was found before the roles that are missing in it."""
+        return Collected.of(
+            {kind: {**before.roles.get(kind, NO_BYTES), **self.roles[kind]} for kind in self.roles}
+        )
+
     @classmethod
     def of(cls, roles: CollateralSet) -> "Collected":
         """What came from elsewhere than the cache; it is to be looked for at the first chance."""

@@ -6,14 +6,18 @@ fenced: its keys are forgotten, its connection ends, nothing is released to it, 
 in the evidence log. Requests it had not begun to answer go to others.
 
  1. each known binding is judged with the collateral it was last judged with, under the policy in
-    force, at the time now: no vendor is asked, so none can delay this, and workers that are here
-    come before those that are gone;
- 2. a refused one is fenced, unless collateral past its time is all that speaks against it;
- 3. beside these, on turns of its own, the collateral of each is brought up to date, and it is
-    judged with that; a refused one is fenced. Where the cache cannot be used, what it was last
-    judged with counts for a quarter of the greatest age that the policy allows, and no longer;
- 4. a refusal is logged, and nothing above waits for that; an acceptance was, when the worker was
+    force, at the time now: no vendor is asked and no file read, so nothing can delay this;
+ 2. beside that, it is judged with what the cache has now; no vendor is asked;
+ 3. beside these, collateral is brought up to date by whoever has it, and it is judged with that.
+    Where the cache cannot be used, what it was last judged with counts for a quarter of the
+    greatest age that the policy allows, and no longer;
+ 4. a refused one is fenced. Only where collateral past its time is all that speaks against it,
+    steps 1 and 2 leave it in service for `PAST_S`, in which step 3 may mend that;
+ 5. a refusal is logged, and nothing above waits for that; an acceptance was, when the worker was
     admitted.
+
+Keys that are offered no longer, and still open what waited for them, are judged like all others,
+but for their own end. Where such alone are refused, their worker keeps its newer ones.
 """
 
 import asyncio
@@ -39,12 +43,15 @@ from .tasks import Tasks
 from .telemetry import Telemetry
 from .verdicts import log_verdict
 
-#: Brings the vendors' statements about evidence up to date.
-Refresh = Callable[[Sequence[Evidence], Collected], Awaitable[Collected]]
+#: Finds the vendors' statements about evidence, given those that were found before.
+Find = Callable[[Sequence[Evidence], Collected], Awaitable[Collected]]
 #: Bindings whose collateral is brought up to date at once.
 TOGETHER = 4
 #: The share of the greatest age in which entries are renewed: what the last one may be used beyond.
 SPARE_SHARE = 4
+#: Seconds in which newer collateral may mend what older does not show. Renewal begins in the last
+#: quarter of an entry's time, so this is for a clock that jumped, or a policy that trusts for less.
+PAST_S = 30.0
 #: What newer collateral may mend.
 _PAST = frozenset(
     {
@@ -61,10 +68,12 @@ class Reappraisal:
     Args:
         appraiser: holds the policy in force.
         refresh: brings collateral up to date; UnavailableError where the cache cannot be used.
+        cached: reads it from the cache alone; likewise.
     """
 
     appraiser: Appraiser
-    refresh: Refresh
+    refresh: Find
+    cached: Find
     registry: Registry
     roster: Roster
     ledger: Ledger
@@ -72,21 +81,36 @@ class Reappraisal:
     journal: Journal
     clock: Clock
     _unread: dict[bytes, float] = field(default_factory=dict)
+    _past: dict[bytes, float] = field(default_factory=dict)
     _logging: Tasks = field(default_factory=Tasks)
 
     async def sweep(self) -> int:
-        """Judge every known binding, with what is at hand and then anew; the number fenced."""
-        return await self.check() + await self.renew()
+        """All steps for every known binding; the number fenced."""
+        return await self.check() + await self.reread() + await self.renew()
 
     async def check(self) -> int:
-        """Steps 1 and 2, which wait for nobody; the number of those fenced."""
+        """Step 1, which waits for nobody; the number of those fenced."""
         fenced = 0
         for epoch in self._known():
-            verdict, policy = await self._judge(epoch, epoch.collateral)  # 1
-            if isinstance(verdict, Refused) and not set(verdict.codes) <= _PAST:
-                fenced += self._fence(epoch, policy, verdict)  # 2
+            verdict, policy = await self._judge(epoch, epoch.collateral)
+            if isinstance(verdict, Refused):
+                waits = set(verdict.codes) <= _PAST and self._waits(epoch)
+                fenced += not waits and self._fence(epoch, policy, verdict)
             # Most verdicts are remembered, and wait for nothing: requests have their turns here.
             await asyncio.sleep(0)
+        return fenced
+
+    async def reread(self) -> int:
+        """Step 2, which waits for the cache alone; the number of those fenced."""
+        fenced = 0
+        for epoch in self._known():
+            try:
+                collateral = await self.cached(epoch.presented.evidence, epoch.collateral)
+            except Exception as error:
+                if not isinstance(error, AnchorholdError):
+                    self.journal.write(Event.INTERNAL, level=logging.ERROR, error=error)
+                continue  # step 3 says for how long
+            fenced += await self._reread(epoch, collateral)
         return fenced
 
     async def renew(self) -> int:
@@ -94,9 +118,17 @@ class Reappraisal:
         known = self._known()
         bhs = {epoch.bh for epoch in known}
         self._unread = {bh: since for bh, since in self._unread.items() if bh in bhs}
+        self._past = {bh: since for bh, since in self._past.items() if bh in bhs}
         turn = asyncio.Semaphore(TOGETHER)
         # Together: a vendor that is slow to answer for one must not keep another in service.
         return sum(await asyncio.gather(*(self._renewed(epoch, turn) for epoch in known)))
+
+    @property
+    def pending_s(self) -> float | None:
+        """Seconds until step 2 is due for what was left in service; None where nothing was."""
+        if not self._past:
+            return None
+        return max(0.0, min(self._past.values()) + PAST_S - self.clock.monotonic())
 
     async def close(self) -> None:
         """Give up on verdicts that are not written yet: the gateway stops."""
@@ -106,6 +138,18 @@ class Reappraisal:
         found = [self.registry.epoch(bh) for bh in self.registry.admitted()]
         return [epoch for epoch in found if epoch is not None]
 
+    async def _reread(self, epoch: Epoch, found: Collected) -> bool:
+        """Step 2 for one binding, with what the cache has; whether it was fenced."""
+        verdict, policy = await self._judge(epoch, found)
+        if not isinstance(verdict, Refused):
+            self._accepted(epoch, verdict, found, policy)
+            return False
+        # What is in the cache no more, or is too old by now, must not hide what came in meanwhile.
+        stands, _ = await self._judge(epoch, found.over(epoch.collateral))
+        if isinstance(stands, Refused) and not set(stands.codes) <= _PAST:
+            return self._fence(epoch, policy, stands)
+        return not self._waits(epoch) and self._fence(epoch, policy, verdict)
+
     async def _renewed(self, epoch: Epoch, turn: asyncio.Semaphore) -> bool:
         """Step 3 for one binding; whether it was fenced."""
         async with turn:
@@ -113,11 +157,23 @@ class Reappraisal:
             verdict, policy = await self._judge(epoch, collateral)
             if isinstance(verdict, Refused):
                 return self._fence(epoch, policy, verdict)
-            if verdict is not epoch.appraised or collateral is not epoch.collateral:
-                self.registry.renew(
-                    replace(epoch, appraised=verdict, collateral=collateral, policy=policy)
-                )
+            self._accepted(epoch, verdict, collateral, policy)
             return False
+
+    def _accepted(
+        self, epoch: Epoch, verdict: AppraisedEvidence, collateral: Collected, policy: str
+    ) -> None:
+        """What it was judged with counts from now on."""
+        self._past.pop(epoch.bh, None)
+        if verdict is not epoch.appraised or collateral is not epoch.collateral:
+            self.registry.renew(
+                replace(epoch, appraised=verdict, collateral=collateral, policy=policy)
+            )
+
+    def _waits(self, epoch: Epoch) -> bool:
+        """Whether step 4 leaves it in service for now."""
+        now = self.clock.monotonic()
+        return now < self._past.setdefault(epoch.bh, now) + PAST_S
 
     async def _brought(self, epoch: Epoch) -> Collected:
         """Collateral as it is now, or for a while as it was where that cannot be told."""
@@ -137,10 +193,11 @@ class Reappraisal:
     async def _judge(
         self, epoch: Epoch, collateral: Collected
     ) -> tuple[AppraisedEvidence | Refused, str]:
+        now = self.clock.wall()
         # Keys past their end still open what waited for them; their end is no reason to fence.
-        now = min(self.clock.wall(), epoch.appraised.binding.exp - 1)
+        grace = now >= epoch.appraised.binding.exp
         try:
-            return await self.appraiser.judge(epoch.presented, now, collateral)
+            return await self.appraiser.judge(epoch.presented, now, collateral, grace=grace)
         except Exception as error:
             # A judgement that cannot be made is a refusal of this one, and the others go on.
             self.journal.write(Event.INTERNAL, level=logging.ERROR, error=error)
@@ -150,17 +207,19 @@ class Reappraisal:
     def _fence(self, epoch: Epoch, policy: str, verdict: Refused) -> bool:
         """Fence one, unless that was done meanwhile; whether it was this time."""
         if self.registry.epoch(epoch.bh) is None:
+            self._past.pop(epoch.bh, None)
             return False
+        self._past.pop(epoch.bh, None)
         self.telemetry.count(Metric.ATTEST_FAILURES, 1, {Attr.REASON: verdict.codes[0]})
-        # Before step 4: a log that is slow, or takes no entry, must not keep a refused worker in
+        # Before step 5: a log that is slow, or takes no entry, must not keep a refused worker in
         # service, neither this one nor the next.
-        self.roster.fence(epoch.bh)
+        self.roster.refuse(epoch.bh)
         self.journal.write(
             Event.WORKER_FENCED,
             {Attr.BINDING: digest_text(epoch.bh), Attr.REASON: verdict.codes[0]},
             level=logging.WARNING,
         )
-        self._logging.start(self._log(epoch, policy, verdict), self.roster.failed)  # 4
+        self._logging.start(self._log(epoch, policy, verdict), self.roster.failed)  # 5
         return True
 
     async def _log(self, epoch: Epoch, policy: str, verdict: Refused) -> None:

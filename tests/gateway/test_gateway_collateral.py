@@ -136,16 +136,27 @@ async def test_a_clients_own_folder_is_under_its_policys_age_too(world: World) -
     assert CERT in patient.find(world.evidence, now + 60)[kind]
 
 
-async def test_what_was_found_is_not_read_again_for_a_moment(world: World) -> None:
+async def test_what_was_found_is_not_put_together_again_for_a_moment(world: World) -> None:
     world.appraiser.policy = world.policy(3600)
     with world.source() as source:
         await world.roles(source)
+        kind, found = world.tee.kind, await source.collect(world.evidence, Asker(1))
+        world.now += 29
+        again = await source.collect(world.evidence, Asker(2))
+        assert again.pieces[kind] is found.pieces[kind]
+        world.now += 1
+        again = await source.collect(world.evidence, Asker(3))
+        assert again.pieces[kind] is not found.pieces[kind]
+
+
+async def test_what_was_found_is_gone_with_what_the_cache_had(world: World) -> None:
+    world.appraiser.policy = world.policy(3600)
+    with world.source() as source:
+        await world.roles(source)
+        assert CERT in await world.roles(source)
         for path in (world.folder / "entries").iterdir():
             path.unlink()
-        world.now += 29
-        assert CERT in await world.roles(source)
         world.served.faults[""] = Fault("status", status=404)
-        world.now += 1
         assert await world.roles(source) == set()
 
 
