@@ -32,7 +32,7 @@ from . import (
 )
 from .advice import hint_of
 from .cli_options import EXITS
-from .cli_terminal import note
+from .cli_terminal import note, one_line
 from .report import EXIT_UNREADABLE, exit_code
 
 Register = Callable[[Any], None]
@@ -130,15 +130,18 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         if getattr(args, "json", False):  # whoever parses the output parses refusals too
             said = {"code": error.code, "message": error.message, "hint": hint}
             print(json.dumps({"ok": False, "error": said, "exit_code": code}, indent=2))
-        note(f"anchorhold: {error.message}")
-        note(f"hint: {hint}")
+        note(one_line(f"anchorhold: {error.message}"))
+        note(one_line(f"hint: {hint}"))
     return code
 
 
 def _prepare_streams() -> None:
     """Output that cannot be shown is dropped or escaped: it is no reason to fail."""
-    # Either is None in a program that was started without it.
-    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    # Either is None in a program that was started without it. What would be said beside the output
+    # is dropped; output itself must not get lost in silence, and nothing opened later may take its
+    # place: it goes where writing fails.
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
     sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
@@ -153,3 +156,7 @@ def _drop_output() -> None:
 def main() -> None:
     """Console script of the SDK."""
     sys.exit(execute(build_parser()))
+
+
+if __name__ == "__main__":
+    main()

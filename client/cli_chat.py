@@ -19,7 +19,7 @@ from .cli_options import (
     chosen_policy,
     trust_line,
 )
-from .cli_terminal import note, printable
+from .cli_terminal import note, one_line, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -95,7 +95,7 @@ def _prove(receipt: Receipt, path: Path | None) -> None:
         f"{receipt.log_size}, trust={receipt.trust}"
     )
     if path is not None:
-        note(f"receipt saved: {receipt.save(path)}")
+        note(one_line(f"receipt saved: {receipt.save(path)}"))
 
 
 def _shown(text: str) -> str:

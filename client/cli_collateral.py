@@ -6,7 +6,6 @@ Where vendors are asked is the services file's to say; no evidence and no key ca
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import sys
 import time
@@ -32,10 +31,10 @@ from attestation.formats.pem import certificates
 from wire.errors import AttestationError, ConfigError, MalformedError, UnavailableError
 
 from .cli_options import add_command, add_json
-from .cli_terminal import note, say
+from .cli_terminal import note, one_line, say
 from .clock import utc_text, wall_clock
 from .collateral_inputs import further_keys, needed_keys, read_services
-from .files import existing_folder, make_file, read_file
+from .files import existing_folder, is_absent, make_file, read_file
 from .report import EXIT_BELOW_POLICY, EXIT_INVALID, EXIT_OK, EXIT_UNREADABLE
 from .state import default_state_dir
 
@@ -153,7 +152,7 @@ def show(args: argparse.Namespace) -> int:
             state = "in force" if entry.expires > now else "ended   "
             say(f"{state}  {entry.key}")
             say(f"          {len(entry.piece.body)} bytes, until {utc_text(entry.expires)}")
-        say(f"{counted(len(entries))} in {store.root}")
+        say(one_line(f"{counted(len(entries))} in {store.root}"))
     return EXIT_OK
 
 
@@ -253,9 +252,9 @@ def _kept_store(args: argparse.Namespace) -> Store:
     """The cache, which must be there: an empty list of what cannot be read would say otherwise."""
     store = _store(args)
     hint = "name the folder with --cache-dir; anchorhold collateral fetch or import makes one"
-    if args.cache_dir is not None or os.path.lexists(store.root):
+    if args.cache_dir is not None or not is_absent(store.root):
         existing_folder(store.root, "collateral cache", hint)
-        if os.path.lexists(store.root / "entries"):
+        if not is_absent(store.root / "entries"):
             existing_folder(store.root / "entries", "collateral cache", hint)
     return store
 

@@ -33,6 +33,7 @@ _WORDS: Final = {True: "yes", False: "no", None: "-"}
 _ID_WIDTH: Final = 36
 _OTHER_WIDTH: Final = 33  # the mark before a name, and the three columns behind it
 ID_MAX: Final = 120  # an index may hold longer names; a line of a table should not
+WORD_MAX: Final = 71  # a digest with its name; an index may hold longer words, and this is a table
 CHOICES_MAX: Final = 40
 
 
@@ -174,9 +175,15 @@ def _table(results: list[tuple[Outcome, float]]) -> None:
         if codes:
             say(f"      {', '.join(codes)}", 0)
         for fault in outcome.faults:
-            say(f"      {fault}")
+            say(f"      {_cut_words(fault)}")
         if outcome.ignored:
             say(f"      not used: {listed(outcome.ignored)}", 0)
+
+
+def _cut_words(text: str) -> str:
+    """A sentence whose longest words, which are an index's own, fit a line."""
+    words = text.split(" ")
+    return " ".join(word if len(word) <= WORD_MAX else cut(word, WORD_MAX) for word in words)
 
 
 def _document(outcome: Outcome, ms: float) -> dict[str, Any]:

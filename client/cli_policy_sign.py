@@ -21,7 +21,7 @@ from wire.errors import ConfigError, PolicyError
 from wire.ids import b64u
 
 from .cli_options import add_command, add_json
-from .cli_terminal import note, say
+from .cli_terminal import note, one_line, say
 from .files import make_file, read_file
 from .report import EXIT_OK
 from .session import mend_hint
@@ -71,7 +71,11 @@ def run_keygen(args: argparse.Namespace) -> int:
         print(json.dumps({"file": str(args.file), "policy_key": public}, indent=2))
     else:
         print(public)
-        note(f"private key in {args.file} (mode 0600): keep it away from gateways and clients")
+        note(
+            one_line(
+                f"private key in {args.file} (mode 0600): keep it away from gateways and clients"
+            )
+        )
     return EXIT_OK
 
 
@@ -106,7 +110,7 @@ def run_sign(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"file": str(args.out), "policy_key": b64u(public)}, indent=2))
     else:
-        say(f"{args.out}: signed; it is checked with --policy-key {b64u(public)}")
+        say(one_line(f"{args.out}: signed; it is checked with --policy-key {b64u(public)}"))
     return EXIT_OK
 
 

@@ -17,7 +17,7 @@ from .cli_options import (
     chosen_options,
     chosen_policy,
 )
-from .cli_terminal import note
+from .cli_terminal import note, one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 def announcement(listener: Listener, key: str) -> str:
     """What to paste; the key is shown this once and stored nowhere."""
-    unix = "" if listener.path is None else f"--unix-socket {listener.path} "
+    unix = "" if listener.path is None else one_line(f"--unix-socket {listener.path} ")
     return (
         f"OPENAI_BASE_URL={listener.url}\n"
         f"OPENAI_API_KEY={key}\n"

@@ -19,6 +19,11 @@ def printable(text: str) -> str:
     )
 
 
+def one_line(text: str) -> str:
+    """`text` with its line ends and tabs spelt out: a file may have them in its name."""
+    return text.replace("\n", "\\n").replace("\t", "\\t")
+
+
 def width() -> int:
     """Columns that lines may take."""
     return min(max(shutil.get_terminal_size().columns, WIDTH_MIN), WIDTH_MAX)

@@ -18,7 +18,7 @@ from .cli_options import (
     chosen_policy,
     trust_line,
 )
-from .cli_terminal import say
+from .cli_terminal import one_line, say
 
 if TYPE_CHECKING:
     import argparse
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(found.to_json(), indent=2))
     else:
         for line in lines(found):
-            say(line, _HANG)
+            say(one_line(line), _HANG)
     return found.exit_code
 
 

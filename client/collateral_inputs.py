@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import TYPE_CHECKING, Final
 
-from attestation.collateral.services import Services, parse_services
+from attestation.collateral.services import Services, services_of
 from attestation.collateral_key import CollateralKey
 from attestation.evidence import (
     EVIDENCE_ITEMS_MAX,
@@ -16,6 +15,7 @@ from attestation.evidence import (
 )
 from attestation.formats.container import parse_container
 from attestation.schemes import SCHEMES
+from attestation.toml_table import SETTINGS_MAX
 from wire.canonical import parse_strict
 from wire.errors import ConfigError, MalformedError
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from attestation.scheme import Need
 
 EVIDENCE_FILE_MAX: Final = EVIDENCE_ITEMS_MAX * EVIDENCE_MAX * 3 // 2  # base64 and members
-SERVICES_MAX: Final = 64 * 1024
 
 
 def needed_keys(path: Path) -> list[CollateralKey]:
@@ -80,19 +79,13 @@ def read_services(path: Path | None) -> Services:
     """The services file, or the vendors' own addresses where there is none.
 
     Raises:
-        ConfigError: unreadable, not TOML, or it holds what is refused.
+        ConfigError: unreadable, not TOML, empty, or it holds what is refused.
     """
     if path is None:
         return Services()
-    raw = read_file(path, SERVICES_MAX, "services")
+    raw = read_file(path, SETTINGS_MAX, "services")
     try:
-        document = tomllib.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as cause:  # numbers and nesting without end, too
-        raise ConfigError(
-            f"services file {path}: found no TOML", hint="name a TOML file of the vendors' URLs"
-        ) from cause
-    try:
-        return parse_services(document)
+        return services_of(raw)
     except ConfigError as error:
         raise ConfigError(
             f"services file {path}: {error.message}",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
 from typing import TYPE_CHECKING
 
-from attestation.collateral.whole_file import write_whole
+from attestation.collateral.whole_file import read_whole, write_whole
 from wire.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,24 +19,13 @@ def read_file(path: Path, limit: int, what: str) -> bytes:
     Raises:
         ConfigError: missing, unreadable, longer, or a device.
     """
-    hint = f"check the name, and that this user may read the {what} file"
     try:
-        # What is opened may be a pipe that nobody writes to: it reads as empty, and holds nobody.
-        with open(path, "rb", opener=_at_once) as file:
-            found = os.fstat(file.fileno())
-            if not (stat.S_ISREG(found.st_mode) or stat.S_ISFIFO(found.st_mode)):
-                raise ConfigError(f"{what} file {path}: found a device, expected a file", hint=hint)
-            if found.st_size > limit:
-                raise _too_long(path, f"{found.st_size}", limit, what)
-            os.set_blocking(file.fileno(), True)
-            raw = file.read(limit + 1)
+        return read_whole(path, limit, pipes=True)
     except OSError as cause:
+        hint = f"check the name, and that this user may read the {what} file"
+        if cause.errno == errno.EFBIG:
+            hint = f"this cannot be the {what} file: name another"
         raise ConfigError(f"{what} file {path}: {cause.strerror}", hint=hint) from cause
-    except ValueError as cause:
-        raise ConfigError(f"{what} file: found a zero byte in its name", hint=hint) from cause
-    if len(raw) > limit:
-        raise _too_long(path, f"more than {limit}", limit, what)
-    return raw
 
 
 def make_file(path: Path, data: bytes, what: str, *, hint: str, replace: bool = False) -> None:
@@ -68,6 +57,17 @@ def make_file(path: Path, data: bytes, what: str, *, hint: str, replace: bool = 
         ) from cause
 
 
+def is_absent(path: Path) -> bool:
+    """Whether nothing has this name; where that cannot be told, something may."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
 def existing_folder(path: Path, what: str, hint: str) -> Path:
     """A folder that is there and can be read.
 
@@ -90,14 +90,3 @@ def _make(path: Path, data: bytes) -> None:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-
-
-def _at_once(name: str, flags: int) -> int:
-    return os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def _too_long(path: Path, found: str, limit: int, what: str) -> ConfigError:
-    return ConfigError(
-        f"{what} file {path}: found {found} bytes, expected at most {limit}",
-        hint=f"this cannot be the {what} file: name another",
-    )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from attestation.collateral.whole_file import write_whole
+from attestation.collateral.whole_file import read_whole, write_whole
 from wire.canonical import encode, parse_evj1
 from wire.errors import ConfigError, MalformedError
 
@@ -73,8 +73,7 @@ class Highest:
 
 def _read(path: Path, name: str) -> Mark | None:
     try:
-        with path.open("rb") as file:
-            found = parse_evj1(file.read(RECORD_MAX + 1), RECORD_MAX)
+        found = parse_evj1(read_whole(path, RECORD_MAX), RECORD_MAX)
     except FileNotFoundError:
         return None
     except MalformedError:

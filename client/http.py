@@ -6,6 +6,7 @@ no compression (it would mix secrets with sizes).
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -28,6 +29,8 @@ MARGIN_S: Final = 30.0
 CONNECT_PAUSES: Final = (0.2, 0.5, 1.0, 1.5)
 API_KEY_MAX: Final = 512
 PORT_END: Final = 65_536
+_NOT_IN_URLS: Final = frozenset(' "<>\\^`{|}')
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%(25)?[A-Za-z0-9._-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,13 @@ def endpoint(url: str, api_key: str | None, life_s: int, *, patient: bool = True
     Raises:
         ConfigError: not an http(s) URL, or a key that cannot be a header.
     """
+    # The parser would escape them, and what is asked must be what was named.
+    odd = next((c for c in str(url) if c in _NOT_IN_URLS or not c.isprintable()), None)
+    if odd is not None:
+        raise ConfigError(
+            f"gateway URL: found {odd!a} in it, expected only characters that a URL has",
+            hint=_URL_HINT,
+        )
     try:
         parsed = httpx2.URL(url)
     except (httpx2.InvalidURL, TypeError) as error:
@@ -66,6 +76,11 @@ def endpoint(url: str, api_key: str | None, life_s: int, *, patient: bool = True
         raise ConfigError(
             f"gateway URL: found {_url_parts(parsed)}, "
             "expected http:// or https://, a host, and no user name",
+            hint=_URL_HINT,
+        )
+    if _HOST.fullmatch(parsed.raw_host.decode("ascii", "replace")) is None:
+        raise ConfigError(
+            f"gateway URL: found host {shown(parsed.host)}, expected a name or an address",
             hint=_URL_HINT,
         )
     if parsed.port is not None and not 0 < parsed.port < PORT_END:

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attestation.collateral.whole_file import write_whole
+from attestation.collateral.whole_file import read_whole, write_whole
 from wire.canonical import encode, parse_strict
 from wire.errors import ConfigError, MalformedError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RECORD_MAX = 128 * 1024  # a signed note is at most 64 KiB
+_HINT = "choose a folder that this user may write with --state-dir"
 _NAME_LEN = 32  # hex digits of SHA-256(origin): an origin holds slashes and is not a file name
 
 
@@ -44,7 +45,12 @@ class Seen:
 def default_state_dir() -> Path:
     """`$XDG_STATE_HOME/anchorhold`, or `~/.local/state/anchorhold`."""
     root = os.environ.get("XDG_STATE_HOME")
-    return (Path(root) if root else Path.home() / ".local" / "state") / "anchorhold"
+    try:
+        return (Path(root) if root else Path.home() / ".local" / "state") / "anchorhold"
+    except RuntimeError as cause:
+        raise ConfigError(
+            "client state: found no home folder, expected one", hint="set $HOME or $XDG_STATE_HOME"
+        ) from cause
 
 
 class TrustState:
@@ -61,12 +67,11 @@ class TrustState:
         """
         path = self._path(origin)
         try:
-            with path.open("rb") as file:
-                raw = file.read(RECORD_MAX + 1)
+            raw = read_whole(path, RECORD_MAX)
         except FileNotFoundError:
             return None
         except OSError as cause:
-            raise ConfigError(f"client state {path}: {cause.strerror}") from cause
+            raise ConfigError(f"client state {path}: {cause.strerror}", hint=_HINT) from cause
         try:
             record = parse_strict(raw, max_bytes=RECORD_MAX)
         except MalformedError as cause:
@@ -93,7 +98,7 @@ class TrustState:
                 return True
         except OSError as cause:
             message = f"client state folder {self.root}: {cause.strerror}"
-            raise ConfigError(message, hint="choose a writable folder with --state-dir") from cause
+            raise ConfigError(message, hint=_HINT) from cause
 
     def _path(self, origin: str) -> Path:
         return self.root / f"{sha256(origin.encode()).hexdigest()[:_NAME_LEN]}.json"

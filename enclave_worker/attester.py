@@ -15,6 +15,7 @@ from attestation.collect.probe import probe
 from attestation.collect.software import SoftwareAttester, software_root
 from attestation.collect.tpm import TpmAttester
 from attestation.evidence import Evidence
+from wire.errors import ConfigError
 
 from .launcher_config import LauncherConfig
 
@@ -53,6 +54,17 @@ def make_attester(config: LauncherConfig) -> Attester:
         ConfigError: the hardware demanded is not here; the message lists what was found.
         UnavailableError: it is here and does not answer.
     """
+    try:
+        return _attester(config)
+    except OSError as error:
+        raise ConfigError(
+            f"{config.trust} attester: cannot use {error.filename or config.state_dir}: "
+            f"{error.strerror}",
+            hint="state_dir, tpm_ca and the software root must be where this user may write",
+        ) from error
+
+
+def _attester(config: LauncherConfig) -> Attester:
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if config.trust == "hardware":
         return HardwareAttester(_GUESTS[probe().choose(config.attester)]())

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from wire.errors import AttestationError, ConfigError, UnavailableError
+from wire.excerpt import cut
 
 from .attendant import Attendant
 from .clock import Clock
@@ -38,6 +39,8 @@ RESTART_FIRST_S = 0.5
 RESTART_MAX_S = 30.0
 # A worker that served this long did not die of how it was started.
 LONG_LIFE_S = 60.0
+# A wrong engine setting is repeated, but not at any length.
+FAULT_MAX = 200
 # Between the closing of its channel and the end of the process; then it is killed.
 EXIT_WAIT_S = 2.0
 
@@ -121,7 +124,7 @@ class Launcher:
         try:
             EngineConfig.from_dict(self.config.engine)
         except (TypeError, ValueError) as error:
-            raise ConfigError(str(error)) from None
+            raise ConfigError(cut(str(error), FAULT_MAX)) from None
         self._machine = self._make_machine(self.config)
         self._root = measure_root(self.config, self._progress)
         self._machine.measure(self._root.parts)

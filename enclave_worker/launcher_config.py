@@ -1,12 +1,13 @@
 """Settings of one launcher, from a TOML file or from code; checked before anything is started."""
 
-import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from wire.errors import ConfigError
-from wire.excerpt import shown
+from attestation.collateral.whole_file import read_whole
+from attestation.toml_table import SETTINGS_MAX, parse_settings
+from wire.errors import ConfigError, MalformedError
+from wire.excerpt import NUMBER_BITS_MAX, json_value, shown
 from wire.limits import NAME_MAX
 
 Trust = Literal["software", "simulated", "hardware"]
@@ -76,7 +77,7 @@ class LauncherConfig:
     def __post_init__(self) -> None:
         """Refuse values that would fail later in a place that cannot explain itself."""
         if self.trust not in TRUSTS:
-            raise ConfigError(f"trust: found {self.trust!r}, expected {' or '.join(TRUSTS)}")
+            raise ConfigError(f"trust: found {shown(self.trust)}, expected {' or '.join(TRUSTS)}")
         if self.attester != AUTO and self.trust != "hardware":
             raise ConfigError(
                 f"attester: found {shown(self.attester)} with trust {self.trust}, "
@@ -119,27 +120,20 @@ def read_config(path: Path) -> LauncherConfig:
         ConfigError: unreadable file, unknown or missing key, wrong type.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = parse_settings(read_whole(path, SETTINGS_MAX))
     except OSError as error:
         raise ConfigError(
             f"worker configuration: cannot read {path}: {error.strerror}", hint=_FILE_HINT
         ) from None
-    except UnicodeDecodeError:
+    except MalformedError as error:
         raise ConfigError(
-            f"worker configuration {path}: found bytes that are no text, expected TOML settings",
-            hint=_FILE_HINT,
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(
-            f"worker configuration {path}: found text that is not TOML ({error}), "
-            "expected TOML settings",
-            hint=_FILE_HINT,
+            f"worker configuration {path}: {error.message}", hint=_FILE_HINT
         ) from None
     known = {item.name: item for item in fields(LauncherConfig)}
     unknown = sorted(set(document) - set(known))
     if unknown:
         raise ConfigError(
-            f"worker configuration {path}: found unknown key {unknown[0]!r}, "
+            f"worker configuration {path}: found unknown key {shown(unknown[0])}, "
             f"expected some of {', '.join(sorted(known))}"
         )
     values = {key: _typed(path, key, value) for key, value in document.items()}
@@ -181,14 +175,25 @@ def _typed(path: Path, key: str, value: Any) -> Any:
             f"worker configuration {path}: {key}: found {_KINDS.get(type(value), 'a date')}, "
             f"expected {_KINDS[expected]}"
         )
+    if isinstance(value, int) and value.bit_length() > NUMBER_BITS_MAX:
+        raise ConfigError(f"worker configuration {path}: {key}: found {json_value(value)}")
     if key == "service_policy":
-        return _policy(path.parent / str(value))
-    return (path.parent / str(value)).resolve() if key in _PATHS else value
+        return _policy(_path(path, key, str(value)))
+    return _path(path, key, str(value)).resolve() if key in _PATHS else value
+
+
+def _path(path: Path, key: str, value: str) -> Path:
+    if not value or not value.isprintable():
+        raise ConfigError(
+            f"worker configuration {path}: {key}: found {shown(value)}, "
+            "expected a path in printable characters"
+        )
+    return path.parent / value
 
 
 def _policy(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_whole(path, POLICY_MAX)
     except OSError as error:
         raise ConfigError(
             f"service_policy: cannot read {path}: {error.strerror}",

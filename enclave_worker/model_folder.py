@@ -7,10 +7,13 @@ instead of a worker that dies while loading.
 import json
 from pathlib import Path
 
+from attestation.collateral.whole_file import read_whole
 from attestation.collect.tree import file_digests
 from attestation.measurement import tree_digest
 from wire.errors import ConfigError
 from wire.ids import sha256_tag
+
+from .engine.folder import JSON_MAX_BYTES
 
 REQUIRED = ("config.json", "tokenizer.json")
 HINT = (
@@ -30,7 +33,7 @@ def check_model(folder: Path) -> None:
     if not folder.is_dir():
         raise ConfigError(f"model folder: found a file at {folder}, expected a folder", hint=HINT)
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
-    if not list(folder.glob("*.safetensors")):
+    if not any(path.is_file() for path in folder.glob("*.safetensors")):
         missing.append("*.safetensors")
     if missing:
         present = sorted(path.name for path in folder.iterdir())[:8]
@@ -65,10 +68,24 @@ def _template(folder: Path) -> bytes | None:
     """Return the chat template's source, from its own file or the tokenizer's configuration."""
     own = folder / "chat_template.jinja"
     if own.is_file():
-        return own.read_bytes()
+        return _json_bytes(own)
     settings = folder / "tokenizer_config.json"
-    if settings.is_file():
-        template = json.loads(settings.read_bytes()).get("chat_template")
-        if isinstance(template, str):
-            return template.encode()
-    return None
+    if not settings.is_file():
+        return None
+    try:
+        document = json.loads(_json_bytes(settings))
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise ConfigError(
+            f"model folder {folder}: {settings.name}: found no JSON object, expected one", hint=HINT
+        )
+    template = document.get("chat_template")
+    return template.encode() if isinstance(template, str) else None
+
+
+def _json_bytes(path: Path) -> bytes:
+    try:
+        return read_whole(path, JSON_MAX_BYTES)
+    except OSError as error:
+        raise ConfigError(f"model file {path}: {error.strerror}", hint=HINT) from error

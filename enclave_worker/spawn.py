@@ -1,5 +1,6 @@
 """Starts one worker process: wrapper, cleared environment, control socket as descriptor 0."""
 
+import os
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -71,13 +72,18 @@ def spawn(command: Sequence[str], threads: int, log: Path | None) -> WorkerProce
     Raises:
         UnavailableError: the operating system refused to start it.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ExitStack() as stack:
-        stack.callback(theirs.close)
         stderr: BinaryIO | None = None
         if log is not None:
-            log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            stderr = stack.enter_context(log.open("ab"))
+            try:
+                log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                # Opened at once, or not at all: nobody may be reading where it is a pipe.
+                stderr = stack.enter_context(open(log, "ab", opener=_at_once))
+            except OSError as error:
+                raise UnavailableError(f"log: cannot write {log}: {error.strerror}") from None
+            os.set_blocking(stderr.fileno(), True)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        stack.callback(theirs.close)
         try:
             process = subprocess.Popen(
                 list(command),
@@ -92,3 +98,7 @@ def spawn(command: Sequence[str], threads: int, log: Path | None) -> WorkerProce
             ours.close()
             raise UnavailableError(f"worker: could not be started ({error.strerror})") from None
     return WorkerProcess(process, ControlSocket(ours))
+
+
+def _at_once(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attestation.collateral.whole_file import write_whole
+from attestation.collateral.whole_file import read_whole, write_whole
 from wire.errors import ConfigError, RollbackError
 
 from .note import NOTE_MAX
@@ -33,7 +33,7 @@ class Anchor:
         of one would undo it.
         """
         try:
-            note = self._path.read_bytes()[: NOTE_MAX + 1]
+            note = read_whole(self._path, NOTE_MAX)
         except FileNotFoundError:
             if log_size == 0:
                 return None
@@ -43,7 +43,10 @@ class Anchor:
                 "checkpoint note there",
             ) from None
         except OSError as error:
-            raise ConfigError(f"evidence log: a readable anchor expected: {error}") from error
+            raise ConfigError(
+                f"evidence log: a readable anchor expected at {self._path}: {error.strerror}",
+                hint="restore the anchor file",
+            ) from error
         return note.decode("utf-8", "replace")
 
     def write(self, note: str) -> None:

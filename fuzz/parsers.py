@@ -303,8 +303,13 @@ def _enclaves() -> list[Seed]:
 
 
 def _trust_domains() -> list[Seed]:
-    quotes = pieces("quote", "intel-tdx-quote")
-    return [Seed({"": seed.roles[""][48:632]}) for seed in quotes]
+    """Reports of every version; a quote of version 5 says before its report how long that is."""
+    found: list[Seed] = []
+    for seed in pieces("quote", "intel-tdx-quote"):
+        quote = seed.roles[""]
+        end = 54 + int.from_bytes(quote[50:54], "little")
+        found.append(Seed({"": quote[54:end] if quote[0] == 5 else quote[48:632]}))
+    return found
 
 
 def _table() -> bytes:

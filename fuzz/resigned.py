@@ -55,8 +55,10 @@ def _seed(raw: bytes) -> Seed:
     return Seed({"": raw})
 
 
-def _tdx(version: int) -> Signed:
+def _tdx(version: int, extended: bool = False) -> Signed:
     vendor = intel.Intel("tdx", version)
+    if extended:
+        vendor.extended()
     honest, signed = vendor.question(), vendor.signed()
     rest = honest.evidence["quote"][len(signed) + 68 :]
     length = honest.evidence["quote"][len(signed) : len(signed) + 4]
@@ -219,6 +221,7 @@ SIGNED: Final[Mapping[tuple[str, str], Callable[[], Signed]]] = {
     ("amd-sev-snp-report", "report"): _snp,
     ("intel-tdx-quote", "quote v4"): lambda: _tdx(4),
     ("intel-tdx-quote", "quote v5"): lambda: _tdx(5),
+    ("intel-tdx-quote", "quote extended"): lambda: _tdx(5, extended=True),
     ("intel-tdx-quote", "tcb info"): lambda: _tcb("tcb_info", "tcbInfo"),
     ("intel-tdx-quote", "qe identity"): lambda: _tcb("qe_identity", "enclaveIdentity"),
     ("intel-tdx-quote", "pck extension"): _pck,

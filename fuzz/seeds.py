@@ -6,8 +6,9 @@ key material.
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,7 @@ from attestation.anchors import NONE, Anchors
 from attestation.conformance.index import parse_index
 from attestation.conformance.stated import expected_of
 from attestation.examined import Expected, Question
+from attestation.formats.spdm import CHIP_INFO
 from attestation.schemes import SCHEMES
 from wire.errors import MalformedError
 
@@ -122,7 +124,13 @@ def _snp() -> list[Question]:
     vendor, chip = amd_vendor(), amd_chip()
     provider = vendor.provider()
     collateral = vendor.collateral(crl=vendor.crl((3, 4)))
+    older = [  # no processor named, none of mitigations, mitigations that a guest began without
+        chip.evidence(version=2),
+        chip.evidence(version=4, cpuid=(0x19, 0x11, 1)),
+        chip.evidence(version=5, launch_mit=0b1001, current_mit=0b1111, cpuid=(0x19, 0x11, 1)),
+    ]
     return [
+        *(vendor.question(evidence, collateral) for evidence in older),
         vendor.question(
             chip.evidence(report_data=NONCE * 2), collateral, Expected(report_data=NONCE * 2)
         ),
@@ -163,9 +171,11 @@ def _azure_tdx() -> list[Question]:
 
 def _tdx() -> list[Question]:
     found = []
-    for version in (4, 5):
+    for version, extended in ((4, False), (5, False), (5, True)):
         vendor = intel.Intel("tdx", version)
         vendor.revoked_pck.append(77)
+        if extended:
+            vendor.extended()
         found.append(vendor.question())
         found.append(
             Question(
@@ -207,11 +217,35 @@ def _nvidia(*architectures: str) -> list[Question]:
     return found
 
 
+def _gpus() -> list[Question]:
+    line = Expected(nonce=NONCE, arch="BLACKWELL")
+    device = line_device()
+    evidence = {"evidence": device.report(NONCE), "cert_chain": device.chain()}
+    vendor = nvidia_vendor()
+    return [
+        Question(evidence, vendor.anchors, vendor.now, expected=line),
+        *_nvidia("HOPPER", "BLACKWELL"),
+    ]
+
+
+def line_device() -> nvidia_device.Device:
+    """A GPU whose certificates name a line of chips; its report says which of them it is."""
+    device = nvidia_vendor().gpu("BLACKWELL", common="GB20X A01 GSP FMC LF")
+    device.opaque = {**device.opaque, CHIP_INFO: b"GB202\0"}
+    return device
+
+
 def _nvidia_list() -> list[Question]:
     vendor = nvidia_vendor()
-    raw = nvidia_device.listing([vendor.gpu() for _ in range(2)], NONCE)
+    lists = ([vendor.gpu() for _ in range(2)], [line_device()])
     return [
-        Question({"evidence_list": raw}, vendor.anchors, vendor.now, expected=Expected(nonce=NONCE))
+        Question(
+            {"evidence_list": nvidia_device.listing(devices, NONCE)},
+            vendor.anchors,
+            vendor.now,
+            expected=Expected(nonce=NONCE),
+        )
+        for devices in lists
     ]
 
 
@@ -256,17 +290,15 @@ def _cc() -> list[Question]:
 
 
 def _nras() -> list[Question]:
-    service = nras.NrasService(devices=2)
-    service.devices["SWITCH-0"] = nras.switch_claims()
-    return [
-        Question(
-            {"eat": service.bundle(NONCE)},
-            NONE,
-            service.now + 1,
-            {"jwks": service.jwks()},
-            Expected(nonce=NONCE),
-        )
-    ]
+    whole = nras.NrasService(devices=2)
+    whole.devices["SWITCH-0"] = nras.switch_claims()
+    found = []
+    for service in (nras.NrasService(version="2.0"), whole):
+        keys, raw = {"jwks": service.jwks()}, service.bundle(NONCE)
+        asked = Expected(nonce=NONCE)
+        found.append(Question({"eat": raw}, NONE, service.now + 1, keys, asked))
+    named = json.dumps({"detached_eat": json.loads(raw)}).encode()  # as local tools wrap it
+    return [replace(found[-1], evidence={"eat": named}), *found]
 
 
 EAR_CLAIMS: Final[Mapping[str, Any]] = {
@@ -314,6 +346,22 @@ def _corim() -> list[Question]:
             ("comid", publisher.comid()),
         ):
             found.append(Question({role: raw}, NONE, 1_790_000_000, collateral))
+    return [*found, *_profiles()]
+
+
+def _profiles() -> list[Question]:
+    """Manifests that keep a profile of Arm's, unwrapped modules, and keys of attesters."""
+    found = []
+    for profile in (corim.CCA_PLATFORM, corim.CCA_REALM, corim.PSA):
+        publisher = corim.CorimPublisher(wrapped=False, members={3: profile})
+        publisher.reference(
+            corim.environment(instance=corim.tagged(550, bytes(33))),
+            corim.component(),
+            corim.element("r", {14: {"rim": [[7, bytes(48)]]}}),
+        )
+        publisher.attest_key(corim.environment(), corim.tagged(554, "MFkw"))
+        keys = {"public_key": publisher.public_key}
+        found.append(Question({"corim": publisher.signed()}, NONE, 1_790_000_000, keys))
     return found
 
 
@@ -324,7 +372,7 @@ _SIMULATED: Final[Mapping[str, Callable[[], list[Question]]]] = {
     "intel-tdx-quote": _tdx,
     "intel-sgx-quote": lambda: [intel.Intel("sgx").question()],
     "aws-nitro-document": _nitro,
-    "nvidia-gpu-spdm": lambda: _nvidia("HOPPER", "BLACKWELL"),
+    "nvidia-gpu-spdm": _gpus,
     "nvidia-nvswitch-spdm": lambda: _nvidia("LS10"),
     "nvidia-gpu-spdm-list": _nvidia_list,
     "tpm2-quote": _tpm,

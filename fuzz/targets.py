@@ -16,6 +16,7 @@ from attestation.examined import Expected
 from attestation.ledger import Ledger
 from attestation.schemes import SCHEMES
 from fuzz.documents import DOCUMENTS
+from fuzz.link import LINK
 from fuzz.parsers import PARSERS
 from fuzz.resigned import SIGNED
 from fuzz.seeds import Seed, questions, simulated
@@ -125,5 +126,5 @@ def _resigned() -> list[Target]:
 
 
 TARGETS: Final[Mapping[str, Target]] = {
-    target.name: target for target in (*PARSERS, *DOCUMENTS, *_examinations(), *_resigned())
+    target.name: target for target in (*PARSERS, *DOCUMENTS, *LINK, *_examinations(), *_resigned())
 }

@@ -21,6 +21,7 @@ grow that is kept for ever; those are counted, and so are refusals beyond `REFUS
 11. the verdict is durable in the evidence log
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from attestation.binding import Beacon, Binding, parse_binding
 from attestation.evidence import Evidence, evidence_list
 from attestation.posture import CONTAINER_MAX
 from attestation.result import AppraisedEvidence, Refused
-from attestation.verify.credential import Activation, challenge_for
+from attestation.verify.credential import Activation, Challenge, challenge_for
 from evidence.beacon import snapshot_time
 from evidence.events import parse_event
 from wire.errors import AttestationError, MalformedError, ReceiptError
@@ -147,7 +148,7 @@ class Admission:
 
     async def admit(
         self,
-        document: dict[str, Any],
+        hello: Hello,
         nonce: bytes,
         ask: Ask,
         session: Session | None,
@@ -156,17 +157,15 @@ class Admission:
         """Run the steps of the module's docstring.
 
         Args:
-            document: HELLO or KEYS as received.
+            hello: HELLO or KEYS, as `parse_hello` read it (step 1).
             nonce: this connection's challenge.
             ask: asks the worker to prove what it says of itself.
             session: the session that sends new keys; None for a first HELLO.
             asker: on whose account it is judged.
 
         Raises:
-            MalformedError: step 1; the link is closed.
             UnavailableError: the evidence log took no entry; nobody is admitted.
         """
-        hello = parse_hello(document)  # 1
         bh = bh_of(hello.binding)
         span = self._telemetry.start(SpanName.APPRAISE)
         span.set(Attr.BINDING, digest_text(bh))
@@ -230,7 +229,7 @@ class Admission:
             return "possession_unproven"
         # 8
         try:
-            activation = await self._activate(hello.evidence, ask)
+            activation = await self._activate(hello.evidence, ask, asker)
         except MalformedError:
             return "evidence_malformed"
         except AttestationError as error:
@@ -263,15 +262,21 @@ class Admission:
         except MalformedError:
             return False
 
-    async def _activate(self, evidence: tuple[Evidence, ...], ask: Ask) -> Activation | None:
+    async def _activate(
+        self, evidence: tuple[Evidence, ...], ask: Ask, asker: Asker
+    ) -> Activation | None:
         """Ask the TPM behind evidence that claims one; other kinds need nothing."""
-        for item in evidence:
-            challenge = challenge_for(item, self._rng)
-            if challenge is not None:
-                question = {"credential": dict(challenge.credential.to_json())}
-                answer = await ask(ACTIVATE, question)
-                return challenge.activation(answer if isinstance(answer, dict) else {})
-        return None
+
+        def challenge() -> Challenge | None:
+            made = (challenge_for(item, self._rng) for item in evidence)
+            return next((one for one in made if one is not None), None)
+
+        # It parses what a stranger sent.
+        found = await self._turns.run(asker, lambda: asyncio.to_thread(challenge))
+        if found is None:
+            return None
+        answer = await ask(ACTIVATE, {"credential": dict(found.credential.to_json())})
+        return found.activation(answer if isinstance(answer, dict) else {})
 
     async def _beacon_time(self, beacon: Beacon | None) -> int | None:
         """When our log published the head a binding names; None when it never did."""

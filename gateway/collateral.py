@@ -14,7 +14,6 @@ them sees the vendors' dates alone.
 
 import asyncio
 import logging
-import tomllib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,13 +22,15 @@ from pathlib import Path
 from attestation.collateral.fetcher import Fetcher
 from attestation.collateral.http_fetcher import HttpFetcher
 from attestation.collateral.resolve import Resolved
-from attestation.collateral.services import Services, parse_services
+from attestation.collateral.services import Services, services_of
 from attestation.collateral.store import Store
 from attestation.collateral.vendors import Vendors
+from attestation.collateral.whole_file import read_whole
 from attestation.evidence import Evidence
 from attestation.evidence_collateral import collateral_anchors
 from attestation.policy import Policy
 from attestation.schemes import SCHEMES
+from attestation.toml_table import SETTINGS_MAX
 from wire.errors import ConfigError, UnavailableError
 
 from .asker import Asker
@@ -290,13 +291,15 @@ def _services(path: Path | None) -> Services:
     if path is None:
         return Services()
     try:
-        return parse_services(tomllib.loads(path.read_text(encoding="utf-8")))
+        return services_of(read_whole(path, SETTINGS_MAX))
     except OSError as error:
         raise ConfigError(
-            f"collateral_services_file: cannot read {path}: {error.strerror}"
+            f"collateral_services_file: cannot read {path}: {error.strerror}", hint=_SERVICES_HINT
         ) from error
-    except ValueError as error:  # not TOML, or not text
+    except ConfigError as error:
         raise ConfigError(
-            f"collateral_services_file: {path}: expected TOML, found something else",
-            hint="docs/operate/cli.md, `anchorhold collateral fetch`, lists its members",
+            f"collateral_services_file: {path}: {error.message}", hint=error.hint or _SERVICES_HINT
         ) from error
+
+
+_SERVICES_HINT = "docs/operate/cli.md, `anchorhold collateral fetch`, lists its members"

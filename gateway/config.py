@@ -4,21 +4,20 @@ Secrets are files named here, never values. Relative paths are taken from the fi
 """
 
 import dataclasses
-import tomllib
 import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attestation.collateral.whole_file import read_whole
+from attestation.toml_table import SETTINGS_MAX, parse_settings
 from tenancy.queue import GLOBAL_REQUESTS_MAX, TENANT_BYTES_MAX, TENANT_REQUESTS_MAX
 from wire.errors import ConfigError, MalformedError
-from wire.excerpt import shown
+from wire.excerpt import NUMBER_BITS_MAX, json_value, listed, shown
 from wire.ids import unb64u
 from wire.limits import ENVELOPE_MAX
 
-#: A configuration is a page of text; anything larger is the wrong file.
-CONFIG_MAX_BYTES = 256 * 1024
 #: An audience is a short name; it is in every request header and every log entry.
 AUD_MAX = 128
 
@@ -141,11 +140,12 @@ def _check(config: GatewayConfig) -> None:
     for name, (low, high) in RANGES.items():
         value = getattr(config, name)
         if not low <= value <= high:
-            raise ConfigError(f"{name}: expected {low:g} to {high:g}, found {value}")
-    if not config.aud or len(config.aud) > AUD_MAX or not config.aud.isascii():
+            raise ConfigError(f"{name}: expected {low:g} to {high:g}, found {json_value(value)}")
+    printable = config.aud.isascii() and config.aud.isprintable()
+    if not printable or not 1 <= len(config.aud) <= AUD_MAX:
         raise ConfigError(
             f"aud: found {len(config.aud)} characters, {shown(config.aud)},"
-            f" expected 1 to {AUD_MAX} ASCII characters"
+            f" expected 1 to {AUD_MAX} printable ASCII ones"
         )
     config.policy_keys()
     if config.directory_refresh_s >= config.directory_life_s:
@@ -156,7 +156,7 @@ def _check(config: GatewayConfig) -> None:
     if config.telemetry_exporter not in EXPORTERS:
         raise ConfigError(
             f"telemetry_exporter: expected one of {', '.join(EXPORTERS)},"
-            f" found {config.telemetry_exporter[:32]!r}"
+            f" found {shown(config.telemetry_exporter)}"
         )
     if config.telemetry_exporter == "file" and config.telemetry_file is None:
         raise ConfigError(
@@ -178,8 +178,8 @@ def _convert(name: str, annotation: Any, value: object, folder: Path) -> object:
     kinds = [option for option in options if option is not type(None)]
     kind = kinds[0]
     if kind is Path and isinstance(value, str) and value:
-        return folder / Path(value).expanduser()
-    if kind is float and type(value) is int:
+        return _path(name, value, folder)
+    if kind is float and type(value) is int and value.bit_length() <= NUMBER_BITS_MAX:
         return float(value)
     if kind is not Path and type(value) is kind:
         return value
@@ -189,6 +189,18 @@ def _convert(name: str, annotation: Any, value: object, folder: Path) -> object:
         else {str: "text", int: "an integer", bool: "true or false"}.get(kind, "a number")
     )
     raise ConfigError(f"{name}: expected {expected}, found {type(value).__name__}")
+
+
+def _path(name: str, value: str, folder: Path) -> Path:
+    try:
+        found = folder / Path(value).expanduser()
+    except RuntimeError:  # ~name of nobody
+        raise ConfigError(
+            f"{name}: found {shown(value)}, expected a path from a home folder that there is"
+        ) from None
+    if not value.isprintable():
+        raise ConfigError(f"{name}: found {shown(value)}, expected a path in printable characters")
+    return found
 
 
 def _is_union(annotation: Any) -> bool:
@@ -205,27 +217,7 @@ def parse_config(text: str, folder: Path) -> GatewayConfig:
     Raises:
         ConfigError: not TOML, an unknown or missing key, a wrong type or a value out of range.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(
-            f"configuration: found text that is not TOML ({error}), expected TOML settings",
-            hint="docs/operate/gateway.md lists every setting",
-        ) from error
-    fields = {item.name: item for item in dataclasses.fields(GatewayConfig)}
-    unknown = sorted(set(document) - set(fields))
-    if unknown:
-        raise ConfigError(
-            f"configuration: found unknown key {', '.join(unknown)[:200]}",
-            hint=f"expected some of: {', '.join(fields)}",
-        )
-    needed = [name for name, item in fields.items() if item.default is dataclasses.MISSING]
-    missing = [name for name in needed if name not in document]
-    if missing:
-        raise ConfigError(f"configuration: missing key {', '.join(missing)}")
-    hints = typing.get_type_hints(GatewayConfig)
-    values = {name: _convert(name, hints[name], value, folder) for name, value in document.items()}
-    return GatewayConfig(**typing.cast("Any", values))
+    return _config(text.encode(), folder, "configuration")
 
 
 def load_config(path: Path) -> GatewayConfig:
@@ -235,20 +227,33 @@ def load_config(path: Path) -> GatewayConfig:
         ConfigError: the file cannot be read or is not a valid configuration.
     """
     try:
-        if path.stat().st_size > CONFIG_MAX_BYTES:
-            raise ConfigError(
-                f"configuration {path}: found {path.stat().st_size} bytes,"
-                f" expected at most {CONFIG_MAX_BYTES}"
-            )
-        text = path.read_text(encoding="utf-8")
+        raw = read_whole(path, SETTINGS_MAX)
     except OSError as error:
         raise ConfigError(
             f"configuration: cannot read {path}: {error.strerror}",
             hint="name an existing TOML file; docs/operate/gateway.md lists every setting",
         ) from error
-    except UnicodeDecodeError as error:
+    return _config(raw, path.resolve().parent, f"configuration {path}")
+
+
+def _config(raw: bytes, folder: Path, what: str) -> GatewayConfig:
+    try:
+        document = parse_settings(raw)
+    except MalformedError as error:
         raise ConfigError(
-            f"configuration {path}: found bytes that are no text, expected TOML settings",
-            hint="name a TOML file; docs/operate/gateway.md lists every setting",
+            f"{what}: {error.message}", hint="docs/operate/gateway.md lists every setting"
         ) from error
-    return parse_config(text, path.resolve().parent)
+    fields = {item.name: item for item in dataclasses.fields(GatewayConfig)}
+    unknown = sorted(set(document) - set(fields))
+    if unknown:
+        raise ConfigError(
+            f"configuration: found unknown key {listed(unknown, limit=48)}",
+            hint=f"expected some of: {', '.join(fields)}",
+        )
+    needed = [name for name, item in fields.items() if item.default is dataclasses.MISSING]
+    missing = [name for name in needed if name not in document]
+    if missing:
+        raise ConfigError(f"configuration: missing key {', '.join(missing)}")
+    hints = typing.get_type_hints(GatewayConfig)
+    values = {name: _convert(name, hints[name], value, folder) for name, value in document.items()}
+    return GatewayConfig(**typing.cast("Any", values))

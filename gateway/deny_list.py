@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+from attestation.collateral.whole_file import read_whole
 from wire.errors import ConfigError, MalformedError
 from wire.ids import unb64u
 
 #: More than every worker of a large fleet in a day.
 ENTRIES_MAX = 4096
+#: Every entry with a word on why, four times over.
+DENY_MAX = 1024 * 1024
 
 
 def parse_deny_list(text: str) -> frozenset[bytes]:
@@ -40,7 +43,7 @@ def load_deny_list(path: Path | None) -> frozenset[bytes]:
     if path is None:
         return frozenset()
     try:
-        return parse_deny_list(path.read_text(encoding="utf-8"))
+        return parse_deny_list(read_whole(path, DENY_MAX).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"deny_file: cannot read {path.name}: {error.strerror}") from error
     except UnicodeDecodeError as error:

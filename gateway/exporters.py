@@ -34,9 +34,11 @@ class JsonLines:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600, exist_ok=True)
+            if not path.is_file():  # a pipe would hold up whoever writes to it
+                raise ConfigError(f"telemetry_file: {path}: found no plain file, expected one")
             path.open("a", encoding="ascii").close()
         except OSError as error:
-            raise ConfigError(f"telemetry_file: cannot write it: {error.strerror}") from error
+            raise ConfigError(f"telemetry_file: cannot write {path}: {error.strerror}") from error
         self._path = path
         self._lock = Lock()
 

@@ -6,7 +6,6 @@ on to other workers.
 """
 
 import asyncio
-import itertools
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,64 +13,77 @@ from typing import Any
 
 from attestation.binding import NONCE_LEN
 from evidence.events import INFER_RECEIPT, WORKER_SESSION, worker_session_event
-from wire.canonical import parse_evj1
 from wire.errors import AnchorholdError, MalformedError, ReceiptError, UnavailableError
-from wire.ids import b64u, unb64u
+from wire.ids import b64u
 from wire.link import (
     ADMITTED,
     BYTES,
     CHALLENGE,
+    CHALLENGE_ANSWER,
     CHALLENGE_JOB,
     DONE,
     LEASE,
     LOGGED,
     NOTICE,
     REFUSED,
-    Decoder,
     Message,
     MessageType,
     json_message,
 )
 
-from .admission import NotAdmitted
+from .admission import Hello, NotAdmitted, parse_hello
+from .answers import Answers
 from .asker import Asker
 from .attributes import Attr
-from .exchange import Exchange
+from .inbound import Inbound
 from .outbound import Outbound
+from .receipts import receipt_event
 from .roster import Roster
 from .session import Epoch, Session
+from .strangers import Stranger, Strangers
 from .tasks import Tasks
+from .turns import Turns
 
-#: Messages from a worker are responses in pieces and evidence; jobs, the large ones, go out only.
-INBOUND_MAX = 16 * 1024 * 1024
 READ_SIZE = 262_144
 #: New key sets announced before the first one is judged.
 KEYS_WAITING_MAX = 8
 #: Live challenges relayed to one worker at once: each costs it an attestation.
 CHALLENGES_MAX = 4
 CHALLENGE_TIMEOUT_S = 30.0
-#: Bytes of a receipt event; larger ones do not fit a log entry.
-EVENT_MAX = 16_384
-#: What answers a question of ours.
-_ANSWERS = (MessageType.ACTIVATED, MessageType.CHALLENGE_ANSWER, MessageType.PROVED)
+#: What answers a question of ours in a few words.
+_ANSWERS = (MessageType.ACTIVATED, MessageType.PROVED)
 
 
 @dataclass(slots=True, eq=False)
 class Link:
-    """One connection."""
+    """One connection.
+
+    Args:
+        strangers: all links that are not admitted, this one among them.
+        own: places in which what admitted workers send is parsed.
+    """
 
     roster: Roster
     out: Outbound
     nonce: bytes
     asker: Asker
+    strangers: Strangers
+    own: Turns
+    inbound: Inbound = field(init=False)
     session: Session | None = None
     ended: str | None = None
-    _admissions: "deque[dict[str, Any]]" = field(default_factory=deque)
+    _admissions: "deque[Message]" = field(default_factory=deque)
     _judging: bool = False
-    _answers: "dict[int, asyncio.Future[dict[str, Any]]]" = field(default_factory=dict)
-    _ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    _answers: Answers = field(init=False)
+    _reading: int = 0
     _challenges: int = 0
     _tasks: Tasks = field(default_factory=Tasks)
+
+    def __post_init__(self) -> None:
+        """Count it among the strangers; `run` ends that."""
+        self._answers = Answers(self.out.send)
+        self.inbound = Inbound(Stranger(self.asker, self.end), self.strangers, self.own)
+        self.strangers.enter(self.inbound.stranger)
 
     async def run(self, reader: asyncio.StreamReader) -> None:
         """Serve until the connection ends, then undo everything it stood for."""
@@ -81,16 +93,12 @@ class Link:
         deadline = asyncio.get_running_loop().call_later(
             self.roster.hello_deadline_s, self._check_admitted
         )
-        decoder = Decoder(INBOUND_MAX)
         cause = "closed"
         try:
             while self.ended is None:
-                chunk = await reader.read(READ_SIZE)
-                if not chunk:
+                if not await self._receive(reader):
                     cause = "lost"
                     break
-                for message in decoder.feed(chunk):
-                    self._handle(message)
         except MalformedError as error:
             cause = "protocol"
             self.roster.broken(error)
@@ -104,6 +112,7 @@ class Link:
         """End the connection from outside: lease expired, denied, replaced, stopped."""
         if self.ended is None:
             self.ended = cause
+            self.inbound.close()
             self.out.close(cause)
 
     async def challenge(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -116,18 +125,32 @@ class Link:
             raise UnavailableError("the worker answers other challenges")
         self._challenges += 1
         try:
-            return await self._ask(CHALLENGE_JOB, question, CHALLENGE_TIMEOUT_S)
+            return await self._answers.ask(CHALLENGE_JOB, question, CHALLENGE_TIMEOUT_S)
         finally:
             self._challenges -= 1
 
     # ------------------------------------------------------------------ messages in
 
+    async def _receive(self, reader: asyncio.StreamReader) -> bool:
+        """Read once; False at the end. What was read is let go before the next wait."""
+        chunk = await reader.read(READ_SIZE)
+        for message in self.inbound.feed(chunk) if chunk else ():
+            if self.ended is None:
+                self._handle(message)
+        return bool(chunk)
+
     def _handle(self, message: Message) -> None:
         kind = message.type
         if kind in (MessageType.HELLO, MessageType.KEYS):
-            self._introduced(kind == MessageType.HELLO, message.json())
+            self._introduced(kind == MessageType.HELLO, message)
         elif kind in _ANSWERS:
-            self._answered(message.json())
+            self._answers.take()
+            self._answers.give(message.json())
+        elif kind == CHALLENGE_ANSWER:
+            self._answers.take()
+            if self._reading < CHALLENGES_MAX:  # else there are some that nobody waits for
+                self._reading += 1
+                self._tasks.start(self._read_answer(message), self._broke)
         elif self.session is None:
             raise MalformedError(f"link: message type {int(kind)} before admission")
         else:
@@ -157,20 +180,23 @@ class Link:
         else:
             raise MalformedError(f"link: message type {int(kind)} is not for a gateway")
 
-    def _introduced(self, first: bool, document: dict[str, Any]) -> None:
+    def _introduced(self, first: bool, message: Message) -> None:
         started = self.session is not None or self._judging or bool(self._admissions)
         if first == started or len(self._admissions) >= KEYS_WAITING_MAX:
             raise MalformedError("link: HELLO comes once, KEYS after it")
-        self._admissions.append(document)
+        self._admissions.append(message)
         if not self._judging:
             self._judging = True
-            self._tasks.start(self._judge(), self._judge_failed)
+            self._tasks.start(self._judge(), self._broke)
 
-    def _answered(self, document: dict[str, Any]) -> None:
-        number = document.get("id")
-        future = self._answers.get(number) if type(number) is int else None
-        if future is not None and not future.done():
-            future.set_result(document)
+    async def _read_answer(self, message: Message) -> None:
+        try:
+            self._answers.give(await self.inbound.read(message.json))
+        except MalformedError as error:
+            self.roster.broken(error)
+            self.end("protocol")
+        finally:
+            self._reading -= 1
 
     # ------------------------------------------------------------------ admission
 
@@ -178,7 +204,7 @@ class Link:
         """Judge what was introduced, in order."""
         try:
             while self._admissions:
-                await self._admit(self._admissions.popleft())
+                await self._admit(await self._introduction())
         except UnavailableError:
             self.end("stopped")
         except MalformedError as error:
@@ -189,13 +215,18 @@ class Link:
         finally:
             self._judging = False
 
-    def _judge_failed(self, error: BaseException) -> None:
+    async def _introduction(self) -> Hello:
+        """The next HELLO or KEYS, parsed; its bytes are let go."""
+        message = self._admissions.popleft()
+        return await self.inbound.read(lambda: parse_hello(message.json()))
+
+    def _broke(self, error: BaseException) -> None:
         """Our own mistake: the worker hears of it at once, and may come back."""
         self.roster.failed(error)
         self.end("internal")
 
-    async def _admit(self, document: dict[str, Any]) -> None:
-        """One judgement, from the message to the answer.
+    async def _admit(self, hello: Hello) -> None:
+        """One judgement, from what was introduced to the answer.
 
         Steps: 1 `Admission` accepts it. 2 no other process has the name or a key of it. 3 the
         session is in the log. 4 still none has: another may have come while that was written.
@@ -204,7 +235,7 @@ class Link:
         roster = self.roster
         # 1
         verdict = await roster.admission.admit(
-            document, self.nonce, self._answer, self.session, self.asker
+            hello, self.nonce, self._answer, self.session, self.asker
         )
         if self.ended is not None:
             return  # fenced or lost meanwhile: keys taken now would lead to nobody
@@ -228,6 +259,7 @@ class Link:
                 await self._refuse(NotAdmitted((clash,), verdict.bh))
                 return
             self.session = session
+            self.inbound.admitted()
             roster.joined(session, self.end)
         elif roster.admission.stands(verdict):  # 5
             roster.new_keys(self.session, verdict)
@@ -256,9 +288,10 @@ class Link:
     async def _answer(self, kind: MessageType, question: dict[str, Any]) -> object:
         """The worker's answer to a question about itself; none in time is a wrong answer."""
         try:
-            return (await self._ask(kind, question, self.roster.hello_deadline_s)).get("answer")
+            found = await self._answers.ask(kind, question, self.roster.hello_deadline_s)
         except UnavailableError:
             return None
+        return found.get("answer")
 
     async def _record(self, session: Session, phase: str, reason: str = "") -> None:
         binding = session.newest.appraised.binding
@@ -289,7 +322,7 @@ class Link:
         span = exchange.trace.receipt()
         try:
             # 1, 2
-            event = _receipt_event(exchange, session, document, self.roster.clock.wall())
+            event = receipt_event(exchange, session, document, self.roster.clock.wall())
             # 3
             logged = await self.roster.ledger.append(INFER_RECEIPT, event)
             span.set(Attr.LOG_INDEX, logged.index)
@@ -323,31 +356,16 @@ class Link:
         if not self.out.reply(message):
             self.end("overflow")
 
-    async def _ask(
-        self, kind: MessageType, question: dict[str, Any], within_s: float
-    ) -> dict[str, Any]:
-        number = next(self._ids)
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._answers[number] = future
-        try:
-            self.out.send(json_message(kind, {**question, "id": number}))
-            async with asyncio.timeout(within_s):
-                return await future
-        except TimeoutError as error:
-            raise UnavailableError("the worker did not answer in time") from error
-        finally:
-            del self._answers[number]
-
     def _check_admitted(self) -> None:
         if self.session is None:
             self.end("expired")
 
     async def _close(self, cause: str) -> None:
         self.ended = cause
+        self.inbound.close()
+        self._admissions.clear()
         self.out.close(cause)
-        for future in self._answers.values():
-            if not future.done():
-                future.set_exception(UnavailableError("the worker is gone"))
+        self._answers.end()
         session = self.session
         if session is not None:
             self.roster.lost(session, cause)
@@ -357,36 +375,3 @@ class Link:
                 await self._record(session, "close", cause)
             except AnchorholdError:
                 return  # the log has stopped; the journal said so
-
-
-def _receipt_event(
-    exchange: Exchange, session: Session, document: dict[str, Any], now: int
-) -> dict[str, Any]:
-    """Steps 1 and 2 of logging a receipt: the event's body, about exactly this answer.
-
-    A request may be wrapped to two keys of one worker, and it opens it with either: with the newer
-    one where it has wiped the other since. The key it names is the exchange's from then on.
-
-    Raises:
-        MalformedError: it is no event, or the second one.
-        ReceiptError: it is about something else.
-    """
-    text = document.get("event")
-    if not isinstance(text, str) or exchange.receipt_seen:
-        raise MalformedError("receipt: one event for one request expected")
-    exchange.receipt_seen = True
-    event = parse_evj1(unb64u(text), EVENT_MAX)
-    expected = {
-        "rid": b64u(exchange.rid),
-        "th": b64u(exchange.th),
-        "wid": session.wid,
-    }
-    for name, value in expected.items():
-        if event.get(name) != value:
-            raise ReceiptError(f"receipt: {name} is not that of the request this worker has")
-    # The first is what it was released for: that key may have ended while the answer was made.
-    for kid in (exchange.kid, *(exchange.kids & session.kids(now))):
-        if kid and event.get("kid") == b64u(kid):
-            exchange.kid = kid
-            return event
-    raise ReceiptError("receipt: kid is none of the request that this worker has")

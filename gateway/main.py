@@ -66,7 +66,13 @@ def initialise(config: GatewayConfig) -> dict[str, object]:
     Raises:
         ConfigError: something cannot be created, or exists and is not what it should be.
     """
-    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"state_dir: cannot make {config.state_dir}: {error.strerror}",
+            hint="name a folder that this user may make or write to",
+        ) from error
     ensure_signing_key(config.path("log_key_file", "log.key"))
     ensure_signing_key(config.path("directory_key_file", "directory.key"))
     ensure_signing_key(config.path("result_key_file", "result.key"))

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from attestation.collateral.whole_file import write_whole
+from attestation.collateral.whole_file import read_whole, write_whole
 from attestation.members import Members
 from attestation.policy import Policy
 from wire.canonical import parse_strict
@@ -63,7 +63,7 @@ class PolicyMemory:
 
     def _read(self) -> dict[str, tuple[int, str]]:
         try:
-            raw = self.path.read_bytes()
+            raw = read_whole(self.path, MEMORY_MAX)
         except FileNotFoundError:
             return {}
         except OSError as error:

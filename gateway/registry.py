@@ -90,12 +90,15 @@ class Registry:
     def offered(self, now: int) -> Iterator[Epoch]:
         """What the directory lists: the newest keys of each worker that takes requests."""
         for session in self.sessions.values():
-            if not session.draining and now < session.newest.offered_until:
-                yield session.newest
+            newest = session.newest
+            known = newest.bh in self._epochs
+            if known and not session.draining and now < newest.offered_until:
+                yield newest
 
     def models(self) -> frozenset[str]:
-        """Model names in attested bindings of connected workers."""
-        bindings = [session.newest.appraised.binding for session in self.sessions.values()]
+        """Model names in known attested bindings of connected workers."""
+        newest = [session.newest for session in self.sessions.values()]
+        bindings = [epoch.appraised.binding for epoch in newest if epoch.bh in self._epochs]
         return frozenset(model.name for binding in bindings for model in binding.models)
 
     def admitted(self) -> list[bytes]:

@@ -147,10 +147,28 @@ class Roster:
         for session in [item for item in self._ends if now >= item.lease_until]:
             self._end(session, "lease_expired")
 
+    def end_unknown(self) -> None:
+        """End workers none of whose keys is known any more: nothing judges them again."""
+        for session in list(self._ends):
+            if all(self.registry.epoch(epoch.bh) is None for epoch in session.epochs):
+                self._end(session, "expired")
+
     def end_denied(self, denied: Callable[[bytes], bool]) -> None:
         """Forget denied bindings and end the connections of workers that use them."""
         for bh in [bh for bh in self.registry.admitted() if denied(bh)]:
             self.fence(bh, "denied")
+
+    def refuse(self, bh: bytes) -> None:
+        """Forget a binding; end the connection of its worker, unless that has newer keys."""
+        for session in self._ends:
+            older = [epoch for epoch in session.epochs[:-1] if epoch.bh == bh]
+            if older and session.newest.bh != bh:
+                session.epochs[:] = [epoch for epoch in session.epochs if epoch not in older]
+                self.registry.forget([bh])
+                self.dispatcher.check_waiting()
+                self.changed()
+                return
+        self.fence(bh)
 
     def fence(self, bh: bytes, cause: str = "refused") -> None:
         """Forget a binding and end the connection of the worker that uses it."""

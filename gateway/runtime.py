@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from attestation.collateral.whole_file import read_whole
 from attestation.policy import Policy
-from attestation.signed_policy import load_policy
+from attestation.signed_policy import DOCUMENT_MAX, load_policy
 from evidence.sequencer import Log
 from tenancy.key_table import KeyTable, load_table
 from tenancy.queue import Caps, Queue
@@ -47,6 +48,8 @@ from .workers import Workers
 
 #: How often leases and deadlines are looked at. Leases are 10 s: a quarter second late is nothing.
 TICK_S = 0.25
+#: Least time between two readings of the cache for all that is admitted, in seconds.
+AGAIN_S = 1.0
 
 
 @dataclass(slots=True)
@@ -79,7 +82,8 @@ class Gateway:
     failed: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: Tasks = field(default_factory=Tasks)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _due: asyncio.Event = field(default_factory=asyncio.Event)
+    _reread_due: asyncio.Event = field(default_factory=asyncio.Event)
+    _renewal_due: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     def open(
@@ -182,7 +186,15 @@ class Gateway:
             collateral=collateral,
             result_key=ensure_signing_key(config.path("result_key_file", "result.key")),
             reappraisal=Reappraisal(
-                appraiser, collateral.refresh, registry, roster, ledger, telemetry, journal, clock
+                appraiser,
+                collateral.refresh,
+                collateral.reread,
+                registry,
+                roster,
+                ledger,
+                telemetry,
+                journal,
+                clock,
             ),
         )
 
@@ -205,6 +217,7 @@ class Gateway:
             self._tick(),
             self._watch(),
             self._reappraise(),
+            self._reread_cache(),
             self._renew(),
         ):
             self._tasks.start(work, self._fail)
@@ -234,6 +247,7 @@ class Gateway:
             try:
                 self.roster.end_expired()
                 self.registry.forget(self.registry.expired(self.clock.wall()))
+                self.roster.end_unknown()
                 self.dispatcher.check_waiting()
             except Exception as error:
                 self.journal.write(Event.INTERNAL, level=logging.ERROR, error=error)
@@ -248,13 +262,25 @@ class Gateway:
                 await asyncio.wait_for(self._changed.wait(), self.config.reappraise_s)
             self._changed.clear()
             await self.reappraisal.check()
-            self._due.set()
+            self._reread_due.set()
+            self._renewal_due.set()
+
+    async def _reread_cache(self) -> None:
+        """After that with what the cache has, and again when what was left in service must be."""
+        while True:
+            wait_s = self.reappraisal.pending_s
+            with suppress(TimeoutError):
+                await asyncio.wait_for(
+                    self._reread_due.wait(), None if wait_s is None else max(AGAIN_S, wait_s)
+                )
+            self._reread_due.clear()
+            await self.reappraisal.reread()
 
     async def _renew(self) -> None:
-        """After that they are judged with the vendors' newest word, however long that takes."""
+        """Beside that with the vendors' newest word, however long that takes."""
         while True:
-            await self._due.wait()
-            self._due.clear()
+            await self._renewal_due.wait()
+            self._renewal_due.clear()
             await self.reappraisal.renew()
 
     async def _watch(self) -> None:
@@ -295,7 +321,7 @@ class Gateway:
 def _load_policy(config: GatewayConfig, now: int) -> Policy:
     path = config.admission_policy_file
     try:
-        policy = load_policy(path.read_bytes(), config.policy_keys())
+        policy = load_policy(read_whole(path, DOCUMENT_MAX), config.policy_keys())
     except OSError as error:
         raise ConfigError(f"admission_policy_file: cannot read {path}: {error.strerror}") from error
     if policy.aud != config.aud:

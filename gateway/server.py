@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 import errno
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import uvicorn
 
+from attestation.collateral.whole_file import read_whole
 from wire.errors import ConfigError
+from wire.excerpt import cut, shown
 
 from .app import create_app
 from .config import GatewayConfig
@@ -20,6 +23,8 @@ from .runtime import Gateway
 #: Longer than clients keep idle connections, so that it is they who close them.
 KEEP_ALIVE_S = 75
 _BACKLOG = 2048
+#: A chain of certificates is a few KiB of PEM.
+TLS_FILE_MAX = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,11 @@ def bind(host: str, port: int) -> socket.socket:
         sock.bind((host, port))
         sock.listen(_BACKLOG)
         sock.setblocking(False)
+    except (TypeError, UnicodeError):  # a zero byte, a part of a name that is too long
+        sock.close()
+        raise ConfigError(
+            f"host: found {shown(host)}, expected an address of this machine"
+        ) from None
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
@@ -68,7 +78,7 @@ def bind(host: str, port: int) -> socket.socket:
                 hint="set `port` to another number in the configuration, or 0 for any free one",
             ) from error
         raise ConfigError(
-            f"cannot listen on {host} port {port}: {error.strerror}",
+            f"cannot listen on host {cut(host)} port {port}: {error.strerror}",
             hint="set `host` to an address of this machine and `port` to one this user may use",
         ) from error
     return sock
@@ -85,6 +95,7 @@ async def running(config: GatewayConfig, gateway: Gateway | None = None) -> Asyn
     Raises:
         ConfigError: port or worker socket are taken, or a file is not what it should be.
     """
+    await asyncio.to_thread(_check_tls, config)
     sock = bind(config.host, config.port)
     try:
         if gateway is None:
@@ -113,6 +124,26 @@ async def running(config: GatewayConfig, gateway: Gateway | None = None) -> Asyn
         await serving
         await gateway.stop()
         sock.close()
+
+
+def _check_tls(config: GatewayConfig) -> None:
+    """Refuse files that would fail, or wait for ever, where nothing has a sentence for it."""
+    certificate, key = config.tls_cert_file, config.tls_key_file
+    if certificate is None or key is None:
+        return
+    for name, path in (("tls_cert_file", certificate), ("tls_key_file", key)):
+        try:
+            read_whole(path, TLS_FILE_MAX)
+        except OSError as error:
+            raise ConfigError(f"{name}: cannot read {path}: {error.strerror}") from error
+    try:
+        # A password is nowhere to be had: an encrypted key must not make somebody be asked for one.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=b"")
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"tls_cert_file {certificate}, tls_key_file {key}: found no certificate chain in PEM "
+            "with its unencrypted private key, expected both"
+        ) from error
 
 
 def _options(config: GatewayConfig, gateway: Gateway) -> uvicorn.Config:

@@ -12,7 +12,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from attestation.collateral.whole_file import read_whole
 from wire.errors import ConfigError
+
+#: A private key in PEM has 119 bytes; some tools write words above it.
+KEY_MAX = 4096
 
 
 def load_signing_key(path: Path) -> Ed25519PrivateKey:
@@ -23,7 +27,7 @@ def load_signing_key(path: Path) -> Ed25519PrivateKey:
     """
     try:
         mode = path.stat().st_mode
-        raw = path.read_bytes()
+        raw = read_whole(path, KEY_MAX)
     except OSError as error:
         raise ConfigError(
             f"signing key: cannot read {path.name}: {error.strerror}",

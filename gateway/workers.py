@@ -16,10 +16,14 @@ from .descriptors import links_max
 from .link import Link
 from .outbound import Outbound
 from .roster import Roster
+from .strangers import Strangers
+from .turns import Turns
 
 #: The longest path the kernel takes for a Unix socket.
 _PATH_MAX = 107
 _BACKLOG = 128
+#: Large messages of admitted workers parsed at once: strangers keep none of these places.
+READERS = 2
 
 
 class Workers:
@@ -31,6 +35,8 @@ class Workers:
         self._path = path
         self._rng = rng
         self._links: set[Link] = set()
+        self._strangers = Strangers()
+        self._reading = Turns(READERS)
         self._numbers = itertools.count(1)
         self._server: asyncio.Server | None = None
         self._most = links_max()
@@ -96,24 +102,24 @@ class Workers:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = peer_of(writer.get_extra_info("socket"))
-        if not self._has_room(peer):
+        free = self._most - sum(link.ended is None for link in self._links)
+        if not self._strangers.has_room(peer, free):
             writer.close()
             return
-        link = Link(self._roster, Outbound(writer), self._rng(32), Asker(next(self._numbers), peer))
+        asker = Asker(next(self._numbers), peer)
+        link = Link(
+            self._roster,
+            Outbound(writer),
+            self._rng(32),
+            asker,
+            self._strangers,
+            self._reading,
+        )
         self._links.add(link)
         try:
             await link.run(reader)
         finally:
             self._links.discard(link)
-
-    def _has_room(self, peer: int) -> bool:
-        """Whether a process may have one more link.
-
-        Of those that are not admitted, none has more than would be left: whoever takes all it can
-        get leaves as much to the others.
-        """
-        strange = sum(link.session is None and link.asker.peer == peer for link in self._links)
-        return strange < self._most - len(self._links)
 
 
 def bind_private(path: Path) -> socket.socket:

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from attestation.collateral.whole_file import read_whole
 from wire.errors import ConfigError
+from wire.excerpt import shown
 
 #: Code of the error for a folder that is not what its manifest says.
 CHANGED = "model_changed"
@@ -49,7 +51,7 @@ def check_name(name: str) -> str:
     """Return a model or file name that can be part of a path, or raise ConfigError."""
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"model name: found {name[:40]!r}, expected letters, digits, '.', '_' or '-'"
+            f"model name: found {shown(name)}, expected letters, digits, '.', '_' or '-'"
         )
     return name
 
@@ -57,23 +59,24 @@ def check_name(name: str) -> str:
 def read(folder: Path) -> Manifest:
     """Read a folder's manifest; raises ConfigError naming what is wrong with it."""
     try:
-        with (folder / FILE).open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        raw = read_whole(folder / FILE, MAX_BYTES)
     except OSError as error:
         raise ConfigError(
             f"model folder {str(folder)!r}: {FILE}: {error.strerror}",
             hint="import the model first: anchorhold model import SOURCE DIR",
         ) from None
     try:
-        document = json.loads(raw) if len(raw) <= MAX_BYTES else None
-    except ValueError:
+        document = json.loads(raw)
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise ConfigError(f"model folder {str(folder)!r}: {FILE}: expected schema {SCHEMA!r}")
     files = _field(document, "files", dict)
     for name, digest in files.items():
         if not _NAME.fullmatch(name) or not _DIGEST.fullmatch(str(digest)):
-            raise ConfigError(f"model manifest files: expected names with SHA-256, found {name!r}")
+            raise ConfigError(
+                f"model manifest files: expected names with SHA-256, found {shown(name)}"
+            )
     names = ("name", "licence", "source", "dtype")
     return Manifest(**{key: _field(document, key, str) for key in names}, files=files)
 
@@ -110,6 +113,11 @@ def verify(folder: Path, report: Callable[[int], None] = lambda _: None) -> Mani
             code=CHANGED,
         )
     for name, expected in manifest.files.items():
+        if not (folder / name).is_file():  # a pipe would hold whoever opens it
+            raise ConfigError(
+                f"model folder {str(folder)!r}: {name}: found no plain file, expected one",
+                code=CHANGED,
+            )
         actual = digest(folder / name, report)
         if actual != expected:
             raise ConfigError(

@@ -4,6 +4,7 @@ The file holds nothing that opens a door: without the pepper (kept in its own fi
 digests cannot even be tested against guesses, and the secrets are 256-bit random anyway.
 """
 
+import errno
 import hmac
 import json
 import os
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from attestation.collateral.whole_file import write_whole
+from attestation.collateral.whole_file import read_whole, write_whole
 from wire.canonical import parse_strict
 from wire.errors import ConfigError, MalformedError
 from wire.excerpt import json_kind, json_value, listed, shown
@@ -30,6 +31,8 @@ from .identity import (
 #: A table is small: 100,000 keys stay below this; a larger file is a mistake, not a table.
 TABLE_MAX_BYTES = 32 * 1024 * 1024
 PEPPER_BYTES = 32
+#: A longer pepper is taken; one that long is another file.
+PEPPER_MAX_BYTES = 4096
 #: Two live keys per tenant and env are enough for rotation; more is allowed but capped.
 KEYS_PER_TENANT_MAX = 64
 _FIELDS = {"kid", "tenant", "digest", "created", "expires", "scopes", "revoked"}
@@ -132,7 +135,8 @@ class KeyTable:
         record = self.find(kid)
         if record is None:
             raise ConfigError(
-                f"no key {kid[:16]!r} in this table", hint="`anchorhold key list` shows all of them"
+                f"no key {shown(kid, 16)} in this table",
+                hint="`anchorhold key list` shows all of them",
             )
         return replace(self, records={**self.records, kid: replace(record, revoked=True)})
 
@@ -215,13 +219,15 @@ def load_table(path: Path, pepper_file: Path | None = None) -> KeyTable:
     hint = "create one with `anchorhold key create --table FILE --tenant NAME`"
     pepper_file = pepper_file or pepper_path(path)
     try:
-        raw = path.read_bytes()
+        raw = read_whole(path, TABLE_MAX_BYTES)
         records = _parse_records(raw)
-        pepper = pepper_file.read_bytes()
+        pepper = read_whole(pepper_file, PEPPER_MAX_BYTES)
     except OSError as error:
         at = Path(error.filename or path)
         if isinstance(error, IsADirectoryError):
             hint = "name a file: the table and its pepper are made where there are none"
+        elif error.errno in (errno.EINVAL, errno.EFBIG):  # it is there, and no such file
+            hint = "name another file"
         elif isinstance(error, PermissionError):
             hint = "run this as the user that owns the file"
         elif path.exists() != pepper_file.exists():

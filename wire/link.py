@@ -10,12 +10,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .canonical import encode as encode_json
 from .canonical import parse_strict
 from .errors import MalformedError
-from .limits import JSON_MAX, LINK_MESSAGE_MAX, RID_LEN
+from .limits import (
+    JSON_MAX,
+    LINK_ITEMS_MAX,
+    LINK_MESSAGE_MAX,
+    LINK_RECEIPT_MAX,
+    LINK_SMALL_MAX,
+    RID_LEN,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _PULL_LABEL: Final = b"anchorhold/1 pull\0"
 _DONE_LABEL: Final = b"anchorhold/1 done\0"
@@ -73,6 +83,23 @@ PROVED = MessageType.PROVED
 
 WITH_RID: Final = frozenset({JOB, CANCEL, BYTES, NOTICE, RECEIPT, LOGGED, DONE})
 _RAW: Final = frozenset({JOB, CANCEL, BYTES})  # after the rid: bytes; every other type holds JSON
+#: Those that hold evidence: large, and made of a few long texts.
+LARGE: Final = frozenset({HELLO, KEYS, CHALLENGE_ANSWER})
+#: What a gateway takes from a peer that is not admitted, and the largest payload of each.
+FROM_STRANGERS: Final = {HELLO: JSON_MAX, ACTIVATED: LINK_SMALL_MAX, PROVED: LINK_SMALL_MAX}
+#: Likewise from a worker that is; BYTES are bounded by the decoder's own limit.
+FROM_WORKERS: Final = {
+    **FROM_STRANGERS,
+    KEYS: JSON_MAX,
+    PULL: LINK_SMALL_MAX,
+    HEARTBEAT: LINK_SMALL_MAX,
+    BYTES: LINK_MESSAGE_MAX,
+    NOTICE: RID_LEN + LINK_SMALL_MAX,
+    RECEIPT: RID_LEN + LINK_RECEIPT_MAX,
+    DONE: RID_LEN + LINK_SMALL_MAX,
+    CHALLENGE_ANSWER: JSON_MAX,
+    GOODBYE: LINK_SMALL_MAX,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +127,14 @@ class Message:
         """The JSON object of the payload (after the request id where there is one).
 
         Raises:
-            MalformedError: no JSON in this type, or not one strict JSON object.
+            MalformedError: no JSON in this type, too many items, or not one strict JSON object.
         """
         if self.type in _RAW:
             raise MalformedError(f"link: message type {self.type} carries bytes, not JSON")
         raw = self.data if self.type in WITH_RID else self.body
+        # Before it is parsed: a mebibyte of small items costs fifty times what long texts do.
+        if self.type in LARGE and raw.count(b",") >= LINK_ITEMS_MAX:
+            raise MalformedError(f"link: evidence in a message of at most {LINK_ITEMS_MAX} items")
         doc = parse_strict(raw, max_bytes=JSON_MAX)
         if not isinstance(doc, dict):
             raise MalformedError("link: expected a JSON object")
@@ -142,13 +172,24 @@ class Decoder:
 
     Args:
         limit: largest accepted `len`; the peer's claim is checked before any byte is kept for it.
+        expected: the types that may come, and the largest payload of each; None for all.
     """
 
-    __slots__ = ("_buffer", "_limit")
+    __slots__ = ("_buffer", "_limit", "expected")
 
-    def __init__(self, limit: int = LINK_MESSAGE_MAX) -> None:
+    def __init__(
+        self,
+        limit: int = LINK_MESSAGE_MAX,
+        expected: Mapping[MessageType, int] | None = None,
+    ) -> None:
         self._buffer = bytearray()
         self._limit = limit
+        self.expected = expected
+
+    @property
+    def held(self) -> int:
+        """Bytes of a message that is not complete."""
+        return len(self._buffer)
 
     @property
     def empty(self) -> bool:
@@ -159,7 +200,8 @@ class Decoder:
         """The messages completed by `chunk`.
 
         Raises:
-            MalformedError: impossible length, unknown type, or a request id cut short.
+            MalformedError: impossible length, unknown or unexpected type, or a request id cut
+                short.
         """
         buffer = self._buffer
         buffer += chunk
@@ -171,6 +213,7 @@ class Decoder:
             if not 1 <= length <= self._limit:
                 raise MalformedError(f"link: length {length}, expected 1 to {self._limit}")
             _check_type(kind, length)
+            self._check_expected(MessageType(kind), length - 1)
             if len(buffer) - at < 4 + length:
                 break
             found.append(Message(MessageType(kind), bytes(buffer[at + 5 : at + 4 + length])))
@@ -178,6 +221,17 @@ class Decoder:
         if at:
             del buffer[:at]
         return found
+
+    def _check_expected(self, kind: MessageType, size: int) -> None:
+        if self.expected is None:
+            return
+        most = self.expected.get(kind)
+        if most is None:
+            raise MalformedError(f"link: message type {int(kind)} is not expected now")
+        if size > most:
+            raise MalformedError(
+                f"link: message type {int(kind)}: found {size} bytes, expected at most {most}"
+            )
 
 
 def _check_type(kind: int, length: int) -> None:

@@ -13,6 +13,7 @@ import ssl
 import threading
 import time
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urljoin
 
@@ -22,6 +23,7 @@ from wire.errors import ConfigError, UnavailableError
 
 from .fetcher import DeclinedError, Response
 from .services import origin
+from .whole_file import read_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +37,7 @@ WHOLE_S: Final = 60.0  # a slow drip keeps every read in time, so the whole has 
 PAUSES: Final = (0.5, 2.0)  # seconds before the second and the third attempt
 RETRY_AFTER_MAX_S: Final = 10.0  # a service may ask for longer; then this attempt has failed
 REDIRECTS_MAX: Final = 2
+CA_MAX: Final = 1024 * 1024  # a whole system's bundle of roots is a quarter of it
 USER_AGENT: Final = "anchorhold/1"
 _OK: Final = 200
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
@@ -214,8 +217,13 @@ def _client(context: ssl.SSLContext, whole_s: float) -> httpx2.Client:
 
 def _context(ca_file: str | None) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as cause:
+        if ca_file is None:
+            return ssl.create_default_context()
+        pem = read_whole(Path(ca_file), CA_MAX).decode("ascii", "ignore")
+        if not pem:
+            raise ValueError  # no data would mean the system's roots
+        return ssl.create_default_context(cadata=pem)
+    except (OSError, ValueError) as cause:  # nothing in it
         reason = getattr(cause, "strerror", None) or "no certificates in PEM"
         raise ConfigError(
             f"services.ca_file {ca_file}: {reason}", hint="name a PEM file of CA certificates"

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 from attestation.members import Members
-from wire.errors import ConfigError
+from attestation.toml_table import parse_settings
+from wire.errors import ConfigError, MalformedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,6 +85,25 @@ def origin(url: str) -> tuple[str, str, int]:
     """
     parts, port = _split("URL", url)
     return parts.scheme, (parts.hostname or "").lower(), port or _PORTS.get(parts.scheme, 0)
+
+
+def services_of(raw: bytes) -> Services:
+    """Services from the text of an operator's file.
+
+    Raises:
+        ConfigError: no TOML, nothing in it, an unknown member or an address that is refused.
+    """
+    try:
+        document = parse_settings(raw)
+    except MalformedError as error:
+        raise ConfigError(error.message, hint="name a TOML file of the vendors' URLs") from error
+    if not document:
+        # Who names a file means its addresses, not that everybody's are asked when it was lost.
+        raise ConfigError(
+            f"services: found none, expected some of {', '.join((*_KEYS, 'jwks', 'ca_file'))}",
+            hint="name no services file to ask the vendors themselves",
+        )
+    return parse_services(document)
 
 
 def parse_services(document: object) -> Services:

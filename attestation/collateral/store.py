@@ -19,6 +19,7 @@ these count. Where tokens count, the folder is to be as hard to write as the pol
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from dataclasses import replace
@@ -32,7 +33,7 @@ from wire.limits import CLOCK_SKEW_S
 
 from .decoded import Decoded, Stamp, stamp_of
 from .entry import MIB, RECORD_MAX, decode_entry, encode_entry
-from .whole_file import NEW, write_whole
+from .whole_file import NEW, read_whole, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -252,11 +253,12 @@ def _object(raw: bytes) -> object:
 
 def _read(path: Path, limit: int) -> bytes | None:
     try:
-        with path.open("rb") as file:
-            return file.read(limit + 1)
+        return read_whole(path, limit)
     except FileNotFoundError:
         return None
     except OSError as cause:
+        if cause.errno == errno.EFBIG:  # damaged, as any other that is no entry
+            return b""
         raise _unusable(path, cause) from cause
 
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from attestation.binding import report_data
+from attestation.collateral.whole_file import read_whole
 from attestation.evidence import SOFTWARE, Evidence
 from attestation.formats.software import LABEL, encode_body, encode_statement
 from attestation.measurement import combine
@@ -44,9 +45,12 @@ def software_root(path: Path) -> Ed25519PrivateKey:
             key = Ed25519PrivateKey.generate()
             file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         return key
-    pem = path.read_bytes()
     try:
-        loaded = load_pem_private_key(pem[:ROOT_PEM_MAX], None)
+        loaded = load_pem_private_key(read_whole(path, ROOT_PEM_MAX), None)
+    except OSError as error:
+        raise ConfigError(
+            f"{path.name}: {error.strerror}, expected an Ed25519 private key in PEM"
+        ) from error
     except (ValueError, TypeError):
         loaded = None
     if not isinstance(loaded, Ed25519PrivateKey):

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from attestation.collateral.whole_file import read_whole
 from wire.errors import ConfigError, UnavailableError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ START_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 5.0
 TOOL_TIMEOUT_S: Final = 60.0  # manufacturing makes RSA keys; on a busy machine that takes a while
 POLL_S: Final = 0.01
+CERT_MAX: Final = 16 * 1024  # one certificate in PEM, with words above it
 ERROR_TAIL: Final = 200  # characters of a tool's complaint worth repeating
 
 _SOCKET = "s"
@@ -83,11 +85,11 @@ class SimulatedTpm:
 
     def root_pem(self) -> str:
         """The CA's root certificate."""
-        return (self._ca / _ROOT_CERT).read_text("ascii")
+        return _pem(self._ca / _ROOT_CERT)
 
     def issuer_pem(self) -> str:
         """The intermediate that signs endorsement key certificates."""
-        return (self._ca / _ISSUER_CERT).read_text("ascii")
+        return _pem(self._ca / _ISSUER_CERT)
 
     def tool(self, name: str, *arguments: str) -> bytes:
         """Run one tpm2-tools command in the state folder; returns its standard output.
@@ -198,3 +200,14 @@ class SimulatedTpm:
             said = done.stderr.decode("utf-8", "replace").strip()[-ERROR_TAIL:]
             raise UnavailableError(f"{name}: found exit {done.returncode}, expected 0: {said}")
         return done.stdout
+
+
+def _pem(path: Path) -> str:
+    try:
+        return read_whole(path, CERT_MAX).decode("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        found = getattr(error, "strerror", None) or "found bytes that are no text"
+        raise ConfigError(
+            f"TPM's CA: cannot read {path.name}: {found}",
+            hint="delete the TPM's folder and the CA's: both are made anew",
+        ) from error

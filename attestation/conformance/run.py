@@ -25,6 +25,7 @@ from attestation.result import Reason
 from attestation.schemes import SCHEMES
 from attestation.verify.fleet import Fleet
 from wire.errors import AttestationError, MalformedError
+from wire.excerpt import cut
 
 from .binding_rule import binding_rules
 from .codes import generalised
@@ -93,7 +94,7 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
     if sample.fault:
         return _failed(sample, sample.fault)
     if scheme is None:
-        return _failed(sample, f"kind {sample.kind} is not known; known: {', '.join(SCHEMES)}")
+        return _failed(sample, f"kind {cut(sample.kind)} is not known; known: {', '.join(SCHEMES)}")
     try:
         files = by_kind(scheme, {role: read(path) for role, path in sample.files.items()})
         pair = pair_of(scheme, files)

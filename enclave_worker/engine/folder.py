@@ -62,6 +62,8 @@ class ModelFolder:
 
 def read_text(path: Path, limit: int) -> str:
     """Read one UTF-8 file of at most `limit` bytes; raises ModelError."""
+    if path.exists() and not path.is_file():  # a pipe would hold whoever opens it
+        raise ModelError(f"model file {path.name}: found no plain file, expected one")
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)

@@ -20,9 +20,9 @@ from gateway.runtime import Gateway
 from gateway.session import Epoch
 from wire.errors import AttestationError, MalformedError, UnavailableError
 from wire.ids import b64u, unb64u
-from wire.limits import NAME_MAX
 
 from .keys import binding_hash
+from .names import check_name
 from .sealed import SCOPE
 
 TOKEN_TYPE = "application/eat+jwt"  # noqa: S105 -- a media type
@@ -42,6 +42,7 @@ def attestation_routes(gateway: Gateway) -> APIRouter:
 
         A nonce makes a worker attest anew, which costs it time: only tenants may ask for that.
         """
+        check_name("model", model)
         asked = None if nonce is None else _nonce(nonce)
         if asked is not None:
             gateway.authenticator.authenticate(
@@ -62,8 +63,7 @@ def attestation_routes(gateway: Gateway) -> APIRouter:
     @router.get("/v1/attestation/results/{bh}", response_class=Response)
     async def get_result(bh: str, nonce: str | None = None, aud: str | None = None) -> Response:
         """This gateway's verdict on one worker, judged now, as a signed token."""
-        if aud is not None and not 1 <= len(aud) <= NAME_MAX:
-            raise Refusal(Fault.BAD_QUERY, f"aud: 1 to {NAME_MAX} characters expected")
+        check_name("aud", aud)
         echoed = None if nonce is None else _nonce(nonce)
         epoch = gateway.registry.epoch(binding_hash(bh))
         if epoch is None:

@@ -17,8 +17,8 @@ from gateway.runtime import Gateway
 from wire.canonical import parse_strict
 from wire.errors import MalformedError, UnavailableError
 from wire.ids import b64u, unb64u
-from wire.limits import NAME_MAX
 
+from .names import check_name
 from .sealed import SCOPE
 
 DIRECTORY_TYPE = "application/vnd.anchorhold.keys+json"
@@ -37,8 +37,7 @@ def keys_routes(gateway: Gateway) -> APIRouter:
 
         Filtering would break the signature, and would tell which model a client is about to use.
         """
-        if model is not None and not 1 <= len(model) <= NAME_MAX:
-            raise Refusal(Fault.BAD_QUERY, f"model: 1 to {NAME_MAX} characters expected")
+        check_name("model", model)
         document = await gateway.directory.current()
         if document is None:
             raise Refusal(Fault.NO_WORKER, "no directory has been published", retry_after=1)

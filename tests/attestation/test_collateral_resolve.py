@@ -22,7 +22,7 @@ from attestation.collateral.bundle import (
     write_bundle,
 )
 from attestation.collateral.http_fetcher import HttpFetcher
-from attestation.collateral.resolve import Resolved, resolve
+from attestation.collateral.resolve import Resolved, joined, resolve
 from attestation.collateral.services import PCCS_ROOT_CRL, Services
 from attestation.collateral.store import Store
 from attestation.collateral.vendors import Vendors
@@ -165,6 +165,23 @@ def test_what_nobody_fetched_is_missing_offline(world: World) -> None:
     assert set(codes(found)) == {"collateral_missing"}
     assert len(found.missing) == len(world.needs)
     assert found.missing[0].step == "collateral collateral"
+
+
+def test_a_shorter_life_is_renewed_in_its_own_last_quarter(world: World) -> None:
+    found = world.resolve(DCAP, max_age_s=400)
+    assert (found.due, found.expires) == (NOW + 300, NOW + 400)
+
+
+def test_an_optional_role_that_is_absent_too_makes_nothing_complete(world: World) -> None:
+    needs = [replace(DCAP, role=role, required=role == "second") for role in ("first", "second")]
+    for order in (needs, needs[::-1]):
+        assert not world.resolve(*order, offline=True).complete
+
+
+@pytest.mark.parametrize("complete", [(True, True), (True, False), (False, True)])
+def test_two_rounds_are_complete_only_together(complete: tuple[bool, bool]) -> None:
+    first, second = (Resolved({}, (), each, None) for each in complete)
+    assert joined(first, second).complete is all(complete)
 
 
 def test_an_optional_role_may_be_absent_and_is_still_named(world: World) -> None:
@@ -542,6 +559,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "key": lambda d: d["entries"][0].update(key="https://evil.example"),
     "composed key": lambda d: d["entries"][0].update(key="intel-pcs:root/platform"),
     "twice": lambda d: d["entries"].append(d["entries"][0]),
+    "twice in turn": lambda d: d["entries"].insert(0, d["entries"][0]),
     "order": lambda d: d["entries"].reverse(),
     "body": lambda d: d["entries"][0].update(body="AA=="),
     "chain": lambda d: d["entries"][0].update(chain=5),

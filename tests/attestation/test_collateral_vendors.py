@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -253,8 +253,20 @@ def test_a_chain_without_its_header_or_of_another_length_is_malformed(
 
 def test_a_chain_in_a_header_is_bounded(vendors: Vendors, intel: IntelVendor) -> None:
     body = intel.tcb("tdx", FMSPC.hex())
-    with pytest.raises(MalformedError):
-        fetched(vendors, TCB, body, tcb_info_issuer_chain="a" * (2 * CHAIN_MAX + 1))
+    escaped = "%41" * (2 * CHAIN_MAX // 3 + 1)  # too long to be taken apart, short after that
+    with pytest.raises(MalformedError, match="expected an issuer chain in the header"):
+        fetched(vendors, TCB, body, tcb_info_issuer_chain=escaped)
+
+
+def test_what_a_certificate_signed_ends_with_it(vendors: Vendors) -> None:
+    intel = IntelVendor(NOW)
+    intel.signer = certify(
+        "Intel SGX TCB Signing", intel.signer_key, "Intel SGX Root CA", intel.root_key, NOW,
+        ca=False, life=timedelta(hours=1),
+    )  # fmt: skip
+    body, chain = intel.tcb("tdx", FMSPC.hex()), intel.header(intel.signer)
+    found = fetched(build(intel.anchors.pins), TCB, body, tcb_info_issuer_chain=chain)
+    assert found.expires == NOW + 3600
 
 
 @pytest.mark.parametrize("ca", ["platform", "processor"])
@@ -509,6 +521,45 @@ def test_a_level_that_is_no_small_integer_is_refused(
     refused("collateral_mismatch", lambda: under(amd, vendors, VCEK, der(found)))
 
 
+def test_a_level_below_zero_is_not_the_one_above_it(vendors: Vendors, amd: AmdVendor) -> None:
+    levels = (*LEVELS[:3], 255)
+    key, asked = ec.generate_private_key(ec.SECP384R1()), keys.vcek("Genoa", CHIP, levels)
+    for last, taken in ((b"\x02\x02\x00\xff", True), (b"\x02\x01\xff", False)):
+        stated = [der_int(level) for level in levels[:3]]
+        named = zip(("3.1", "3.2", "3.3", "3.8"), (*stated, last), strict=True)
+        extensions = (
+            amd_extension("2", b"\x16\x05Genoa"),
+            amd_extension("4", CHIP),
+            *(amd_extension(suffix, value) for suffix, value in named),
+        )
+        made = der(
+            certify("SEV-VCEK", key, "SEV-Genoa", amd.ask_key, NOW, ca=False,
+                    extensions=extensions, pss=True)
+        )  # fmt: skip
+        if taken:
+            assert under(amd, vendors, asked, made)
+        else:
+            refused("collateral_mismatch", lambda made=made: under(amd, vendors, asked, made))
+
+
+def test_a_chain_under_the_root_of_another_product_is_refused() -> None:
+    milan = AmdVendor(NOW, "Milan")
+    milan.ask = certify(
+        "SEV-Genoa", milan.ask_key, "ARK-Milan", milan.ark_key, NOW, ca=True, pss=True
+    )
+    pinned = build(milan.anchors.pins)
+    refused("collateral_mismatch", lambda: fetched(pinned, CHAIN, milan.chain()))
+
+
+def test_a_chain_ends_with_its_root_where_that_is_first() -> None:
+    amd = AmdVendor(NOW)
+    amd.ark = certify(
+        "ARK-Genoa", amd.ark_key, "ARK-Genoa", amd.ark_key, NOW, ca=True, pss=True,
+        life=timedelta(days=1),
+    )  # fmt: skip
+    assert fetched(build(amd.anchors.pins), CHAIN, amd.chain()).expires == NOW + DAY_S
+
+
 def test_a_chain_of_one_or_three_certificates_is_malformed(
     vendors: Vendors, amd: AmdVendor
 ) -> None:
@@ -668,6 +719,26 @@ def test_an_answer_about_another_certificate_is_refused(
         refused("collateral_mismatch", lambda key=key: asked(vendors, responder, key))
 
 
+def test_an_answer_dated_ahead_of_the_clock_is_refused() -> None:
+    for ahead, taken in ((CLOCK_SKEW_S, True), (CLOCK_SKEW_S + 1, False)):
+        early = OcspVendor(NOW + 60 + ahead)  # which dates its answers a minute back
+        if taken:
+            assert asked(build(frozenset()), early)
+        else:
+            refused(
+                "collateral_not_yet_valid",
+                lambda early=early: asked(build(frozenset()), early),
+            )
+
+
+def test_an_answer_that_names_no_end_ends_a_week_after_its_date_wherever_it_was_since() -> None:
+    vendors, old = build(frozenset()), OcspVendor(NOW - 6 * DAY_S, ends=None)
+    key = keys.ocsp(*old.cert_id())
+    piece = Piece(old.answer(vendors.request(key, bytes(32)).body))
+    carried = vendors.admit(key, piece, fetched_at=NOW, now=NOW, offline=True)
+    assert carried.expires == NOW - 60 + DAY_S
+
+
 def test_an_answer_past_its_update_is_refused(vendors: Vendors, responder: OcspVendor) -> None:
     old = altered(responder, ends=-1)
     key = keys.ocsp(*old.cert_id())
@@ -690,6 +761,7 @@ def test_a_manifest_is_kept_under_its_own_id_only(vendors: Vendors) -> None:
         b"[]",
         b"{}",
         body.replace(b'": "', b'": 5, "'),
+        rim_answer("NV_GPU_DRIVER_GH100_550", manifest).replace(b"PFNvZn", b"PF!NvZn"),
     ):
         with pytest.raises(MalformedError):
             fetched(vendors, key, wrong)
@@ -705,8 +777,14 @@ def test_a_key_set_has_public_keys_with_distinct_names(vendors: Vendors) -> None
     assert fetched(vendors, key, key_set("a", "b")).expires == NOW + 3600
     private = json.loads(key_set("a"))
     private["keys"][0]["d"] = "AAAA"
+    single = json.loads(key_set("a"))["keys"][0]
     symmetric = {"keys": [{"kty": "oct", "k": "AAAA", "kid": "a"}]}
-    for body in (key_set("a", "a"), b"{}", b'{"keys":[]}', *map(dump, (private, symmetric))):
+    for body in (
+        key_set("a", "a"),
+        b"{}",
+        b'{"keys":[]}',
+        *map(dump, (private, symmetric, single)),
+    ):
         with pytest.raises(MalformedError):
             fetched(vendors, key, body)
 

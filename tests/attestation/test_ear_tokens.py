@@ -17,6 +17,7 @@ from attestation.ear import (
     AFFIRMING,
     FAILING,
     LIFE_MAX_S,
+    REASONS_MAX,
     SUBMOD,
     Verifier,
     accepted_vector,
@@ -284,3 +285,10 @@ def test_a_simulated_tpm_is_no_hardware() -> None:
     found = appraisal(accepted(TpmTee()))
     assert found["anchorhold.trust"] == "simulated"
     assert found["ear.status"] == "contraindicated"
+
+
+def test_a_result_lists_the_first_reasons_of_a_refusal_each_once() -> None:
+    codes = [f"code_{number}" for number in range(2 * REASONS_MAX)]
+    reasons = tuple(Reason(code, "") for code in ("code_0", *codes))
+    appraisal = made(Refused(reasons, ()))["submods"][SUBMOD]
+    assert appraisal["anchorhold.reasons"] == codes[:REASONS_MAX]

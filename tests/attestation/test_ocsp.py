@@ -89,6 +89,16 @@ def test_a_responder_without_authority_is_refused(gpu: Device, facts: dict[str, 
     assert refusal(gpu, respond(gpu, delegated=responder)) == "ocsp_invalid"
 
 
+def test_a_responder_certified_with_a_short_hash_is_refused(gpu: Device) -> None:
+    issuer = gpu.vendor.icas[gpu.chip]
+    responders = [
+        gpu.vendor.responder(issuer, algorithm=algorithm)
+        for algorithm in (hashes.SHA256(), hashes.SHA224())
+    ]
+    assert checked(gpu, respond(gpu, delegated=responders[0])).complete
+    assert refusal(gpu, respond(gpu, delegated=responders[1])) == "ocsp_invalid"
+
+
 def test_a_responder_of_another_issuer_is_refused(gpu: Device) -> None:
     for issuer in (gpu.vendor.root, gpu.vendor.identity[gpu.chip], gpu.vendor.icas["GB100"]):
         responder = gpu.vendor.responder(issuer)

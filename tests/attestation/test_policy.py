@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from simulators.tee import SoftwareTee
 from simulators.tpm import TpmTee
 
-from attestation.policy import parse_policy
+from attestation.members import TEXT_MAX
+from attestation.policy import AGE_MAX_S, COLLATERAL_AGE_MAX_S, parse_policy
 from attestation.rules.software import SoftwareRule
 from attestation.rules.tpm import TpmRule
 from wire.canonical import encode
@@ -196,3 +197,25 @@ _PATHS = [
 def test_any_json_in_any_member_is_parsed_or_refused(path: str, value: Any) -> None:
     with contextlib.suppress(PolicyError):
         assert parse(at(path, value)).digest
+
+
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [
+        ("freshness.beacon_max_age_s", AGE_MAX_S),
+        ("freshness.directory_max_age_s", AGE_MAX_S),
+        ("freshness.result_ttl_s", AGE_MAX_S),
+        ("freshness.collateral_max_age_s", COLLATERAL_AGE_MAX_S),
+    ],
+)
+def test_ages_end_at_their_limits(path: str, most: int) -> None:
+    assert parse(at(path, most))
+    for wrong in (0, most + 1):
+        with pytest.raises(PolicyError, match=f"policy.{path}: found {wrong}"):
+            parse(at(path, wrong))
+
+
+def test_names_in_lists_end_at_their_limit() -> None:
+    assert parse(at("log.vkeys", ["v" * TEXT_MAX]))
+    with pytest.raises(PolicyError, match=r"policy\.log\.vkeys"):
+        parse(at("log.vkeys", ["v" * (TEXT_MAX + 1)]))

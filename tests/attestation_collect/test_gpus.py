@@ -148,6 +148,24 @@ def test_gpus_whose_evidence_is_refused_never_accept_work(
         collector.attest(BINDING, PARTS)
 
 
+class Deaf(FakeNvml):
+    """A driver that takes the order and leaves the GPUs as they are."""
+
+    def nvmlSystemSetConfComputeGpusReadyState(self, state: int) -> int:  # noqa: N802
+        self.history.append(state)
+        return 0
+
+
+def test_gpus_that_do_not_get_ready_though_told_to_are_reported(
+    cards: list[Card], verifier: Verifier
+) -> None:
+    verifier.nvml = nvml = Deaf([card.gpu for card in cards])
+    with pytest.raises(UnavailableError, match="found ready state 0, expected 1"):
+        GpuCollector(nvml, verifier).open()
+    assert nvml.history == [ACCEPTING, NOT_ACCEPTING]
+    assert not nvml.initialised
+
+
 def test_evidence_has_every_gpu_the_bindings_nonce_and_nvidias_shape(
     collector: GpuCollector, nvml: FakeNvml
 ) -> None:

@@ -11,7 +11,7 @@ from simulators.nsm_device import NsmDevice, unsigned
 from attestation.binding import report32, report_data
 from attestation.collect.hardware import HardwareAttester
 from attestation.collect.nitro import NitroGuest
-from attestation.collect.nsm import Nsm, NsmError
+from attestation.collect.nsm import RESPONSE_MAX, Nsm, NsmError
 from attestation.formats.container import parse_container
 from attestation.measurement import combine, digest_bytes
 from attestation.registers import NITRO_PCR, nitro_pcr_event, nitro_pcr_value
@@ -186,6 +186,23 @@ def test_an_answer_that_is_none_is_refused(
     device.answers.append(answer)
     with pytest.raises(UnavailableError, match="NSM"):
         attester.attest(BINDING, 0)
+
+
+def test_an_answer_longer_than_the_room_it_was_given_is_refused(
+    device: NsmDevice, tmp_path: Path
+) -> None:
+    """A driver that counts what it did not write: what lies behind is not the module's."""
+
+    def longer(fd: int, request: int, raw: bytearray) -> int:
+        device.ioctl(fd, request, raw)
+        raw[24:] = (RESPONSE_MAX + 1).to_bytes(8, "little")
+        return 0
+
+    (tmp_path / "nsm").write_bytes(b"")
+    nsm = Nsm(tmp_path / "nsm", longer)
+    with pytest.raises(UnavailableError, match="found 12289 bytes, limit 12288"):
+        nsm.ask("DescribePCR", {"index": 16})
+    nsm.close()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from attestation.collect.tree import digest_tree, file_digests
 from attestation.measurement import tree_digest
 from wire.errors import ConfigError, MalformedError
 
+KERNEL = Path("/proc/sys/kernel/random")
 FILES = {
     "a.py": b"a = 1\n",
     "b/__init__.py": b"",
@@ -260,3 +261,10 @@ def test_no_descriptor_is_left_open_after_a_refusal(tree):
         with pytest.raises(ConfigError):
             digest_tree(tree)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.skipif(not KERNEL.is_dir(), reason="no proc")
+def test_a_file_that_is_longer_than_it_says_is_refused() -> None:
+    """As the kernel's are, which have no length and no time of change that tells."""
+    with pytest.raises(ConfigError, match="changed while it was read"):
+        file_digests(KERNEL)

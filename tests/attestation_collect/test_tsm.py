@@ -130,10 +130,41 @@ def test_a_driver_that_goes_away_is_said_not_waited_for(guest: Guest) -> None:
     assert guest.made() == 1
 
 
+class Counting(ConfigfsTsm):
+    """A kernel that says what no counter of its can be."""
+
+    def read(self, path: Path, limit: int) -> bytes:
+        return b"7" * 21 if path.name == "generation" else super().read(path, limit)
+
+
+def test_a_count_that_no_counter_holds_is_refused() -> None:
+    kernel = Counting(BASE, Provider("sev_guest", repeat, SNP_FILES))
+    with pytest.raises(UnavailableError, match="generation: found no number"):
+        Tsm(BASE, kernel).report(ASKED, "sev_guest")
+
+
 def test_a_short_write_is_tried_again_in_a_new_folder(guest: Guest) -> None:
     guest.kernel.take_only(40)
     assert ASKED in guest.tsm.report(ASKED, "sev_guest").outblob
     assert guest.made() == 2
+
+
+class Deaf(ConfigfsTsm):
+    """A kernel that takes nothing of a level, once."""
+
+    deaf = True
+
+    def write(self, path: Path, data: bytes) -> int:
+        if path.name == "privlevel" and self.deaf:
+            self.deaf = False
+            return 0
+        return super().write(path, data)
+
+
+def test_a_level_that_was_not_taken_is_tried_again_in_a_new_folder() -> None:
+    kernel, clock = Deaf(BASE, Provider("sev_guest", repeat, SNP_FILES)), Clock()
+    tsm = Tsm(BASE, kernel, monotonic=clock.monotonic, sleep=clock.sleep)
+    assert tsm.report(ASKED, "sev_guest", privlevel=2).outblob[-1] == 2
 
 
 @pytest.mark.parametrize(

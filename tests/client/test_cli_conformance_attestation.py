@@ -112,6 +112,22 @@ def test_one_bad_sample_does_not_end_the_run(
     assert second["ok"]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "k" * 5000},
+        {"expected": {"authentic": True, "claims": {"c" * 5000: 1}}},
+        {"expected": {"authentic": False, "reasons": ["r" * 5000]}},
+    ],
+)
+def test_no_word_of_an_index_makes_a_line_wider_than_80(
+    run: Any, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    code, out, _ = run("conformance", "attestation", index(tmp_path, sample(tmp_path, **changes)))
+    assert (code, "FAIL" in out) == (2, True)
+    assert all(len(line) <= 80 for line in out.splitlines()), out
+
+
 def test_only_what_is_chosen_runs(run: Any, tmp_path: Path) -> None:
     one = sample(tmp_path)
     path = index(tmp_path, one, {**one, "id": "other"})

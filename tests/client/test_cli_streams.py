@@ -54,12 +54,32 @@ def test_output_that_finds_no_room_is_said_and_exits_4(policy: str) -> None:
     assert "hint: part of the output is lost" in done.stderr
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
 def test_a_program_started_without_its_streams_keeps_its_exit_codes(
     policy: str, closed: str
 ) -> None:
     assert shell(f'"$@" {closed}', "policy", "check", policy).returncode == 0
     assert shell(f'"$@" {closed}', "policy", "check", "missing.json").returncode == 4
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("json", [[], ["--json"]])
+def test_output_that_has_nowhere_to_go_is_not_lost_in_silence(
+    policy: str, closed: str, json: list[str]
+) -> None:
+    done = shell(f'"$@" {closed}', "policy", "check", policy, *json)
+    assert done.returncode == 4
+    if "2>&-" not in closed:
+        assert "standard output: Bad file descriptor" in done.stderr
+        assert "hint: part of the output is lost" in done.stderr
+
+
+def test_the_module_is_the_program(policy: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "client.cli", "policy", "check", policy],
+        cwd=ROOT, capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    assert (done.returncode, "tests seq 1" in done.stdout) == (0, True)
 
 
 def test_an_encoding_that_lacks_a_sign_is_no_defect(tmp_path: Path, policy: str) -> None:

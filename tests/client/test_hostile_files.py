@@ -63,12 +63,10 @@ READERS = (
     "check", "simulate a record", "sign with a key", "values", "fetch for evidence",
     "fetch from services", "fetch under a root", "import", "conformance of evidence",
 )  # fmt: skip
-# A services file may be empty: the vendors' own services are asked then.
 CASES = [
     pytest.param(COMMANDS[reader], content, id=f"{reader}, {name}")
     for reader in READERS
     for name, content in CONTENT.items()
-    if (reader, name) != ("fetch from services", "empty")
 ]
 
 
@@ -142,8 +140,6 @@ THINGS = (_missing, _folder, _below_a_file, _circle, _pipe, _sparse, _device, _l
 def test_what_is_no_readable_file_is_said(
     place: Path, run: Any, command: tuple[str, ...], thing: Callable[[Path], object]
 ) -> None:
-    if thing is _pipe and command is COMMANDS["fetch from services"]:
-        thing = _sparse  # nobody writes to the pipe: an empty services file is one
     check_refused(place, run(*words(place, command, thing(place / "x"))))
 
 
@@ -167,6 +163,32 @@ def test_a_cache_whose_entries_are_no_folder_is_not_listed_as_empty(place: Path,
     (place / "x").mkdir()
     (place / "x" / "entries").write_bytes(b"")
     check_refused(place, run(*words(place, FOLDERS["list"], place / "x")))
+
+
+def test_a_state_folder_that_cannot_be_is_not_listed_as_empty(
+    place: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null")
+    for named in (("collateral", "list"), ("collateral", "export", str(place / "out"))):
+        code, out, err = run(*named)
+        assert (code, out) == (4, "")
+        assert "/dev/null/anchorhold/collateral: Not a directory, expected a folder" in " ".join(
+            err.split()
+        )
+
+
+def test_a_services_file_of_words_alone_is_not_the_vendors_own(place: Path, run: Any) -> None:
+    (place / "x").write_bytes(b"# intel_pcs = ...\n\n")
+    code, _, err = run(*words(place, COMMANDS["fetch from services"], place / "x"))
+    assert (code, "services: found none, expected some of" in " ".join(err.split())) == (4, True)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS.values(), *FOLDERS.values()])
+def test_a_line_end_in_a_name_is_spelt_out(place: Path, run: Any, command: tuple[str, ...]) -> None:
+    code, out, err = run(*words(place, command, "no\nsuch\tfile"))
+    assert (code, out) == (4, "")
+    assert "no\\nsuch\\tfile" in err
+    assert "no\n" not in err
 
 
 @pytest.mark.parametrize("command", ["check", "explain", "simulate a record", "sign", "import"])

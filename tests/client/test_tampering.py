@@ -65,6 +65,7 @@ CASES = [
     Case("foreign_verdict", AttestationError, "verdict_invalid"),
     Case("refused_verdict", AttestationError, "verdict_invalid"),
     Case("negative_verdict", AttestationError, "verdict_invalid"),
+    Case("others_verdict", AttestationError, "verdict_invalid"),
     Case("moved_verdict", AttestationError, "verdict_invalid"),
     Case("other_head_verdict", AttestationError, "verdict_invalid"),
     Case("unlisted_kid", AttestationError, "kid_not_listed"),

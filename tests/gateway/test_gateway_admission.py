@@ -14,6 +14,7 @@ from simulators.deployment import now, problem, seal
 from attestation.binding import Kem
 from attestation.posture import CONTAINER_MAX, Control
 from evidence.events import parse_event
+from gateway.admission import WID_MAX
 from wire.ids import b64u, sha256_tag, unb64u
 from wire.link import (
     BYTES,
@@ -120,6 +121,18 @@ async def test_a_hello_replayed_from_another_connection_is_refused(up: Up, fleet
 async def test_a_name_that_is_not_the_bindings_is_refused(fleet: Fleet) -> None:
     worker = fleet.make("a")
     assert await worker.refused(wid="somebody") == ["wid_malformed"]
+
+
+async def test_a_name_longer_than_log_entries_take_is_refused(up: Up, fleet: Fleet) -> None:
+    for length, verdict in ((WID_MAX, None), (WID_MAX + 1, ["wid_malformed"])):
+        worker = fleet.make("a")
+        worker.tee.facts["wid"] = "w" * length
+        worker.binding = worker.tee.binding()
+        if verdict is None:
+            await worker.admitted()
+        else:
+            assert await worker.refused() == verdict
+    assert list(up.gateway.registry.sessions) == ["w" * WID_MAX]
 
 
 @pytest.mark.parametrize(
@@ -247,6 +260,16 @@ async def test_new_keys_of_another_process_are_refused(up: Up, fleet: Fleet) -> 
     refused = (await worker.receive(MessageType.REFUSED)).json()
     assert refused["reasons"] == ["session_mismatch"]
     assert len(up.gateway.roster) == 1
+
+
+async def test_new_keys_under_another_signing_key_are_refused(up: Up, fleet: Fleet) -> None:
+    """Who has the link, the name and the number of a start has not the key it was admitted with."""
+    (worker,) = await fleet.admit("a")
+    worker.tee.sig = worker.tee.posture_signer = Ed25519PrivateKey.generate()
+    await worker.new_keys(epoch=1, sig_pk=worker.tee.sig.public_key().public_bytes_raw())
+    refused = (await worker.receive(MessageType.REFUSED)).json()
+    assert refused["reasons"] == ["session_mismatch"]
+    assert not up.gateway.registry.epoch(worker.bh)
 
 
 async def test_new_keys_that_answer_a_challenge_are_refused(up: Up, fleet: Fleet) -> None:

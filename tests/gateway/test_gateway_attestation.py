@@ -7,6 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+import pytest
 from simulators.deployment import Fleet, Up, now, problem
 
 from attestation.aci import keyset_digest, keyset_of, report_data_of
@@ -106,6 +107,17 @@ async def test_without_a_worker_there_is_no_report(up: Up) -> None:
 async def test_a_model_nobody_serves_has_no_report(up: Up, fleet: Fleet) -> None:
     await fleet.admit("a")
     assert problem(await asked(up, "/v1/aci/attestation?model=other"))[1] == "no_worker"
+
+
+@pytest.mark.parametrize("text", ["", "m" * 257, "m%00", "%0a", "%e2%80%ae"])
+async def test_a_name_that_nothing_can_have_is_no_question(up: Up, fleet: Fleet, text: str) -> None:
+    (worker,) = await fleet.admit("a")
+    for path in (
+        f"/v1/aci/attestation?model={text}",
+        f"/v1/attestation/results/{b64u(worker.bh)}?aud={text}",
+        f"/v1/keys?model={text}",
+    ):
+        assert problem(await asked(up, path)) == (400, "bad_request"), path
 
 
 async def test_a_result_token_states_the_verdict_and_verifies(up: Up, fleet: Fleet) -> None:

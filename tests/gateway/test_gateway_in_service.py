@@ -237,6 +237,42 @@ async def test_a_policy_that_is_not_in_force_yet_waits_for_its_hour(
     assert up.gateway.registry.knows(worker.kid)
 
 
+# ---------------------------------------------------------------- keys that nobody knows
+
+
+async def test_a_worker_whose_keys_are_all_past_their_end_is_ended_and_may_come_back(
+    up: Up, fleet: Fleet
+) -> None:
+    (worker,) = await fleet.admit("a")
+    epoch = up.gateway.registry.epoch(worker.bh)
+    assert epoch is not None
+    up.gateway.clock = Clock(wall=lambda: epoch.held_until)  # it jumped
+    await worker.closed()
+    assert not up.gateway.ready
+    up.gateway.clock = Clock()
+    (again,) = await fleet.admit("a")
+    assert [one.bh for one in up.gateway.registry.offered(now())] == [again.bh]
+
+
+async def test_a_worker_is_offered_by_known_keys_and_stays_while_it_has_some(
+    up: Up, fleet: Fleet
+) -> None:
+    (worker,) = await fleet.admit("a")
+    first, registry = worker.bh, up.gateway.registry
+    worker.tee.keys = type(worker.tee)("other", worker.tee.now).keys
+    await worker.new_keys(epoch=1, kems=[worker.tee.kem(next(iter(worker.tee.keys)))])
+    await worker.receive(MessageType.ADMITTED)
+    assert registry.models()
+    registry.forget([worker.bh])
+    assert (list(registry.offered(now())), registry.models()) == ([], frozenset())
+    up.gateway.roster.end_unknown()
+    assert len(up.gateway.roster) == 1
+    registry.forget([first])
+    up.gateway.roster.end_unknown()
+    assert len(up.gateway.roster) == 0
+    await worker.closed()
+
+
 # ---------------------------------------------------------------- strangers' connections
 
 HOLD = """

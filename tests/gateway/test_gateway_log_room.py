@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from simulators.tee import SoftwareTee
 
+from attestation.evidence import Evidence
+from attestation.result import Check, Reason, Refused
 from evidence.events import ATTEST_VERDICT
 from gateway.admission import REFUSALS_PER_MINUTE
 from gateway.allowance import BURST_MINUTES, Allowance
@@ -16,6 +18,7 @@ from gateway.appraiser import Presented
 from gateway.asker import Asker
 from gateway.registry import EPOCHS_PER_SESSION_MAX, Registry
 from gateway.session import Epoch, Session
+from gateway.verdicts import CHECKS_MAX, KINDS_MAX, REASONS_MAX, log_verdict
 from wire.ids import b64u, sha256_tag
 from wire.link import MessageType
 
@@ -119,3 +122,18 @@ def test_bindings_that_ended_are_in_no_order() -> None:
 def test_a_worker_has_room_for_what_an_honest_one_holds() -> None:
     """The old keys, the new ones, and those of a replay set that was full."""
     assert EPOCHS_PER_SESSION_MAX >= 3
+
+
+async def test_an_entry_about_a_refusal_is_bounded_whatever_was_shown_and_found(up: Up) -> None:
+    tee = SoftwareTee()
+    items = tuple(Evidence(f"{number}-of-a-kind-with-a-name", b"{}") for number in range(8))
+    shown = Presented(tee.binding(), items, None)
+    codes = tuple(f"code_{number}" for number in range(2 * REASONS_MAX))
+    checks = tuple(Check(f"step {number}", True, "") for number in range(2 * CHECKS_MAX))
+    reasons = tuple(Reason(code, "", "step 0") for code in codes)
+    refused = Refused(reasons=reasons, checks=checks)
+    await log_verdict(up.gateway.ledger, shown, sha256_tag(b"policy"), refused)
+    (entry,) = await up.events(ATTEST_VERDICT)
+    assert entry["reasons"] == list(codes[:REASONS_MAX])
+    assert len(entry["checks"]) == CHECKS_MAX
+    assert len(entry["kind"]) == KINDS_MAX

@@ -14,7 +14,16 @@ from attestation.collateral.fetcher import DeclinedError
 from attestation.collateral.http_fetcher import HttpFetcher
 from attestation.collateral.services import Services
 from attestation.collateral.store import Store
-from attestation.collateral_key import AMD_KDS, INTEL_PCS, amd, ocsp, qe_identity, rim, vcek
+from attestation.collateral_key import (
+    AMD_KDS,
+    INTEL_PCS,
+    amd,
+    ocsp,
+    qe_identity,
+    rim,
+    tcb_info,
+    vcek,
+)
 from gateway import allowance, breaker, questions
 from gateway.allowance import Allowance
 from gateway.asker import Asker, peer_of
@@ -90,11 +99,11 @@ class World:
             return error
         return None
 
-    def silence(self, times: int = SILENT_MAX) -> None:
+    def silence(self, times: int = SILENT_MAX, first: int = 0) -> None:
         """The vendor leaves questions unanswered, each about another piece."""
         self.vendor.says[None] = SILENCE
-        for number in range(times):
-            self.ask(chip(number))
+        for number in range(first, first + times):
+            assert self.ask(chip(number)) is SILENCE
 
 
 def test_what_a_vendor_says_that_finds_our_mistake_is_refused_told_and_remembered(
@@ -106,6 +115,14 @@ def test_what_a_vendor_says_that_finds_our_mistake_is_refused_told_and_remembere
     assert isinstance(world.ask(LIST), MalformedError)
     assert world.failed == [mistake]
     assert world.vendor.asked == [LIST]
+
+
+def test_a_mistake_of_ours_is_no_silence_of_the_vendors(world: World) -> None:
+    world.vendor.says[None] = ValueError("could not convert")
+    for number in range(SILENT_MAX + 1):
+        assert isinstance(world.ask(chip(number)), MalformedError)
+    assert len(world.vendor.asked) == SILENT_MAX + 1
+    assert world.turned == []
 
 
 @pytest.fixture
@@ -196,8 +213,10 @@ def test_an_answer_in_between_starts_the_count_anew(world: World) -> None:
     world.silence(SILENT_MAX - 1)
     world.vendor.says.clear()
     world.ask(CHAIN)
-    world.silence(SILENT_MAX - 1)
+    world.silence(SILENT_MAX - 1, first=100)
     assert world.turned == []
+    world.silence(1, first=200)
+    assert world.turned == [(AMD_KDS, True)]
 
 
 def test_refusals_never_make_a_vendor_silent(world: World) -> None:
@@ -240,13 +259,24 @@ def test_half_open_only_one_question_is_under_way() -> None:
     assert found.begin(OPEN_S, stranger=False)
 
 
+def test_half_open_what_a_stranger_asked_ends_nobodys_trial() -> None:
+    found = Breaker()
+    for _ in range(SILENT_MAX):
+        found.end(0, answered=False, stranger=False)
+    assert found.begin(OPEN_S, stranger=False)
+    assert found.begin(OPEN_S, stranger=True)
+    found.end(OPEN_S, answered=False, stranger=True)
+    assert not found.begin(OPEN_S, stranger=False)
+
+
 def test_names_that_strangers_make_up_cannot_cut_a_vendor_off(world: World) -> None:
     """A vendor may stall over one name, or a mirror; whoever knows it must gain nothing."""
     world.vendor.says[None] = SILENCE
     for number in range(5 * SILENT_MAX):
-        assert world.ask(chip(number), world.link) is SILENCE
+        assert world.ask(chip(1000 + number), world.link) is SILENCE
     assert world.turned == []
     world.silence()
+    assert world.turned == [(AMD_KDS, True)]
     world.at += OPEN_S
     assert world.ask(chip(100), world.link) is SILENCE  # it is no trial
     world.vendor.says.clear()
@@ -334,6 +364,24 @@ def test_a_piece_that_was_had_before_is_renewed_whatever_strangers_spent(
     assert world.vendor.asked == []
     world.store.put(Entry(key, Piece(b"x"), NOW - 100, NOW - 50), NOW)  # long past its end
     assert world.ask(key, world.link) is None
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        chip(7), tcb_info("tdx", bytes(5) + b"\7"), rim("NV_GPU"),
+        ocsp("sha384", b"n" * 48, b"k" * 48, 7),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_piece_whose_name_evidence_makes_up_costs_a_stranger(
+    world: World, key: CollateralKey
+) -> None:
+    while world.questions._allowance.take(Asker(1, 1), key.source, world.at):
+        pass
+    assert isinstance(world.ask(key, world.link), UnavailableError)
+    assert (world.held, world.vendor.asked) == ([Held.ALLOWANCE], [])
+    assert world.ask(key) is None
 
 
 def test_what_is_asked_for_admitted_workers_costs_nothing(world: World) -> None:

@@ -162,6 +162,23 @@ async def test_collateral_past_its_end_is_waited_for_half_a_minute_whatever_vend
     await worker.drop()
 
 
+async def test_a_list_past_its_own_end_is_waited_for_without_a_look_at_the_cache(
+    hardware: Up, served: VendorServices
+) -> None:
+    worker = hardware.deployment.worker("a")
+    tee_of(worker).crl = {"end": 120}
+    tee_of(worker).serve(served)
+    await worker.admitted()
+    gateway, at, late = hardware.gateway, [1000.0], now() + 600
+    gateway.reappraisal.clock = Clock(wall=lambda: late, monotonic=lambda: at[0])
+    assert await gateway.reappraisal.check() == 0
+    assert gateway.registry.knows(worker.kid)
+    at[0] += PAST_S
+    assert await gateway.reappraisal.check() == 1
+    await worker.closed()
+    await worker.drop()
+
+
 async def test_collateral_that_comes_in_time_ends_the_wait(
     hardware: Up, served: VendorServices
 ) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from evidence.directory import WorkerEntry
 from evidence.events import ATTEST_VERDICT
 from wire.canonical import parse_strict
-from wire.ids import sha256_tag
+from wire.ids import b64u, sha256_tag
 
 if TYPE_CHECKING:
     from simulators.answers import Listed
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # members of the verdict that is logged and listed in place of the honest one
 _CHANGES: dict[str, dict[str, Any]] = {
     "negative_verdict": {"ok": False},
+    "others_verdict": {"bh": b64u(bytes(32))},
     "flattering_verdict": {"trust": "hardware"},
     "other_measurement_verdict": {"measurement": sha256_tag(b"other")},
 }

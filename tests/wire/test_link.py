@@ -5,13 +5,19 @@ from __future__ import annotations
 import pytest
 
 from wire.errors import MalformedError
-from wire.limits import JSON_MAX
+from wire.limits import JSON_MAX, LINK_ITEMS_MAX, NOTICE_MAX
 from wire.link import (
     BYTES,
     CANCEL,
     CHALLENGE,
+    CHALLENGE_ANSWER,
+    DONE,
+    FROM_STRANGERS,
+    FROM_WORKERS,
     HEARTBEAT,
+    HELLO,
     JOB,
+    KEYS,
     NOTICE,
     PULL,
     RECEIPT,
@@ -94,6 +100,48 @@ def test_a_payload_that_is_no_strict_object_is_refused(payload):
     for message in (Message(PULL, payload), Message(NOTICE, RID + payload)):
         with pytest.raises(MalformedError):
             message.json()
+
+
+def test_a_message_of_evidence_holds_few_items_and_others_as_many_as_fit():
+    few = b'{"a":[' + b"1," * (LINK_ITEMS_MAX - 1) + b"1]}"
+    assert len(Message(HELLO, few).json()["a"]) == LINK_ITEMS_MAX
+    many = few[:-2] + b",1]}"
+    for kind in (HELLO, KEYS, CHALLENGE_ANSWER):
+        with pytest.raises(MalformedError, match="256 items"):
+            Message(kind, many).json()
+        with pytest.raises(MalformedError, match="256 items"):  # before its form is looked at
+            Message(kind, b"," * LINK_ITEMS_MAX).json()
+    assert len(Message(PULL, many).json()["a"]) == LINK_ITEMS_MAX + 1
+
+
+@pytest.mark.parametrize("kind", list(MessageType))
+def test_a_receiver_takes_what_it_expects_and_no_more_of_it(kind):
+    decoder = Decoder(expected={kind: 100})
+    whole = encode(Message(kind, bytes(16 if kind == CANCEL else 100)))
+    assert len(decoder.feed(whole)) == 1
+    if kind != CANCEL:
+        with pytest.raises(MalformedError, match="found 101 bytes, expected at most 100"):
+            decoder.feed((102).to_bytes(4, "big") + bytes([kind]))
+    with pytest.raises(MalformedError, match="not expected now"):
+        Decoder(expected={}).feed(whole[:5])
+
+
+def test_what_a_worker_sends_has_room_in_what_a_gateway_expects():
+    sent = {HELLO, KEYS, PULL, HEARTBEAT, BYTES, NOTICE, RECEIPT, DONE, CHALLENGE_ANSWER}
+    sent |= {MessageType.ACTIVATED, MessageType.PROVED, MessageType.GOODBYE}
+    assert set(FROM_WORKERS) == sent
+    assert FROM_WORKERS[NOTICE] >= 16 + NOTICE_MAX
+    assert FROM_WORKERS[RECEIPT] >= 16 + len(json_message(HELLO, {"event": "A" * 21_846}).body)
+    assert FROM_STRANGERS.items() <= FROM_WORKERS.items()
+
+
+def test_a_decoder_says_what_it_holds():
+    decoder = Decoder()
+    stream = encode(raw_message(JOB, RID, b"data"))
+    decoder.feed(stream[:10])
+    assert decoder.held == 10
+    decoder.feed(stream[10:])
+    assert decoder.held == 0
 
 
 def test_parts_a_type_does_not_have_cannot_be_asked_for():

@@ -7,6 +7,7 @@ from a folder of its own.
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -225,6 +226,19 @@ def test_a_client_with_a_folder_takes_nothing_from_the_gateway(
 ) -> None:
     (tmp_path / "own").mkdir()
     assert "collateral_missing" in refusal(service, options(collateral_dir=tmp_path / "own"))
+
+
+def test_a_folder_older_than_the_policy_allows_is_not_enough(
+    service: Service, listed: Listed, options: Callable[..., Options], tmp_path: Path
+) -> None:
+    fill(tmp_path / "own", listed)
+    for age, taken in ((30 * 86_400, True), (1, False)):
+        service.policy_changes = {
+            "freshness": {"require_beacon": True, "collateral_max_age_s": age}
+        }
+        time.sleep(1.1)
+        found = report(service, options(collateral_dir=tmp_path / "own"))
+        assert (found.error is None) is taken
 
 
 def test_a_folder_that_knows_another_worker_only_is_not_enough(
