@@ -35,6 +35,7 @@ EXEMPT: Final[Mapping[str, str]] = MappingProxyType(
         "collateral.signed_json.SEQUENCE_MAX": _VALUE,
         "collateral.amd._DER_INT_MAX": _VALUE,
         "collateral.bundle.BUNDLE_MAX": _OWN,
+        "collateral.http_fetcher.CA_MAX": _OWN,
         "collateral.bundle.ENTRIES_MAX": _OWN,
         "collateral.entry.RECORD_MAX": _OWN,
         "conformance.index.INDEX_MAX": _OWN,
