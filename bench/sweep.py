@@ -7,8 +7,9 @@ on loopback, and the cache is on disk. For each kind: how long a binding takes i
 where all is read; how many a second later sweeps judge, where nothing changed; and the same for the
 bare memory of verdicts, which is the limit: the least that any sweep must do.
 
-Then sealed requests go through the gateway in turns, with no sweep and with sweeps that judge 1,000
-bindings a second: a fleet of 60,000, judged once a minute.
+Then sealed requests go through the gateway in turns: alone, beside 1,000 remembered verdicts a
+second (the first step of a sweep), and beside sweeps with all their steps that judge 1,000 bindings
+a second: a fleet of 60,000, judged once a minute.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ async def fleet_of(kind: type[HardwareTee], workers: int) -> AsyncIterator[tuple
                     assert isinstance(worker.tee, HardwareTee)
                     worker.tee.serve(served)
                     await worker.admitted()
-                await fleet.workers[0].pull(1000)
+                await fleet.workers[0].pull(4096)
                 yield up, fleet
                 await asyncio.gather(*(worker.drop() for worker in fleet.workers))
         finally:
@@ -112,45 +113,53 @@ async def sweeps(kind: type[HardwareTee], workers: int, seconds: float) -> dict[
         }
 
 
-async def latency(rounds: int, requests: int, workers: int) -> dict[str, float]:
-    """Median and 99th percentile, in ms, of sealed requests without and with sweeps."""
-    spent: dict[bool, list[float]] = {False: [], True: []}
-    judged = 0
+async def latency(rounds: int, requests: int, workers: int) -> dict[str, Any]:
+    """Median and 99th percentile, in ms, of sealed requests in turns: alone, verdicts, sweeps."""
     async with fleet_of(SnpTee, workers) as (up, fleet):
-        again, busy, worker = up.gateway.reappraisal, asyncio.Event(), fleet.workers[0]
+        again, worker = up.gateway.reappraisal, fleet.workers[0]
         await again.sweep()
+        arms: dict[str, Callable[[], Awaitable[int]] | None] = {
+            "alone": None,
+            "verdicts": again.check,
+            "sweeps": again.sweep,
+        }
+        spent: dict[str, list[float]] = {name: [] for name in arms}
+        judged = dict.fromkeys(arms, 0)
 
-        async def sweep() -> None:
-            nonlocal judged
+        async def judge(name: str, once: Callable[[], Awaitable[int]]) -> None:
             while True:
-                await busy.wait()
                 begin = time.perf_counter()
-                await again.sweep()
-                judged += workers
+                await once()
+                judged[name] += workers
                 await asyncio.sleep(max(0, workers / RATE - (time.perf_counter() - begin)))
 
         async def answer() -> None:
             while True:
                 await worker.answer(await worker.job(within_s=60))
 
-        tasks = [asyncio.create_task(sweep()), asyncio.create_task(answer())]
-        for turn in range(2 * rounds):
-            loaded = bool(turn % 2)
-            (busy.set if loaded else busy.clear)()
-            for _ in range(requests):
-                sealed = seal([worker])
-                begin = time.perf_counter()
-                (await up.post(sealed)).raise_for_status()
-                spent[loaded].append(time.perf_counter() - begin)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    found = {"rate": judged / sum(spent[True])}
-    for loaded, name in ((False, "alone"), (True, "loaded")):
-        found[f"{name}_p50_ms"] = statistics.median(spent[loaded]) * 1000
-        found[f"{name}_p99_ms"] = statistics.quantiles(spent[loaded], n=100)[98] * 1000
-    found["noise_ms"] = statistics.stdev(spent[False]) * 1000 / len(spent[False]) ** 0.5
-    return found
+        answering = asyncio.create_task(answer())
+        for _ in range(rounds):
+            for name, once in arms.items():
+                judging = None if once is None else asyncio.create_task(judge(name, once))
+                for _ in range(requests):
+                    sealed = seal([worker])
+                    begin = time.perf_counter()
+                    (await up.post(sealed)).raise_for_status()
+                    spent[name].append(time.perf_counter() - begin)
+                if judging is not None:
+                    judging.cancel()
+                    await asyncio.gather(judging, return_exceptions=True)
+        answering.cancel()
+        await asyncio.gather(answering, return_exceptions=True)
+    return {
+        name: {
+            "per_s": judged[name] / sum(times),
+            "p50_ms": statistics.median(times) * 1000,
+            "p99_ms": statistics.quantiles(times, n=100)[98] * 1000,
+            "error_ms": statistics.stdev(times) * 1000 / len(times) ** 0.5,
+        }
+        for name, times in spent.items()
+    }
 
 
 def main() -> None:
@@ -177,8 +186,12 @@ def main() -> None:
             f"{row['kind']:8} {row['first_ms']:6.2f} ms {row['per_s']:12,.0f}/s"
             f" {row['limit_per_s']:13,.0f}/s {row['ratio']:7.1f}"
         )
-    for name, value in found["latency"].items():
-        print(f"{name:14} {value:9.2f}")
+    print("request  p50 ms   p99 ms   standard error   judged a second")
+    for name, row in found["latency"].items():
+        print(
+            f"{name:8} {row['p50_ms']:6.2f} {row['p99_ms']:8.2f} {row['error_ms']:16.2f}"
+            f" {row['per_s']:17,.0f}"
+        )
 
 
 if __name__ == "__main__":

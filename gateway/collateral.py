@@ -17,6 +17,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from attestation.collateral.fetcher import Fetcher
@@ -170,6 +171,23 @@ class CollateralSource:
         """
         return await self._again(evidence, held, self._own_readers, None)
 
+    async def stale(self, held: Sequence[Collected]) -> list[bool]:
+        """Which of these are to be looked for again: one look at each file for all of them."""
+        now, age = self.clock.wall(), self.max_age_s()
+        loop = asyncio.get_running_loop()
+
+        def look() -> list[bool]:
+            stamp_of = cache(self.store.stamp)
+            return [
+                not all(
+                    piece.in_time(now, age) and piece.unchanged(stamp_of)
+                    for piece in one.pieces.values()
+                )
+                for one in held
+            ]
+
+        return await loop.run_in_executor(self._own_readers, look)
+
     async def _shown(self, item: Evidence, asker: Asker) -> Found | None:
         """For whoever asks to be admitted; None when the cache cannot be used."""
         now, age = self.clock.wall(), self.max_age_s()
@@ -232,7 +250,7 @@ class CollateralSource:
 
     async def _unchanged(self, found: Found, threads: ThreadPoolExecutor) -> bool:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(threads, found.unchanged, self.store)
+        return await loop.run_in_executor(threads, found.unchanged, self.store.stamp)
 
     def _say(self, found: Resolved) -> None:
         for reason in found.missing:

@@ -6,12 +6,11 @@ on while each file that was looked at, there or not, is the one it was then (`St
 the first of its entries is to be renewed or ends: a revocation arrives when the cache has it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from attestation.collateral.decoded import Stamp
-from attestation.collateral.store import Store
 from attestation.collateral_key import CollateralKey
 from attestation.examined import NO_BYTES, CollateralSet
 
@@ -52,9 +51,13 @@ class Found:
         """Whether time and policy alone are no reason to look again."""
         return self.since <= now < self.until and self.age_s == age_s
 
-    def unchanged(self, store: Store) -> bool:
-        """Whether the cache has what it had; asks the file system."""
-        return all(store.stamp(key) == stamp for key, stamp in self.stamps.items())
+    def unchanged(self, stamp_of: Callable[[CollateralKey], Stamp]) -> bool:
+        """Whether the cache has what it had.
+
+        Args:
+            stamp_of: `Store.stamp`, which asks the file system, or what it said a moment ago.
+        """
+        return all(stamp_of(key) == stamp for key, stamp in self.stamps.items())
 
 
 @dataclass(frozen=True, slots=True)

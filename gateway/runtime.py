@@ -189,6 +189,7 @@ class Gateway:
                 appraiser,
                 collateral.refresh,
                 collateral.reread,
+                collateral.stale,
                 registry,
                 roster,
                 ledger,
@@ -258,8 +259,10 @@ class Gateway:
         With what is at hand: no vendor can delay what a new policy demands, or the end of one.
         """
         while True:
+            # Not `wait_for`: before Python 3.12 it may lose a cancellation that comes at its end.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), self.config.reappraise_s)
+                async with asyncio.timeout(self.config.reappraise_s):
+                    await self._changed.wait()
             self._changed.clear()
             await self.reappraisal.check()
             self._reread_due.set()
@@ -270,9 +273,8 @@ class Gateway:
         while True:
             wait_s = self.reappraisal.pending_s
             with suppress(TimeoutError):
-                await asyncio.wait_for(
-                    self._reread_due.wait(), None if wait_s is None else max(AGAIN_S, wait_s)
-                )
+                async with asyncio.timeout(None if wait_s is None else max(AGAIN_S, wait_s)):
+                    await self._reread_due.wait()
             self._reread_due.clear()
             await self.reappraisal.reread()
 

@@ -133,7 +133,7 @@ def test_what_is_kept_between_two_looks_at_a_key_is_a_change(tmp_path: Path) -> 
     assert readings.get(CRL, NOW) is None
     readings.put(entry(CRL), NOW)
     assert readings.get(CRL, NOW)
-    assert not Found({}, readings.stamps).unchanged(store)
+    assert not Found({}, readings.stamps).unchanged(store.stamp)
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
@@ -143,11 +143,11 @@ def test_what_was_found_counts_until_a_file_that_was_looked_at_is_another(
     store = Store(tmp_path)
     store.put(entry(CRL), NOW)
     held = Found({"crl": b"body"}, {key: store.stamp(key) for key in (CRL, CHAIN)})
-    assert held.unchanged(store)
+    assert held.unchanged(store.stamp)
     store.put(entry(OTHER), NOW)  # of no concern to it
-    assert held.unchanged(store)
+    assert held.unchanged(store.stamp)
     change(Store(tmp_path))  # by another process
-    assert not held.unchanged(store)
+    assert not held.unchanged(store.stamp)
 
 
 def test_a_folder_that_cannot_be_read_any_more_is_a_change(tmp_path: Path) -> None:
@@ -155,10 +155,10 @@ def test_a_folder_that_cannot_be_read_any_more_is_a_change(tmp_path: Path) -> No
     store.put(entry(CRL), NOW)
     for key in (CRL, CHAIN):  # one that is there, and one that is not
         held = Found({}, {key: store.stamp(key)})
-        assert held.unchanged(store)
+        assert held.unchanged(store.stamp)
         entries = (tmp_path / "entries").rename(tmp_path / "away")
         (tmp_path / "entries").write_text("no folder")
-        assert not held.unchanged(store)
+        assert not held.unchanged(store.stamp)
         (tmp_path / "entries").unlink()
         entries.rename(tmp_path / "entries")
 

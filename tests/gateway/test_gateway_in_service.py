@@ -116,7 +116,11 @@ async def test_a_vendors_header_that_finds_our_mistake_ends_nothing(
     async def mistaken(evidence: object, _held: object) -> Collected:
         raise ValueError(evidence)
 
+    async def changed(held: Sequence[Collected]) -> list[bool]:
+        return [True] * len(held)
+
     hardware.gateway.reappraisal.refresh = mistaken
+    hardware.gateway.reappraisal.stale = changed
     assert await hardware.gateway.reappraisal.sweep() == 0
     assert written(caplog, Event.INTERNAL)
     assert hardware.gateway.registry.knows(worker.kid)
