@@ -1,6 +1,7 @@
 """What was found for pieces of evidence that were shown lately, in bounded memory.
 
-Anyone may show the same evidence again and again. For a moment it costs one hash.
+Anyone may show the same evidence again and again. For a moment it costs one hash, and a look at the
+files that the answer rests on.
 """
 
 from collections import OrderedDict

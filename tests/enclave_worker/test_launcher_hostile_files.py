@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from simulators.odd_files import NESTED_TOML, NO_FILES, OTHERS, content
 
 from enclave_worker.attester import make_attester
 from enclave_worker.launcher_config import read_config
@@ -15,7 +15,6 @@ from enclave_worker.spawn import spawn
 from wire.errors import AnchorholdError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 TOML = """\
@@ -28,52 +27,11 @@ service_policy = "policy.json"
 """
 
 
-def _pipe(path: Path) -> None:
-    os.mkfifo(path, 0o600)
-
-
-def _device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def _sparse(path: Path) -> None:
-    with path.open("wb") as file:
-        file.truncate(1 << 30)
-
-
-def _folder(path: Path) -> None:
-    path.mkdir()
-
-
-def _circle(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-def _content(raw: bytes) -> Callable[[Path], None]:
-    def make(path: Path) -> None:
-        path.write_bytes(raw)
-
-    return make
-
-
-NO_FILES: dict[str, Callable[[Path], None]] = {
-    "a pipe": _pipe,
-    "a device": _device,
-    "a GiB of nothing": _sparse,
-    "a folder": _folder,
-    "a circle": _circle,
-}
-OTHERS: dict[str, Callable[[Path], None]] = {
-    "nested JSON": _content(b"[" * 30_000),
-    "a long number": _content(b'{"v":' + b"9" * 5000 + b"}"),
-    "an array": _content(b"[]"),
-    "no text": _content(b"\xff\xfe\x00"),
-}
-THINGS = NO_FILES | OTHERS
+THINGS = NO_FILES | OTHERS | {"an array": content(b"[]")}
 NO_TOML = {
-    "nested TOML": _content(b"a = [\n" * 3000),
-    "a key of many parts": _content(b"a" + b".a" * 30_000 + b" = 1"),
-    "a zero byte": _content(b'a = "\0"'),
+    "nested TOML": NESTED_TOML,
+    "a key of many parts": content(b"a" + b".a" * 30_000 + b" = 1"),
+    "a zero byte": content(b'a = "\0"'),
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from blockbuster import BlockBuster
 from simulators.deployment import Deployment, Fleet, Observed, Up
+from simulators.vendor_services import VendorServices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -30,6 +31,13 @@ def nothing_blocks_the_loop() -> Iterator[None]:
 @pytest.fixture
 def observed() -> Observed:
     return Observed()
+
+
+@pytest.fixture
+def served() -> Iterator[VendorServices]:
+    """The vendors, on loopback."""
+    with VendorServices() as found:
+        yield found
 
 
 @pytest.fixture

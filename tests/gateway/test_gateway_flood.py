@@ -29,12 +29,6 @@ FEW = {"collateral_unknown_per_minute": 1}  # three at once; one process gets tw
 
 
 @pytest.fixture
-def served() -> Iterator[VendorServices]:
-    with VendorServices() as found:
-        yield found
-
-
-@pytest.fixture
 def deployment(
     served: VendorServices, settings: dict[str, Any], tmp_path: Path
 ) -> Iterator[Deployment]:

@@ -43,13 +43,6 @@ SOON: dict[str, Any] = {"reappraise_s": 0.2}
 
 
 @pytest.fixture
-def served() -> Iterator[VendorServices]:
-    """The vendors, on loopback."""
-    with VendorServices() as found:
-        yield found
-
-
-@pytest.fixture
 def make() -> type[HardwareTee]:
     """The kind of worker; overridden by parametrising `make`."""
     return SnpTee

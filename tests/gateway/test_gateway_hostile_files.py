@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulators.deployment import Deployment
+from simulators.odd_files import NESTED_TOML, NO_FILES, OTHERS
 
 from gateway.config import load_config
 from gateway.runtime import Gateway
@@ -17,7 +17,7 @@ from gateway.server import running
 from wire.errors import AnchorholdError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 MINIMAL = b'aud = "a"\nstate_dir = "state"\nadmission_policy_file = "policy.json"\n'
@@ -40,47 +40,7 @@ FILES = {
 }
 
 
-def _pipe(path: Path) -> None:
-    os.mkfifo(path, 0o600)
-
-
-def _device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def _sparse(path: Path) -> None:
-    with path.open("wb") as file:
-        file.truncate(1 << 30)
-    path.chmod(0o600)
-
-
-def _folder(path: Path) -> None:
-    path.mkdir()
-
-
-def _circle(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-def _content(raw: bytes) -> Callable[[Path], None]:
-    def make(path: Path) -> None:
-        path.write_bytes(raw)
-        path.chmod(0o600)
-
-    return make
-
-
-THINGS: dict[str, Callable[[Path], None]] = {
-    "a pipe": _pipe,
-    "a device": _device,
-    "a GiB of nothing": _sparse,
-    "a folder": _folder,
-    "a circle": _circle,
-    "nested JSON": _content(b"[" * 30_000),
-    "nested TOML": _content(b"a = [\n" * 3000),
-    "a long number": _content(b'{"v":' + b"9" * 5000 + b"}"),
-    "no text": _content(b"\xff\xfe\x00"),
-}
+THINGS = NO_FILES | OTHERS | {"nested TOML": NESTED_TOML}
 
 
 @pytest.fixture

@@ -55,12 +55,6 @@ def written(caplog: pytest.LogCaptureFixture, event: Event) -> list[Any]:
 
 
 @pytest.fixture
-def served() -> Iterator[VendorServices]:
-    with VendorServices() as found:
-        yield found
-
-
-@pytest.fixture
 def machines(served: VendorServices, tmp_path: Path) -> Iterator[Deployment]:
     """Workers on hardware, whose vendors' words are old after eight seconds."""
     services = tmp_path / "services.toml"

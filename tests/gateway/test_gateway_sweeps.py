@@ -36,12 +36,6 @@ AGE_S = 40
 
 
 @pytest.fixture
-def served() -> Iterator[VendorServices]:
-    with VendorServices() as found:
-        yield found
-
-
-@pytest.fixture
 def machines(served: VendorServices, tmp_path: Path) -> Iterator[Deployment]:
     """Workers on hardware, and a gateway that sweeps when the test says so."""
     services = tmp_path / "services.toml"
