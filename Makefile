@@ -10,7 +10,7 @@ check: ; @scripts/bootstrap && scripts/check
 fmt: ; @scripts/bootstrap && .venv/bin/ruff check -q --fix . ; .venv/bin/ruff format -q .
 lock: ; @scripts/lock
 sdk: ; @scripts/bootstrap && .venv/bin/pip wheel -q --no-deps -w dist ./sdk && ls dist
-bench: ; @scripts/bootstrap && $(PY) bench/overhead.py && $(PY) bench/log.py && $(PY) bench/sweep.py
+bench: ; @scripts/bootstrap && $(PY) bench/overhead.py && $(PY) bench/log.py && $(PY) bench/opening.py && $(PY) bench/sweep.py
 fuzz: ; @scripts/bootstrap && ANCHORHOLD_VECTORS="$${ANCHORHOLD_VECTORS:-$$PWD/../shared/vectors}" nice -n 10 $(PY) -m fuzz --jobs 2 \
 	$(if $(COUNT),--count $(COUNT)) $(if $(TARGET),--target '$(TARGET)')
 mutation: ; @scripts/bootstrap && ANCHORHOLD_VECTORS="$${ANCHORHOLD_VECTORS:-$$PWD/../shared/vectors}" nice -n 10 $(PY) -m mutation --jobs 2 \

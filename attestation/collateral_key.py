@@ -41,6 +41,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from wire.errors import MalformedError
+from wire.excerpt import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,9 +97,14 @@ class CollateralKey:
     def __post_init__(self) -> None:
         form = _FORMS.get(self.source)
         if form is None:
-            raise MalformedError(f"collateral source: expected one of {', '.join(SOURCES)}")
+            raise MalformedError(
+                f"collateral source: found {shown(self.source)}, "
+                f"expected one of {', '.join(SOURCES)}"
+            )
         if len(self.key) > KEY_MAX or form.fullmatch(self.key) is None:
-            raise MalformedError(f"collateral key: not of a form that {self.source} has")
+            raise MalformedError(
+                f"collateral key: found {shown(self.key)}, expected a form that {self.source} has"
+            )
 
     def __str__(self) -> str:  # type: ignore[explicit-override]  # 3.12's
         return f"{self.source}:{self.key}"
@@ -127,7 +133,7 @@ def parse_key(text: str) -> CollateralKey:
     """
     source, colon, key = text.partition(":")
     if not colon:
-        raise MalformedError("collateral key: expected <source>:<key>")
+        raise MalformedError(f"collateral key: found {shown(text)}, expected <source>:<key>")
     return CollateralKey(source, key)
 
 

@@ -2,13 +2,14 @@
 
 Default deny: every trust claim starts at a failing number, and only a step that passed lifts it. A
 refusal lifts nothing; some of its reasons make single claims worse. Trust that rests on no vendor's
-hardware ("simulated", "software") never reaches affirming on a claim about hardware.
+hardware ("vtpm", "simulated", "software") never reaches affirming on a claim about hardware.
 
     claim              failing  lifted by
     instance-identity       97  evidence of a vendor's hardware that names the bound keys
     configuration           36  a posture record that met the policy's demands (2); not claimed
                                 (0) where the policy demands no control
-    executables             33  a measurement that hardware proved and the policy accepts
+    executables             33  a measurement that hardware, or a TPM whose key the policy trusts,
+                                proved and the policy accepts
     file-system             32  the same: it covers every file the worker runs and serves
     hardware                97  a chain to the vendor's pinned root, at an accepted security level
     runtime-opaque          96  memory the hardware encrypts (2), or only isolates (32)
@@ -18,7 +19,7 @@ hardware ("simulated", "software") never reaches affirming on a claim about hard
 `ear.status` is the worst tier among the claims made. Members named `anchorhold.…` are ours; the
 others are those of RFC 9711 and of EAR.
 
-Spec: docs/spec/evidence.md §4. Sources: RFC 9711, draft-ietf-rats-ear, draft-ietf-rats-ar4si §2.3.
+Spec: docs/spec/evidence.md §8. Sources: RFC 9711, draft-ietf-rats-ear, draft-ietf-rats-ar4si §2.3.
 """
 
 from __future__ import annotations
@@ -122,7 +123,11 @@ def accepted_vector(trust: Trust, kind: str, *, posture: bool) -> dict[str, int]
     vector["configuration"] = AFFIRMING if posture else NOT_CLAIMED
     if trust not in ("hardware", "vtpm"):
         return vector
-    for name in ("instance-identity", "executables", "file-system", "hardware"):
+    for name in ("executables", "file-system"):
+        vector[name] = AFFIRMING
+    if trust != "hardware":  # which machine a TPM is in, or whether it is one at all, nobody proved
+        return vector
+    for name in ("instance-identity", "hardware"):
         vector[name] = AFFIRMING
     if kind in _ENCRYPTED:
         vector["runtime-opaque"] = AFFIRMING
@@ -211,7 +216,7 @@ def _all_passed(checks: Iterable[Check]) -> bool:
 
 def _device(verdict: AppraisedEvidence) -> dict[str, Any]:
     """What EAT calls the device, where a vendor's hardware vouches for it."""
-    if verdict.trust not in ("hardware", "vtpm"):
+    if verdict.trust != "hardware":
         return {}
     said = verdict.claims.get(verdict.kind, {})
     device: dict[str, Any] = {}

@@ -2,7 +2,7 @@
 
 The private key is the caller's, as are the time and the claims; nothing is read or kept here.
 
-Spec: docs/spec/evidence.md §4.
+Spec: docs/spec/evidence.md §8.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from wire.errors import MalformedError
+from wire.excerpt import json_kind
 from wire.ids import b64u
 
 from .members import Members
@@ -20,6 +21,10 @@ KINDS: Final = (SOFTWARE, TPM2)
 # report and certificates take 16 KiB.
 EVIDENCE_MAX: Final = 393_216
 EVIDENCE_ITEMS_MAX: Final = 4  # one item a kind, with room for kinds this version does not know
+# Commas and opening brackets in one body. `tpm2` has most: eight members, 24 registers, four
+# certificates and 32 parts, which is 69. All else in a body is long texts: of as many small items
+# as fit, each stranger's would hold up every thread for a tenth of a second.
+BODY_ITEMS_MAX: Final = 128
 KIND_MAX: Final = 32
 
 
@@ -57,5 +62,8 @@ def evidence_list(items: object) -> tuple[Evidence, ...]:
         MalformedError: not an array of one to EVIDENCE_ITEMS_MAX evidence objects.
     """
     if not isinstance(items, list) or not 1 <= len(items) <= EVIDENCE_ITEMS_MAX:
-        raise MalformedError(f"evidence: expected an array of 1 to {EVIDENCE_ITEMS_MAX} items")
+        found = f"an array of {len(items)}" if isinstance(items, list) else json_kind(items)
+        raise MalformedError(
+            f"evidence: found {found}, expected an array of 1 to {EVIDENCE_ITEMS_MAX} items"
+        )
     return tuple(Evidence.from_json(item) for item in items)

@@ -10,11 +10,14 @@ from wire.errors import MalformedError
 from .anchors import Anchors
 from .collateral.resolve import Resolved, joined, resolve
 from .collateral.vendors import VENDOR_ROOTS
+from .evidence import EVIDENCE_ITEMS_MAX
 from .formats.container import parse_container
-from .rules.hardware import HardwareRule
+from .rules.hardware import GPU_KIND, HardwareRule
 from .schemes import SCHEMES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .collateral.fetcher import Fetcher
     from .collateral.resolve import Asks, Cache
     from .evidence import Evidence
@@ -25,6 +28,25 @@ def collateral_anchors(policy: Policy) -> Anchors:
     """The roots under which collateral is kept: the vendors', and those the policy names."""
     rules = [rule for rule in policy.accept if isinstance(rule, HardwareRule)]
     return Anchors(VENDOR_ROOTS.pins.union(*(rule.anchors.pins for rule in rules)))
+
+
+def judged_kinds(policy: Policy, shown: Sequence[str]) -> frozenset[str]:
+    """Of the kinds that a worker shows those that an appraisal under this policy looks at.
+
+    The others count for nothing there (`attestation.appraise`, steps 10 and 23), whatever a vendor
+    says about them. So no vendor is to be asked, or a stranger would choose what is.
+
+    Args:
+        policy: the policy in force.
+        shown: kinds of all items of evidence.
+    """
+    if len(set(shown)) != len(shown) or len(shown) > EVIDENCE_ITEMS_MAX:
+        return frozenset()
+    rules = [rule for rule in policy.accept if rule.kind in shown]
+    kinds = {rule.kind for rule in rules}
+    if any(isinstance(rule, HardwareRule) and rule.gpu is not None for rule in rules):
+        kinds.add(GPU_KIND)
+    return frozenset(kinds.intersection(shown))
 
 
 def resolve_evidence(

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from wire.limits import CLOCK_SKEW_S
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -49,7 +51,9 @@ class Question:
         collateral: role to bytes, unverified: the vendor's signed statements and certificates.
         anchors: the only roots that count.
         expected: what the evidence must have been made for.
-        now: Unix seconds of the verdict.
+        now: Unix seconds of the verdict; 0 where time plays no part.
+        skew: by how many seconds an honest issuer's clock may be ahead of the one that `now` was
+            read from; 0 where `now` is stated, and no clock was read.
     """
 
     evidence: Mapping[str, bytes]
@@ -57,6 +61,7 @@ class Question:
     now: int
     collateral: Mapping[str, bytes] = field(default_factory=lambda: NO_BYTES)
     expected: Expected = Expected()
+    skew: int = CLOCK_SKEW_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,8 @@ class Ledger:
         try:
             detail = check()
         except AttestationError as refusal:
-            self._refuse(step, (refusal.reasons or (refusal.code,))[0], refusal.message)
+            code = (refusal.reasons or (refusal.code,))[0]
+            self._refuse(step, code, refusal.message, refusal.case_of)
             return False
         except MalformedError as refusal:
             self._refuse(step, malformed, refusal.message)
@@ -67,6 +68,6 @@ class Ledger:
         self.skip(step, detail)
         self.reasons.append(Reason(code, detail, step))
 
-    def _refuse(self, step: str, code: str, detail: str) -> None:
+    def _refuse(self, step: str, code: str, detail: str, case_of: str = "") -> None:
         self.checks.append(Check(step, ok=False, detail=detail))
-        self.reasons.append(Reason(code, detail, step))
+        self.reasons.append(Reason(code, detail, step, case_of))

@@ -18,6 +18,7 @@ from wire.errors import MalformedError, PolicyError
 from wire.excerpt import cut, json_kind
 from wire.ids import sha256_tag, unb64u
 from wire.limits import K_MAX, NAME_MAX, VERSION
+from wire.verifier_key import parse_vkey
 
 from .evidence import KINDS, SOFTWARE, TPM2
 from .members import Members
@@ -31,6 +32,8 @@ from .schemes import SCHEMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from wire.verifier_key import VerifierKey
 
 POLICY_MAX: Final = 256 * 1024  # a few PEM roots and a long deny list
 RULES_MAX: Final = 32
@@ -221,11 +224,13 @@ def _rule(item: object) -> Rule:
         return software.parse(item)
     if kind == TPM2:
         return tpm.parse(item)
-    scheme = SCHEMES.get(kind) if isinstance(kind, str) else None
-    if scheme is not None:
-        return hardware.parse(item, scheme, SCHEMES[hardware.GPU_KIND])
+    carriers = {name: each for name, each in SCHEMES.items() if each.carries is not None}
+    if isinstance(kind, str) and kind in carriers:
+        return hardware.parse(item, carriers[kind], SCHEMES[hardware.GPU_KIND])
     found = f'"{cut(kind)}"' if isinstance(kind, str) else json_kind(kind)
-    known = " or ".join((*KINDS, *sorted(SCHEMES)))
+    if isinstance(kind, str) and kind in SCHEMES:  # it can only accompany one of the others
+        found += ", which names no worker"
+    known = " or ".join((*KINDS, *sorted(carriers)))
     raise PolicyError(f"policy.accept.kind: found {found}, expected {known}")
 
 
@@ -237,6 +242,17 @@ def _models(top: Members) -> tuple[ModelRule, ...]:
         )
         digest = members.digest("digest") if "digest" in members else None
         rules.append(ModelRule(members.text("name", NAME_MAX), digest))
+    named = {
+        rule.name: [other.digest for other in rules if other.name == rule.name] for rule in rules
+    }
+    for name, digests in named.items():
+        if len(set(digests)) != len(digests):
+            raise PolicyError(f'policy.models: found "{name}" twice, expected it once')
+        if None in digests and len(digests) > 1:
+            raise PolicyError(
+                f'policy.models: found "{name}" with a digest and without, which demands none; '
+                "expected a digest each time, or one entry"
+            )
     return tuple(rules)
 
 
@@ -261,7 +277,21 @@ def _log(top: Members) -> tuple[str | None, tuple[str, ...]]:
     members = Members(
         top.value("log"), "policy.log", required=("origin", "vkeys"), error=PolicyError
     )
-    return members.text("origin"), members.texts("vkeys", ROOTS_MAX, 1)
+    origin, vkeys = members.text("origin"), members.texts("vkeys", ROOTS_MAX, 1)
+    names = [_log_key(members, vkey).name for vkey in vkeys]
+    if origin not in names:  # a log signs its heads under its own name: none would ever verify
+        raise members.fail_item("vkeys", vkeys[0], f'a key that is named for the origin "{origin}"')
+    return origin, vkeys
+
+
+def _log_key(log: Members, vkey: str) -> VerifierKey:
+    try:
+        return parse_vkey(vkey)
+    except MalformedError as cause:
+        raise PolicyError(
+            f"policy.log.vkeys: {cause.message}",
+            hint="copy the log's keys from `anchorhold gateway --init`",
+        ) from None
 
 
 def _deny(top: Members) -> Deny:

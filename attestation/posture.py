@@ -39,6 +39,33 @@ FIELDS_MAX: Final = 64
 DETAIL_MAX: Final = 200
 ERRNO_MAX: Final = 4095  # the kernel's MAX_ERRNO
 
+# The controls that a worker of this version reports, all of them every time: a reader never has to
+# guess whether an absent one was forgotten. Records may name others, policies demand these alone.
+CONTROLS: Final = (
+    "wrapper",
+    "userns",
+    "netns",
+    "pidns",
+    "landlock_abi",
+    "landlock_fs",
+    "landlock_net",
+    "seccomp",
+    "tsync",
+    "dumpable",
+    "core",
+    "no_new_privs",
+    "capabilities",
+    "pdeathsig",
+    "memfd_secret",
+    "mlock",
+    "mdwe",
+    "ro_root",
+    "yama",
+    "swap",
+    "uid",
+    "kernel",
+)
+
 _LABEL = b"anchorhold/1 posture\0"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 # How much a state gives: a policy that is content with "unavailable" (the kernel has no such

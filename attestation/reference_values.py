@@ -4,8 +4,9 @@ A policy is the native store: what an import gives is copied into one, by a pers
 pipeline, and the policy's hash then names it. Nothing here is looked up while evidence is judged.
 
 What cannot be expressed exactly is not imported: raw values under a mask, minimums over several
-members, conditional series. `ReferenceValues.left_out` counts them, so that an importer sees that
-a manifest says more than was taken from it.
+members, conditional series, and whole elements that only a named authority may state: as a policy's
+value, anybody's statement would do. `ReferenceValues.left_out` counts them, and the conditions
+beside what was taken, so that an importer sees that a manifest says more than was taken from it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ ALGORITHMS: Final[Mapping[int | str, str]] = MappingProxyType(
         "sha3-256": "sha3-256", "sha3-384": "sha3-384", "sha3-512": "sha3-512",
     }
 )  # fmt: skip
+
+# Members that are read, and that a policy has no place for.
+_CONDITIONS: Final[Mapping[int, str]] = MappingProxyType(
+    {4: "raw value", 5: "mask", 0: "version", 13: "keys"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,8 @@ def reference_values(manifest: Manifest) -> ReferenceValues:
         for triple in comid.reference:
             values += _of_triple(triple, left_out)
         left_out += [f"endorsement of {triple.environment.text()}" for triple in comid.endorsed]
+        keys = (*comid.identity_keys, *comid.attest_keys)
+        left_out += [f"keys of {triple.environment.text()}" for triple in keys]
     if not values:
         raise AttestationError(
             "CoRIM: found no reference value to import, expected at least one",
@@ -109,6 +117,10 @@ def _of_triple(triple: ValueTriple, left_out: list[str]) -> list[ReferenceValue]
     found = []
     for measurement in triple.measurements:
         key = _key(measurement)
+        whole = _unexpressed(measurement, key)
+        if whole:
+            left_out.append(whole)
+            continue
         groups = {key: measurement.digests or ()}
         groups |= {f"register {name}": group for name, group in measurement.registers.items()}
         for name, group in groups.items():
@@ -126,6 +138,16 @@ def _of_triple(triple: ValueTriple, left_out: list[str]) -> list[ReferenceValue]
                 )
         left_out += [f"{what} of {key}" for what in _rest(measurement)]
     return found
+
+
+def _unexpressed(measurement: Measurement, key: str) -> str:
+    """What to say of a measurement of which nothing can be taken; "" of others."""
+    if measurement.authorized_by is not None:
+        return f"all of {key}, which names an authority"
+    named = measurement.key
+    if named is not None and named.tag is not None and named.value == "":  # it was not read
+        return f"an element that a structure names (tag {named.tag})"
+    return ""
 
 
 def _key(measurement: Measurement) -> str:
@@ -148,10 +170,7 @@ def _digests(group: Sequence[Digest]) -> Mapping[str, tuple[bytes, ...]]:
 def _rest(measurement: Measurement) -> list[str]:
     """What of a measurement is not taken."""
     rest = [f"member {member}" for member in measurement.unread]
-    if measurement.raw is not None:
-        rest.append("raw value")
-    if measurement.version is not None:
-        rest.append("version")
+    rest += [what for member, what in _CONDITIONS.items() if member in measurement.members]
     groups = (measurement.digests or (), *measurement.registers.values())
     unknown = [digest for group in groups for digest in group if not _digests((digest,))]
     if unknown:

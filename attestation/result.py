@@ -28,11 +28,13 @@ class Reason:
         code: stable, machine-readable.
         detail: a sentence naming found and expected.
         step: the `Check.step` that refused; empty where no single step did.
+        case_of: a broader code that it is a case of, though not all of its code are; or empty.
     """
 
     code: str
     detail: str
     step: str = ""
+    case_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)

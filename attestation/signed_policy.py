@@ -44,8 +44,13 @@ def sign_policy(policy: bytes, keyid: str, key: Ed25519PrivateKey) -> bytes:
         key: the tenant's policy key.
 
     Raises:
-        PolicyError: not a policy.
+        PolicyError: not a policy, or one that is signed already.
     """
+    if _is_signed(policy):
+        raise PolicyError(
+            "policy: found a signed policy, expected one that is not signed already",
+            hint="sign the policy itself, from which that document was made",
+        )
     parse_policy(policy)
     signature = key.sign(pae(PAYLOAD_TYPE, policy))
     return encode(

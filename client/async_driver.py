@@ -28,8 +28,8 @@ from .commands import (
 )
 from .http import (
     Endpoint,
-    client_options,
     content_type,
+    http_client,
     request_headers,
     too_long,
     unreachable,
@@ -47,6 +47,9 @@ class AsyncDriver:
         where: the gateway.
         state: where log heads are remembered.
         transport: httpx2 transport to use instead of a pooled HTTP one.
+
+    Raises:
+        ConfigError: the environment's proxies or roots cannot be used.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class AsyncDriver:
     ) -> None:
         self._where = where
         self._state = state
-        self._http = httpx2.AsyncClient(transport=transport, **client_options(where))
+        self._http = http_client(httpx2.AsyncClient, where, transport)
         self._lock = asyncio.Lock()
 
     async def run(self, steps: Steps[Result]) -> AsyncGenerator[Event, None]:
@@ -102,9 +105,7 @@ class AsyncDriver:
                 return await self._fetch(command)
             case Send():
                 await reply.close()
-                response = await self._open(command)
-                reply.response, reply.chunks = response, response.aiter_raw()
-                return Opened(response.status_code, content_type(response))
+                return await self._send(command, reply)
             case Read():
                 return await reply.read()
             case Close():
@@ -122,6 +123,13 @@ class AsyncDriver:
         return None
 
     async def _fetch(self, command: Fetch) -> Reply:
+        try:
+            async with asyncio.timeout(command.whole_s):
+                return await self._whole(command)
+        except (httpx2.TransportError, TimeoutError) as error:
+            raise unreachable(self._where, error) from error
+
+    async def _whole(self, command: Fetch) -> Reply:
         response = await self._open(command)
         try:
             body = b""
@@ -130,10 +138,19 @@ class AsyncDriver:
                 if len(body) > command.limit:
                     raise too_long(command.limit)
             return Reply(response.status_code, content_type(response), body)
-        except httpx2.TransportError as error:
-            raise unreachable(self._where, error) from error
         finally:
             await response.aclose()
+
+    async def _send(self, command: Send, reply: _OpenReply) -> Opened:
+        whole_s = command.whole_s
+        reply.ends = None if whole_s is None else asyncio.get_running_loop().time() + whole_s
+        try:
+            async with asyncio.timeout_at(reply.ends):
+                response = await self._open(command)
+        except TimeoutError as error:
+            raise unreachable(self._where, error) from error
+        reply.response, reply.chunks = response, response.aiter_raw()
+        return Opened(response.status_code, content_type(response))
 
     async def _open(self, command: Fetch | Send) -> httpx2.Response:
         method = command.method if isinstance(command, Fetch) else "POST"
@@ -159,11 +176,12 @@ def _keep(steps: Steps[Result], result: list[Result]) -> Steps[None]:
 
 
 class _OpenReply:
-    """The reply being read, if any."""
+    """The reply being read, if any; `ends` is the loop's time of its end, if it has one."""
 
-    __slots__ = ("chunks", "response")
+    __slots__ = ("chunks", "ends", "response")
 
     def __init__(self) -> None:
+        self.ends: float | None = None
         self.response: httpx2.Response | None = None
         self.chunks: AsyncIterator[bytes] | None = None
 
@@ -172,10 +190,11 @@ class _OpenReply:
         if self.chunks is None:
             return b""
         try:
-            async for chunk in self.chunks:
-                if chunk:
-                    return chunk
-        except httpx2.TransportError as error:
+            async with asyncio.timeout_at(self.ends):
+                async for chunk in self.chunks:
+                    if chunk:
+                        return chunk
+        except (httpx2.TransportError, TimeoutError) as error:
             raise StreamTruncated(
                 f"the connection broke before the authenticated end ({type(error).__name__})",
                 hint="what was delivered is incomplete; send the request again",

@@ -13,6 +13,8 @@ import errno
 import io
 import json
 import os
+import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -31,7 +33,7 @@ from . import (
     cli_verify,
 )
 from .advice import hint_of
-from .cli_options import EXITS
+from .cli_options import EXITS, POLICY_KEY_OPTION
 from .cli_terminal import note, one_line
 from .report import EXIT_UNREADABLE, exit_code
 
@@ -47,6 +49,8 @@ COMMANDS: Final[dict[str, Register]] = {
 }
 EXIT_DEFECT: Final = 1
 EXIT_INTERRUPTED: Final = 130
+_JSON: Final = "--json"
+_DASHED_KEY: Final = re.compile(r"-[A-Za-z0-9_-]{42}")
 DEBUG_ENV: Final = "ANCHORHOLD_DEBUG"
 _OUTPUT_FAULTS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 EPILOG: Final = f"""\
@@ -62,14 +66,23 @@ environment: ANCHORHOLD_API_KEY   the tenant's credential for the gateway
 """
 
 
+class UsageError(SystemExit):
+    """Arguments that cannot be understood; it has been said on standard error."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(EXIT_UNREADABLE)
+        self.message, self.hint = message, hint
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose usage errors exit with 4."""
 
     def error(self, message: str) -> NoReturn:  # type: ignore[explicit-override]  # 3.12's
         self.print_usage(sys.stderr)
-        note(f"{self.prog}: {message}")
-        note(f"hint: {self.prog} --help lists what it takes")
-        self.exit(EXIT_UNREADABLE)
+        said, hint = f"{self.prog}: {message}", f"{self.prog} --help lists what it takes"
+        note(said)
+        note(f"hint: {hint}")
+        raise UsageError(said, hint)
 
 
 def build_parser(extensions: Sequence[Register] = ()) -> argparse.ArgumentParser:
@@ -119,7 +132,7 @@ def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) 
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
-    args = parser.parse_args(argv)
+    args = _parsed(parser, _joined(sys.argv[1:] if argv is None else argv))
     try:
         code: int = args.run(args)
     except AnchorholdError as error:
@@ -127,12 +140,39 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         if not isinstance(error, ConfigError):  # a server that fails gives no verdict on others
             code = getattr(args, "failure_code", code)
         hint = hint_of(error)
-        if getattr(args, "json", False):  # whoever parses the output parses refusals too
-            said = {"code": error.code, "message": error.message, "hint": hint}
-            print(json.dumps({"ok": False, "error": said, "exit_code": code}, indent=2))
+        if getattr(args, "json", False):
+            _print_refusal(error.code, error.message, hint, code)
         note(one_line(f"anchorhold: {error.message}"))
         note(one_line(f"hint: {hint}"))
     return code
+
+
+def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    try:
+        return parser.parse_args(words)
+    except UsageError as error:
+        if _JSON in words:  # whoever parses the output parses refusals too
+            _print_refusal("usage", error.message, error.hint, EXIT_UNREADABLE)
+        raise
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """The words; a key after its option is joined to it, since one in 64 begins with "-".
+
+    The parser would take such a key for an option, and say that there is no key.
+    """
+    found: list[str] = []
+    for word in words:
+        if found and found[-1] == POLICY_KEY_OPTION and _DASHED_KEY.fullmatch(word):
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
+
+
+def _print_refusal(code: str, message: str, hint: str, exit_code: int) -> None:
+    said = {"code": code, "message": message, "hint": hint}
+    print(json.dumps({"ok": False, "error": said, "exit_code": exit_code}, indent=2))
 
 
 def _prepare_streams() -> None:
@@ -154,8 +194,11 @@ def _drop_output() -> None:
 
 
 def main() -> None:
-    """Console script of the SDK."""
-    sys.exit(execute(build_parser()))
+    """What `client.start` runs."""
+    parser = build_parser()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # `client.start` set the system's
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(execute(parser))
 
 
 if __name__ == "__main__":

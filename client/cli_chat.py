@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from .cli_options import (
     trust_line,
 )
 from .cli_terminal import note, one_line, printable
+from .files import check_free
+from .receipts import RECEIPT
 
 if TYPE_CHECKING:
     import argparse
@@ -46,7 +49,9 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--no-stream", action="store_true", help="print the answer when it is whole"
     )
-    parser.add_argument("--receipt", type=Path, metavar="FILE", help="save the receipt here")
+    parser.add_argument(
+        "--receipt", type=Path, metavar="FILE", help="save the receipt in this new file"
+    )
     add_gateway(parser)
     add_proofs(parser)
     parser.set_defaults(run=run)
@@ -61,11 +66,8 @@ def run(args: argparse.Namespace) -> int:
     }
     messages = [{"role": "system", "content": args.system}] if args.system else []
     messages.append({"role": "user", "content": args.prompt or _stdin()})
-    if args.receipt is not None and not args.receipt.parent.is_dir():
-        raise ConfigError(
-            f"--receipt: found no folder {args.receipt.parent}, expected an existing one",
-            hint="nothing was sent: a receipt that cannot be kept is not asked for",
-        )
+    if args.receipt is not None:
+        _check_receipt_can_be_kept(args.receipt)
     options = chosen_options(args)
     with Client(args.url, api_key(args), policy=chosen_policy(args), options=options) as client:
         if args.no_stream:
@@ -87,6 +89,17 @@ def run(args: argparse.Namespace) -> int:
                     note("INCOMPLETE: the text above has no verified end")
             _prove(stream.receipt, args.receipt)
     return 0
+
+
+def _check_receipt_can_be_kept(path: Path) -> None:
+    """Before anything is sent, while another name can still be chosen."""
+    folder = path.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"--receipt: found no folder {folder} that can be written, expected one",
+            hint="nothing was sent: a receipt that cannot be kept is not asked for",
+        )
+    check_free(path, RECEIPT, hint="nothing was sent: name another file, none is replaced")
 
 
 def _prove(receipt: Receipt, path: Path | None) -> None:

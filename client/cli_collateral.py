@@ -67,6 +67,11 @@ FETCH_AGAIN_S: Final = 300
 # Genuine but no longer in force, or overtaken: not an attack by itself.
 _OUTDATED: Final = frozenset({"collateral_expired", "collateral_rollback", "crl_expired"})
 _ABSENT: Final = frozenset({"collateral_missing", "collateral_unavailable"})
+_HINTS: Final = {
+    EXIT_INVALID: "use none of what was refused: another sender than the vendor may have made it",
+    EXIT_BELOW_POLICY: "ask again later: what came is no longer in force, or older than before",
+    EXIT_UNREADABLE: "check the network and the services file, or import a bundle",
+}
 
 
 def register(commands: Any) -> None:
@@ -77,7 +82,11 @@ def register(commands: Any) -> None:
 
     parser = add_command(actions, "fetch", "fetch what evidence or keys name", FETCH)
     parser.add_argument(
-        "evidence", type=Path, nargs="*", metavar="EVIDENCE", help="file of evidence items, JSON"
+        "evidence",
+        type=Path,
+        nargs="*",
+        metavar="EVIDENCE",
+        help="worker document, receipt bundle, or evidence items",
     )
     _add_keys(parser, "fetch this key, SOURCE:KEY; repeatable")
     parser.add_argument(
@@ -121,7 +130,12 @@ def fetch(args: argparse.Namespace) -> int:
         step = _progress(len(wanted), "entries fetched")
         for number, key in enumerate(wanted, 1):
             try:
-                kept[key] = obtain(key, store, vendors, fetcher, now, max_age_s=FETCH_AGAIN_S)
+                entry = obtain(key, store, vendors, fetcher, now, max_age_s=FETCH_AGAIN_S)
+                if entry.passing:
+                    detail = "OCSP answer: the responder does not know the certificate"
+                    refused[key] = Rejected(key, "revocation_unknown", detail)
+                else:
+                    kept[key] = entry
             except AttestationError as error:
                 code = (error.reasons or (error.code,))[0]
                 refused[key] = Rejected(key, code, error.diagnostics())
@@ -314,7 +328,9 @@ def _report(
     if args.json:
         rows = [{"key": str(r.key), "code": r.code, "detail": r.detail} for r in refused]
         document = {"ok": code == EXIT_OK, "entries": [_row(e, now) for e in entries]}
+        document |= {"error": _error(refused[0], code)} if refused else {}
         print(json.dumps(document | {"refused": rows, "exit_code": code}, indent=2))
+        _note_lacking(code)
         return code
     for entry in entries:
         say(f"ok    {entry.key}")
@@ -323,6 +339,16 @@ def _report(
         say(f"FAIL  {item.key}")
         say(f"      {item.code}: {item.detail}".replace("\n", "\n      "))
     say(f"{counted(len(entries))} {done}" + (f", {len(refused)} not" if refused else ""))
+    _note_lacking(code)
+    return code
+
+
+def _error(first: Rejected, code: int) -> dict[str, str]:
+    found = first.detail.splitlines()[0]  # below it is the service's own hint
+    return {"code": first.code, "message": f"{first.key}: {found}", "hint": _HINTS[code]}
+
+
+def _note_lacking(code: int) -> None:
     if code != EXIT_OK:
         note("not all of the collateral is there; evidence that needs the rest is refused")
-    return code
+        note(f"hint: {_HINTS[code]}")

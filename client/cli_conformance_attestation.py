@@ -28,6 +28,8 @@ anchorhold conformance attestation vectors/index.json
 anchorhold conformance attestation vectors/index.json --kind intel-tdx-quote
 anchorhold conformance attestation vectors/index.json --json > results.json"""
 SAMPLE_FILE_MAX: Final = 16 * 1024 * 1024  # an event log or a bundle of collateral is 1 MiB at most
+SAMPLE_MAX: Final = 64 * 1024 * 1024  # of all files of a sample, which are in memory together
+ROLES_MAX: Final = 256  # a node of sixteen GPUs has about a hundred
 PROGRESS_AFTER_S: Final = 2.0
 _WORDS: Final = {True: "yes", False: "no", None: "-"}
 _ID_WIDTH: Final = 36
@@ -108,7 +110,7 @@ def _chosen(index: Index, kinds: list[str] | None, ids: list[str] | None) -> lis
 
 
 def _timed(sample: Sample, index: Index, folder: Path) -> tuple[Outcome, float]:
-    files = {path: _bytes(folder, sample, path) for path in sample.files.values()}
+    files = _files(folder, sample)
 
     def read(path: str) -> bytes:
         found = files[path]
@@ -121,16 +123,45 @@ def _timed(sample: Sample, index: Index, folder: Path) -> tuple[Outcome, float]:
     return outcome, (time.perf_counter() - before) * 1000
 
 
-def _bytes(folder: Path, sample: Sample, path: str) -> bytes | MalformedError:
-    """A file's bytes, or why there are none: one bad sample must not end the run."""
-    try:
-        data = read_file(_inside(folder, path), SAMPLE_FILE_MAX, "sample")
-    except ConfigError as error:
-        return MalformedError(error.message)
-    expected = sample.digests.get(path)
-    if expected is not None and hashlib.sha256(data).hexdigest() != expected.lower():
-        return MalformedError(
-            f"sample file {shown(path)}: found another SHA-256, expected the one the index gives"
+def _files(folder: Path, sample: Sample) -> dict[str, bytes | MalformedError]:
+    """What each name of a sample stands for: bytes, or why there are none.
+
+    One bad sample must not end the run, and no index fill the memory: a file under many spellings
+    of its name is read once, and of all there is an end.
+    """
+    names = dict.fromkeys(sample.files.values())
+    if len(sample.files) > ROLES_MAX:
+        error = MalformedError(
+            f"sample files: found {len(sample.files)}, expected at most {ROLES_MAX}"
+        )
+        return dict.fromkeys(names, error)
+    found: dict[str, bytes | MalformedError] = {}
+    contents: dict[Path, bytes] = {}
+    room = SAMPLE_MAX
+    for name in names:
+        try:
+            path = _inside(folder, name)
+            if path not in contents:
+                data = read_file(path, SAMPLE_FILE_MAX, "sample")
+                if len(data) > room:
+                    raise ConfigError(
+                        f"sample file {shown(name)}: expected at most {SAMPLE_MAX} bytes in all"
+                        " files of a sample, found more"
+                    )
+                contents[path] = data
+                room -= len(data)
+            found[name] = _as_listed(contents[path], sample.digests.get(name), name)
+        except ConfigError as error:
+            found[name] = MalformedError(error.message)
+        except MalformedError as error:
+            found[name] = error
+    return found
+
+
+def _as_listed(data: bytes, digest: str | None, name: str) -> bytes:
+    if digest is not None and hashlib.sha256(data).hexdigest() != digest.lower():
+        raise MalformedError(
+            f"sample file {shown(name)}: found another SHA-256, expected the one the index gives"
         )
     return data
 

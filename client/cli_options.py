@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 KEY_ENV: Final = "ANCHORHOLD_API_KEY"
 POLICY_ENV: Final = "ANCHORHOLD_POLICY"
 POLICY_KEY_ENV: Final = "ANCHORHOLD_POLICY_KEY"
+POLICY_KEY_OPTION: Final = "--policy-key"
 KEY_FILE_MAX: Final = 4096
 MARKS: Final = {True: "ok  ", False: "FAIL", None: "----"}
 # One rule for every command: 2 and 3 are verdicts on what was checked, 4 is no verdict at all.
@@ -77,7 +78,7 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
 def add_policy_key(parser: argparse.ArgumentParser) -> None:
     """`--policy-key KEY`."""
     parser.add_argument(
-        "--policy-key",
+        POLICY_KEY_OPTION,
         metavar="KEY",
         default=os.environ.get(POLICY_KEY_ENV) or None,
         help=f"public key that must have signed the policy (default: ${POLICY_KEY_ENV})",

@@ -20,7 +20,7 @@ from attestation.signed_policy import load_policy, sign_policy
 from wire.errors import ConfigError, PolicyError
 from wire.ids import b64u
 
-from .cli_options import add_command, add_json
+from .cli_options import POLICY_KEY_OPTION, add_command, add_json
 from .cli_terminal import note, one_line, say
 from .files import make_file, read_file
 from .report import EXIT_OK
@@ -110,7 +110,7 @@ def run_sign(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"file": str(args.out), "policy_key": b64u(public)}, indent=2))
     else:
-        say(one_line(f"{args.out}: signed; it is checked with --policy-key {b64u(public)}"))
+        say(one_line(f"{args.out}: signed; it is checked with {POLICY_KEY_OPTION}={b64u(public)}"))
     return EXIT_OK
 
 

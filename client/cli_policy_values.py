@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from attestation.anchors import NONE
 from attestation.examined import Examined, Question
+from attestation.formats.jwks import parse_keys
 from attestation.ledger import Ledger
 from attestation.members import Members
 from attestation.reference_values import ReferenceValues, reference_values
 from attestation.result import Reason
 from attestation.schemes import SCHEMES
-from wire.errors import AttestationError, PolicyError
+from attestation.verify.signing_key import load_key
+from wire.errors import AttestationError, ConfigError, MalformedError, PolicyError
 
 from .cli_options import add_command, add_json
 from .cli_terminal import note, say
@@ -24,6 +29,7 @@ from .report import EXIT_BELOW_POLICY, EXIT_INVALID, EXIT_OK, EXIT_UNREADABLE
 if TYPE_CHECKING:
     import argparse
 
+    from attestation.formats.jwks import Jwk
 
 EXAMPLES = """\
 anchorhold policy values release.corim --key publisher.jwk
@@ -32,6 +38,9 @@ CORIM_MAX: Final = 1024 * 1024
 KEY_MAX: Final = 192 * 1024
 _KIND: Final = "corim"
 _MALFORMED: Final = "evidence_malformed"
+_PEM: Final = b"-----BEGIN "
+_PUBLIC: Final = b"-----BEGIN PUBLIC KEY-----"
+_SIGNS: Final = (EllipticCurvePublicKey, Ed25519PublicKey)  # as `verify.corim` takes them
 
 
 def register(actions: Any) -> None:
@@ -41,7 +50,7 @@ def register(actions: Any) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="CoRIM or CoMID, CBOR")
     trust = parser.add_mutually_exclusive_group()
     trust.add_argument(
-        "--key", type=Path, metavar="FILE", help="publisher's public key, JWK or JWK set"
+        "--key", type=Path, metavar="FILE", help="publisher's public key: JWK, JWK set or PEM"
     )
     trust.add_argument(
         "--unsigned", action="store_true", help="take a manifest nobody signed: you vouch for it"
@@ -55,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     raw = read_file(args.file, CORIM_MAX, "CoRIM")
     collateral = {}
     if args.key is not None:
-        collateral["public_key"] = read_file(args.key, KEY_MAX, "key")
+        collateral["public_key"] = _publishers_key(args.key)
     now = wall_clock()
     examined = _examine(raw, collateral, now)
     reasons = list(examined.reasons)
@@ -77,6 +86,35 @@ def run(args: argparse.Namespace) -> int:
         note(f"REFUSED ({reason.code}): {reason.detail}")
     note(f"hint: {_hint(args, {reason.code for reason in reasons})}")
     return code
+
+
+def _publishers_key(path: Path) -> bytes:
+    """A key set that could verify a manifest: another one says nothing against its publisher.
+
+    Raises:
+        ConfigError: it cannot be read, is none, or holds no key of a kind that signs manifests.
+    """
+    raw = read_file(path, KEY_MAX, "key")
+    try:
+        if raw.lstrip().startswith(_PEM) and not raw.lstrip().startswith(_PUBLIC):
+            raise MalformedError("found PEM of something else, expected -----BEGIN PUBLIC KEY-----")
+        keys = parse_keys(raw).keys
+        if not any(map(_signs, keys)):
+            what = "found no key" if not keys else "found no key of a kind that signs manifests"
+            raise MalformedError(f"{what}, expected one of an elliptic curve or Ed25519")
+    except MalformedError as error:
+        raise ConfigError(
+            f"key file {path}: {error.message}",
+            hint="name the publisher's public key: a JWK, a JWK set, or one key in PEM",
+        ) from error
+    return raw
+
+
+def _signs(jwk: Jwk) -> bool:
+    try:
+        return isinstance(load_key(jwk).key, _SIGNS)
+    except AttestationError:
+        return False
 
 
 def _exit_code(examined: Examined, codes: set[str]) -> int:

@@ -17,9 +17,10 @@ from attestation.formats.container import parse_container
 from attestation.schemes import SCHEMES
 from attestation.toml_table import SETTINGS_MAX
 from wire.canonical import parse_strict
-from wire.errors import ConfigError, MalformedError
+from wire.errors import ConfigError, MalformedError, ReceiptError
 
 from .files import read_file
+from .recorded import RECORDED_MAX, recorded_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,11 +29,16 @@ if TYPE_CHECKING:
     from attestation.collateral.resolve import Resolved
     from attestation.scheme import Need
 
-EVIDENCE_FILE_MAX: Final = EVIDENCE_ITEMS_MAX * EVIDENCE_MAX * 3 // 2  # base64 and members
+# Base64 and members, or all that is recorded of a worker.
+EVIDENCE_FILE_MAX: Final = max(EVIDENCE_ITEMS_MAX * EVIDENCE_MAX * 3 // 2, RECORDED_MAX)
+_RECORDED: Final = frozenset({"binding", "format"})  # of a worker document, of a receipt bundle
 
 
 def needed_keys(path: Path) -> list[CollateralKey]:
-    """What the evidence in a file will ask for: one item {"kind", "body"}, or an array of them.
+    """What the evidence in a file will ask for.
+
+    The file: one item {"kind", "body"}, an array of them, or what `client.recorded` reads, which is
+    where people get evidence from.
 
     Raises:
         ConfigError: the file is no evidence, or of a kind that this version does not know.
@@ -64,15 +70,21 @@ def further_keys(path: Path, at_hand: Callable[[Sequence[Need]], Resolved]) -> l
 def _keys(path: Path, needs: Callable[[Evidence], Sequence[Need]]) -> list[CollateralKey]:
     raw = read_file(path, EVIDENCE_FILE_MAX, "evidence")
     try:
-        document = parse_strict(raw, max_bytes=EVIDENCE_FILE_MAX)
-        items = evidence_list(document if isinstance(document, list) else [document])
+        items = _items(parse_strict(raw, max_bytes=EVIDENCE_FILE_MAX))
         found = [need for item in items for need in needs(item)]
         return [CollateralKey(need.source, need.key) for need in found]
-    except MalformedError as error:
+    except (MalformedError, ReceiptError) as error:
         raise ConfigError(
             f"evidence file {path}: {error.message}",
-            hint='name a file of evidence items: {"kind": ..., "body": ...}',
+            hint="name what GET /v1/keys/BH of a gateway served, a receipt bundle, or evidence "
+            'items {"kind": ..., "body": ...}',
         ) from error
+
+
+def _items(document: object) -> tuple[Evidence, ...]:
+    if isinstance(document, dict) and not _RECORDED.isdisjoint(document):
+        return recorded_of(document).evidence
+    return evidence_list(document if isinstance(document, list) else [document])
 
 
 def read_services(path: Path | None) -> Services:

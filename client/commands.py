@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from .state import Seen
+
+
+# A gateway waits half a minute for a worker that it asks; the largest reply, three megabytes, takes
+# most of a minute at half a megabit a second.
+FETCH_S: Final = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,7 @@ class Fetch:
     Attributes:
         path: path and query below the gateway's base URL.
         limit: largest reply body in bytes; a longer one is refused while it is read.
+        whole_s: seconds it may take in all: bytes that drip keep each read in time.
     """
 
     method: Literal["GET", "POST"]
@@ -28,6 +34,7 @@ class Fetch:
     limit: int
     body: bytes = b""
     content_type: str = ""
+    whole_s: float = FETCH_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +52,14 @@ class Send:
 
     Attributes:
         rid: text form of the request id, sent as the idempotency key.
+        whole_s: seconds it and its reply may take in all; None for as long as an answer runs.
     """
 
     path: str
     body: bytes
     content_type: str
     rid: str
+    whole_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

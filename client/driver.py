@@ -28,8 +28,9 @@ from .commands import (
 )
 from .http import (
     Endpoint,
-    client_options,
     content_type,
+    http_client,
+    request_extensions,
     request_headers,
     too_long,
     unreachable,
@@ -49,6 +50,9 @@ class Driver:
         where: the gateway.
         state: where log heads are remembered.
         transport: httpx2 transport to use instead of a pooled HTTP one.
+
+    Raises:
+        ConfigError: the environment's proxies or roots cannot be used.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class Driver:
     ) -> None:
         self._where = where
         self._state = state
-        self._http = httpx2.Client(transport=transport, **client_options(where))
+        self._http = http_client(httpx2.Client, where, transport)
         self._lock = threading.RLock()
 
     def run(self, steps: Steps[Result]) -> Generator[Event, None, Result]:
@@ -140,9 +144,14 @@ class Driver:
     def _open(self, command: Fetch | Send) -> httpx2.Response:
         method = command.method if isinstance(command, Fetch) else "POST"
         headers = request_headers(command)
+        extensions = request_extensions(self._where, command.whole_s)
         for pause in (*self._where.pauses, None):
             request = self._http.build_request(
-                method, command.path, content=command.body or None, headers=headers
+                method,
+                command.path,
+                content=command.body or None,
+                headers=headers,
+                extensions=extensions,
             )
             try:
                 return self._http.send(request, stream=True)

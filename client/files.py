@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+import stat
+from typing import TYPE_CHECKING, Final
 
 from attestation.collateral.whole_file import read_whole, write_whole
 from wire.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_THINGS: Final = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISLNK, "a link"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
 
 
 def read_file(path: Path, limit: int, what: str) -> bytes:
@@ -39,22 +47,45 @@ def make_file(path: Path, data: bytes, what: str, *, hint: str, replace: bool = 
         replace: take the place of a file that is there.
 
     Raises:
-        ConfigError: there is something already, or it cannot be written.
+        ConfigError: as `check_free`, or it cannot be written.
     """
+    check_free(path, what, hint=hint, replace=replace)
     try:
         if replace:
             write_whole(path, data)
         else:
             _make(path, data)
     except FileExistsError as cause:
-        raise ConfigError(f"{what} file {path}: it exists, expected a new file", hint=hint) from (
-            cause
-        )
+        raise _taken(path, what, hint) from cause
     except OSError as cause:
+        raise _unwritable(path, what, cause) from cause
+
+
+def check_free(path: Path, what: str, *, hint: str, replace: bool = False) -> None:
+    """A file may be made under this name.
+
+    Nothing but a regular file is ever replaced: a file in the place of a device, a pipe or a link
+    would be another thing to all others who use that name, `/dev/stdout` among them.
+
+    Args:
+        path, what, hint, replace: as for `make_file`.
+
+    Raises:
+        ConfigError: there is something already, with `replace` anything but a regular file.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return  # of the file, or of its folder: that is told when it is made
+    except OSError as cause:
+        raise _unwritable(path, what, cause) from cause
+    if not stat.S_ISREG(mode):
+        found = next((name for is_one, name in _THINGS if is_one(mode)), "a device")
         raise ConfigError(
-            f"{what} file {path}: cannot be written: {cause.strerror}",
-            hint="name a file in a folder that this user may write and that has room",
-        ) from cause
+            f"{what} file {path}: found {found}, expected a new file", hint="name another file"
+        )
+    if not replace:
+        raise _taken(path, what, hint)
 
 
 def is_absent(path: Path) -> bool:
@@ -80,6 +111,17 @@ def existing_folder(path: Path, what: str, hint: str) -> Path:
         reason = getattr(cause, "strerror", None) or "found a zero byte in its name"
         raise ConfigError(f"{what} {path}: {reason}, expected a folder", hint=hint) from cause
     return path
+
+
+def _taken(path: Path, what: str, hint: str) -> ConfigError:
+    return ConfigError(f"{what} file {path}: it exists, expected a new file", hint=hint)
+
+
+def _unwritable(path: Path, what: str, cause: OSError) -> ConfigError:
+    return ConfigError(
+        f"{what} file {path}: cannot be written: {cause.strerror}",
+        hint="name a file in a folder that this user may write and that has room",
+    )
 
 
 def _make(path: Path, data: bytes) -> None:

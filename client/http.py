@@ -6,19 +6,26 @@ no compression (it would mix secrets with sizes).
 
 from __future__ import annotations
 
+import math
 import re
 import ssl
+import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx2
 
+from attestation.collateral.surroundings import PORT_END, named, surroundings
 from wire.errors import AnchorholdError, ConfigError, ProtocolFailure, UnavailableError
 from wire.excerpt import shown
 from wire.response import CONTENT_TYPE as RESPONSE_TYPE
 
 from .commands import Fetch, Send
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 USER_AGENT: Final = "anchorhold/1"
 CONNECT_S: Final = 10.0
@@ -28,7 +35,6 @@ MARGIN_S: Final = 30.0
 # here: nothing was sent on them.
 CONNECT_PAUSES: Final = (0.2, 0.5, 1.0, 1.5)
 API_KEY_MAX: Final = 512
-PORT_END: Final = 65_536
 _NOT_IN_URLS: Final = frozenset(' "<>\\^`{|}')
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%(25)?[A-Za-z0-9._-]+)?")
 
@@ -78,7 +84,8 @@ def endpoint(url: str, api_key: str | None, life_s: int, *, patient: bool = True
             "expected http:// or https://, a host, and no user name",
             hint=_URL_HINT,
         )
-    if _HOST.fullmatch(parsed.raw_host.decode("ascii", "replace")) is None:
+    host = parsed.raw_host.decode("ascii", "replace")
+    if _HOST.fullmatch(host) is None or not named(host):
         raise ConfigError(
             f"gateway URL: found host {shown(parsed.host)}, expected a name or an address",
             hint=_URL_HINT,
@@ -116,8 +123,21 @@ def _url_parts(parsed: httpx2.URL) -> str:
 _URL_HINT = "for example https://gateway.example or http://127.0.0.1:8010"
 
 
-def client_options(where: Endpoint) -> dict[str, Any]:
-    """Arguments for the httpx2 client of either driver."""
+_Http = TypeVar("_Http", httpx2.Client, httpx2.AsyncClient)
+
+
+def http_client(make: Callable[..., _Http], where: Endpoint, transport: object) -> _Http:
+    """The httpx2 client of either driver.
+
+    Raises:
+        ConfigError: what the environment names, a proxy or a file of roots, cannot be used. A
+            transport that is given comes with its own.
+    """
+    with surroundings() if transport is None else nullcontext():
+        return make(transport=transport, **_options(where))
+
+
+def _options(where: Endpoint) -> dict[str, Any]:
     headers = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
     if where.api_key is not None:
         headers["authorization"] = f"Bearer {where.api_key}"
@@ -129,12 +149,44 @@ def client_options(where: Endpoint) -> dict[str, Any]:
     return options | {
         "base_url": where.url,
         "headers": headers,
-        "timeout": httpx2.Timeout(where.life_s + MARGIN_S, connect=CONNECT_S),
+        "timeout": _timeout(where),
         "follow_redirects": False,
         # Many streams at once is the point; the pool must not be the queue.
         "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=32),
         "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     }
+
+
+def _timeout(where: Endpoint) -> httpx2.Timeout:
+    return httpx2.Timeout(where.life_s + MARGIN_S, connect=CONNECT_S)
+
+
+class TimeLeft:
+    """The rest of a whole, as a timeout of a socket.
+
+    A limit for each read is none for the whole: a gateway that sends a byte now and then keeps
+    each in time, those of headers too. A socket takes whatever has `__index__` for whole seconds,
+    and asks it before each read and write.
+    """
+
+    __slots__ = ("_ends",)
+
+    def __init__(self, whole_s: float) -> None:
+        self._ends = time.monotonic() + whole_s
+
+    def __index__(self) -> int:
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the whole took too long")
+        return math.ceil(left)
+
+
+def request_extensions(where: Endpoint, whole_s: float | None) -> dict[str, Any]:
+    """Extensions of one request over sockets that block: its end, if it has one of its own."""
+    if whole_s is None:
+        return {}
+    left = TimeLeft(whole_s)
+    return {"timeout": _timeout(where).as_dict() | {"read": left, "write": left}}
 
 
 def request_headers(command: Fetch | Send) -> dict[str, str]:
@@ -170,10 +222,10 @@ def too_long(limit: int) -> AnchorholdError:
     return ProtocolFailure(f"gateway reply: at most {limit} bytes expected, found more")
 
 
-def unreachable(where: Endpoint, error: httpx2.TransportError) -> UnavailableError:
+def unreachable(where: Endpoint, error: httpx2.TransportError | TimeoutError) -> UnavailableError:
     """No reply: the gateway is not there, or went away before its first byte."""
     what = "cannot connect" if isinstance(error, httpx2.ConnectError) else "no reply"
-    if isinstance(error, httpx2.TimeoutException):
+    if isinstance(error, httpx2.TimeoutException | TimeoutError):
         what = "no reply in time"
     return UnavailableError(
         f"gateway {where.url}: {what} ({type(error).__name__})",

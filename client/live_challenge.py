@@ -26,7 +26,7 @@ from attestation.verify.credential import challenge_for
 from wire.canonical import encode
 from wire.errors import AttestationError, MalformedError, ProtocolFailure
 from wire.excerpt import shown
-from wire.ids import b64u, bh_of
+from wire.ids import b64u, bh_of, is_wid
 from wire.limits import BINDING_MAX
 
 from .commands import Fetch, Steps, fetch
@@ -195,9 +195,11 @@ def _parse(raw: bytes) -> Binding:
 
 def _segment(wid: str) -> str:
     """A worker id as one path segment; the binding is not yet trusted: refuse anything else."""
-    if wid.strip(".") == "" or not all(c.isalnum() or c in "-_." for c in wid):
+    if not is_wid(wid):
         raise _refused(
-            "binding_malformed", f"wid: found {shown(wid)}, expected letters, digits, '-', '_', '.'"
+            "binding_malformed",
+            f"wid: found {shown(wid)}, expected 1 to 64 ASCII letters, digits, '-', '_', '.', and "
+            "not dots alone",
         )
     return wid
 

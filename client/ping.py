@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 # A worker answers within a frame; longer than this it is too busy to be waited for.
 LIFE_S: Final = 30
+WHOLE_S: Final = 60.0  # its life, and as much again for the way
 HEAD_OF_PING: Final[dict[str, Any]] = {"m": "POST", "p": "/v1/ping", "h": {}}
 UNPROVEN: Final = "possession_unproven"
 
@@ -68,7 +69,7 @@ def ping(
     """
     sealed = _seal(worker, policy, now, rng)  # 1
     rid = b64u(sealed.header.rid)
-    opened = yield from post("/v1/sealed", sealed.envelope, REQUEST_TYPE, rid)
+    opened = yield from post("/v1/sealed", sealed.envelope, REQUEST_TYPE, rid, WHOLE_S)
     if opened.status != HTTP_OK:
         raise (yield from read_refusal(opened, sealed, (worker,)))  # 2
     try:

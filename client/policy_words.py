@@ -1,4 +1,4 @@
-"""A policy in words: every demand of every rule, the defaults too.
+"""A policy in words: every demand of every rule, the defaults too, under the names a policy has.
 
 Whoever reads the words relies on them instead of the file, so no two policies that demand different
 things read alike: nothing is cut, counted or left out. Roots stand for themselves as fingerprints.
@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.appraise import trust_of
 from attestation.rules.hardware import HardwareRule
-from attestation.rules.tpm import TpmRule
+from attestation.rules.software import SoftwareRule
 from attestation.schemes import SCHEMES
+from wire.ids import b64u
 
 from .clock import utc_text
+from .policy_members import deny_members, policy_members, rule_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 _ROOTS: Final = {False: "the vendor's pinned roots", True: "the policy's own roots: SIMULATED"}
 _NOTHING: Final = "none"
 _UNASKED: Final = "not asked"
-_FLAGS: Final = {True: "yes", False: "no"}
+_FLAGS: Final = {True: "true", False: "false"}
 # Texts that would read like one of our own words, or like several values, stand in quotes.
-_RESERVED: Final = frozenset({_NOTHING, _UNASKED, *_FLAGS.values()})
+_RESERVED: Final = frozenset({_UNASKED, *_FLAGS.values()})
 _PLAIN: Final = re.compile(r"[!#-+\x2d-~]+(?: [!#-+\x2d-~]+)*")
+# Demands on single attribute bits, which a demand on all 64 of them replaces.
+_BITS: Final = ("sept_ve_disable", "migratable", "pks", "kl", "perfmon")
+_REPLACED: Final = " (attributes_eq decides)"
 
 Lines = list[tuple[str, str]]
 
@@ -49,50 +52,42 @@ def explain(policy: Policy) -> list[tuple[str, Lines]]:
 def _denied(deny: Deny) -> Lines:
     classes = sorted({name.partition(":")[0] for name in deny.identities})
     hidden = f"evidence that hides its {' or '.join(classes)}" if classes else _NOTHING
-    return [*_flat("", deny), ("hidden", hidden)]
+    return [*_flat("deny", deny_members(deny)), ("hidden", hidden)]
 
 
 def _applies(policy: Policy) -> Lines:
-    lines = [
+    return [
         ("id", f"{_word(policy.id)} seq {policy.seq}"),
         ("digest", policy.digest),
         ("valid", f"{utc_text(policy.not_before)} to {utc_text(policy.expires)}"),
+        *_flat("", policy_members(policy)),
     ]
-    skipped = {"id", "seq", "digest", "not_before", "expires", "accept", "deny"}
-    for item in fields(policy):
-        if item.name not in skipped:
-            lines += _flat(item.name, getattr(policy, item.name))
-    return lines
 
 
 def _of(rule: Rule) -> Lines:
-    kind = ("kind", f"{rule.kind}, trust {trust_of(rule)}")
+    members = rule_members(rule)
+    del members["kind"]
+    lines = [("kind", f"{rule.kind}, trust {trust_of(rule)}")]
     if not isinstance(rule, HardwareRule):
-        lines = [
-            line
-            for item in fields(rule)
-            if item.name not in ("kind", "roots")
-            for line in _flat(item.name, getattr(rule, item.name))
-        ]
-        certified = isinstance(rule, TpmRule)  # the others are keys, no longer than fingerprints
-        roots = _fingerprints(map(_pin, rule.roots)) if certified else _text(rule.roots)
-        return [kind, ("roots", roots), *lines]
+        keys = isinstance(rule, SoftwareRule)  # no longer than fingerprints
+        roots = ", ".join(map(b64u, rule.roots)) if keys else _fingerprints(map(_pin, rule.roots))
+        return [*lines, ("roots", roots), *_flat("", members)]
     vendors = bool(SCHEMES[rule.kind].anchors.pins)
-    lines = [
-        kind,
-        *_roots("roots", rule.anchors, map(_pin, rule.roots), vendors=vendors),
-        *_flat("measurements", rule.measurements),
-        *_flat("posture", rule.posture),
-        *_flat("state", rule.demands),
-    ]
+    lines += _roots("roots", rule.anchors, map(_pin, rule.roots), vendors=vendors)
     if rule.gpu is None:
-        return [*lines, ("gpu", "no GPU evidence is asked for")]
+        del members["gpu"]
+        return [*lines, *_replaced(_flat("", members)), ("gpu", "no GPU evidence is asked for")]
     pins = sorted(rule.gpu_anchors.pins)
-    return [
-        *lines,
-        *_roots("gpu.roots", rule.gpu_anchors, pins, vendors=True),
-        *_flat("gpu", rule.gpu),
-    ]
+    lines += _roots("gpu.roots", rule.gpu_anchors, pins, vendors=True)
+    return [*lines, *_replaced(_flat("", members))]
+
+
+def _replaced(lines: Lines) -> Lines:
+    """The lines, with a word on demands that another one of the rule replaces."""
+    if dict(lines).get("td.attributes_eq", _UNASKED) == _UNASKED:
+        return lines
+    bits = {f"td.{name}" for name in _BITS}
+    return [(name, text + _REPLACED if name in bits else text) for name, text in lines]
 
 
 def _roots(name: str, anchors: Anchors, own: Iterable[bytes], *, vendors: bool) -> Lines:
@@ -112,25 +107,15 @@ def _fingerprints(pins: Iterable[bytes]) -> str:
 
 def _flat(name: str, value: Any) -> Lines:
     """One line a leaf; nested members are named with dots, items that have members by number."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return [
-            line
-            for item in fields(value)
-            for line in _flat(_join(name, item.name), getattr(value, item.name))
-        ]
-    if isinstance(value, Mapping) and value:
-        return [line for key in value for line in _flat(_join(name, _word(str(key))), value[key])]
-    if isinstance(value, tuple | list) and any(map(_has_members, value)):
+    if isinstance(value, dict) and value:
+        return [line for key in value for line in _flat(_join(name, _name(key)), value[key])]
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         return [
             line
             for number, item in enumerate(value, 1)
             for line in _flat(f"{name}[{number}]", item)
         ]
     return [(name, _text(value))]
-
-
-def _has_members(value: Any) -> bool:
-    return is_dataclass(value) or isinstance(value, Mapping | tuple | list)
 
 
 def _join(name: str, member: str) -> str:
@@ -142,15 +127,20 @@ def _text(value: Any) -> str:
         return _UNASKED
     if isinstance(value, bool):
         return _FLAGS[value]
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, frozenset):
-        return ", ".join(sorted(map(_text, value))) or _NOTHING
-    if isinstance(value, tuple | list):
-        return ", ".join(map(_text, value)) or _NOTHING
-    if isinstance(value, Mapping):
+    if isinstance(value, list):
+        return ", ".join(map(_item, value)) or _NOTHING
+    if isinstance(value, dict):
         return _NOTHING
     return _word(value) if isinstance(value, str) else str(value)
+
+
+def _item(value: Any) -> str:
+    """Of a list, where "none" would read like an empty one."""
+    return json.dumps(value) if value == _NOTHING else _text(value)
+
+
+def _name(member: str) -> str:
+    return _item(member)
 
 
 def _word(text: str) -> str:

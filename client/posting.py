@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from .workers import VerifiedWorker
 
 
-def post(path: str, body: bytes, content_type: str, rid: str) -> Steps[Opened]:
-    """Send sealed bytes under a request id (text form); the reply stays open."""
-    opened = yield Send(path, body, content_type, rid)
+def post(
+    path: str, body: bytes, content_type: str, rid: str, whole_s: float | None = None
+) -> Steps[Opened]:
+    """Send sealed bytes under a request id (text form); the reply stays open, for `whole_s`."""
+    opened = yield Send(path, body, content_type, rid, whole_s)
     assert isinstance(opened, Opened)
     return opened
 

@@ -20,15 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from attestation.collateral.whole_file import write_whole
 from evidence.bundle import build_bundle
 from evidence.commit import commit_segments, request_segments, response_segments
 from evidence.record import ReceiptRecord, VerifiedReceipt, parse_record, verify_record
-from wire.errors import ConfigError, ReceiptError
+from wire.errors import ReceiptError
 from wire.ids import b64u, sha256_tag, unb64u
 from wire.limits import CLOCK_SKEW_S
 
 from .commands import Steps, exclusive
+from .files import make_file
 from .report import Report
 from .served import proof
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .verify import Verifier
     from .workers import VerifiedWorker
 
+RECEIPT: Final = "receipt"  # what messages call the file
 _MS: Final = 1000
 STEPS: Final = (
     "1 signature, log entry, checkpoint",
@@ -115,16 +116,13 @@ class Receipt:
         }
 
     def save(self, path: Path | str) -> Path:
-        """Write the bundle (mode 0600, whole or not at all); returns the path.
+        """Write the bundle into a new file (mode 0600, whole or not at all); returns the path.
 
         Raises:
-            ConfigError: the folder cannot be written.
+            ConfigError: there is something of that name, or it cannot be written.
         """
         target = Path(path)
-        try:
-            write_whole(target, self.bundle)
-        except OSError as cause:
-            raise ConfigError(f"receipt file {target}: {cause.strerror}") from cause
+        make_file(target, self.bundle, RECEIPT, hint="name another file: none is replaced")
         return target
 
 

@@ -64,7 +64,11 @@ def parse_recorded(raw: bytes) -> Recorded:
     Raises:
         MalformedError, ReceiptError: neither form.
     """
-    found = parse_strict(raw, max_bytes=RECORDED_MAX)
+    return recorded_of(parse_strict(raw, max_bytes=RECORDED_MAX))
+
+
+def recorded_of(found: object) -> Recorded:
+    """The same of what a file was strictly parsed to."""
     if isinstance(found, dict) and found.get("format") == FORMAT:
         bundle = bundle_of(found)
         return Recorded(

@@ -24,9 +24,10 @@
 
 Steps 6 to 10 and 12 are cached by binding hash until the verdict expires; a worker leaves the cache
 when the directory drops or denies it. A worker the policy does not accept is passed over (a
-roll-out may be under way), and so is one that is gone or could not answer a ping; a worker whose
-binding or log entry is not what the signed list says stops everything, because then the list's
-server lies.
+roll-out may be under way), and so is one that is gone or could not answer a ping, or that its
+vendor, or time, has given up since it was listed. A worker whose binding or log entry is not what
+the signed list says stops everything, because then the list's server lies; so does evidence that is
+not what it claims to be.
 """
 
 from __future__ import annotations
@@ -72,8 +73,32 @@ if TYPE_CHECKING:
 
     from .commands import Steps
 
-# Old collateral is genuine, and may be renewed for one worker before another.
-_PASSED_OVER: Final = POLICY_REASONS | {ROLLBACK}
+# Genuine once: the time it was good for is not now, or its vendor no longer stands by it. This
+# comes to one worker before another. Nothing is sent to it, and no list was forged to show it.
+_GIVEN_UP: Final = frozenset(
+    {
+        "binding_expired",
+        "binding_not_yet_valid",
+        "certificate_not_valid_at_time",
+        "certificate_status",
+        "collateral_expired",
+        "collateral_not_yet_valid",
+        ROLLBACK,
+        "crl_expired",
+        "crl_not_yet_valid",
+        "evidence_not_yet_valid",
+        "evidence_stale",
+        "manifest_expired",
+        "manifest_not_yet_valid",
+        "revocation_unknown",
+        "revoked",
+        "tcb_level_not_found",
+        "tcb_revoked",
+        "token_expired",
+        "token_not_yet_valid",
+    }
+)
+_PASSED_OVER: Final = POLICY_REASONS | _GIVEN_UP
 TRIED_MAX: Final = 32  # listed workers looked at in one draw before giving up
 
 STEP_LIST: Final = "4 enough workers serve the model"

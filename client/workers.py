@@ -12,6 +12,7 @@ from evidence.beacon import BeaconProof
 from evidence.entry import Logged, VerifiedEntry
 from wire.canonical import parse_strict
 from wire.errors import MalformedError, ProtocolFailure
+from wire.excerpt import json_kind
 from wire.ids import b64u, unb64u
 from wire.limits import BINDING_MAX
 
@@ -165,7 +166,7 @@ def binding_document_of(document: object) -> BindingDocument:
     """
     try:
         if not isinstance(document, dict):
-            raise MalformedError("expected an object")
+            raise MalformedError(f"found {json_kind(document)}, expected an object")
         return BindingDocument(
             blob(document, "binding", BINDING_MAX),
             evidence_list(document.get("evidence")),
@@ -184,12 +185,13 @@ def blob(document: dict[str, Any], name: str, most: int) -> bytes:
     """A base64url member of at most `most` bytes."""
     text = document.get(name)
     if not isinstance(text, str) or len(text) > most * 4 // 3 + 4:
-        raise MalformedError(f"{name}: expected base64url of at most {most} bytes")
+        found = f"{len(text)} characters" if isinstance(text, str) else json_kind(text)
+        raise MalformedError(f"{name}: found {found}, expected base64url of at most {most} bytes")
     return unb64u(text)
 
 
 def _member(document: dict[str, Any], name: str) -> dict[str, Any]:
     found = document.get(name)
     if not isinstance(found, dict):
-        raise MalformedError(f"{name}: expected an object")
+        raise MalformedError(f"{name}: found {json_kind(found)}, expected an object")
     return found

@@ -8,6 +8,7 @@ from attestation.collateral.whole_file import read_whole
 from attestation.toml_table import SETTINGS_MAX, parse_settings
 from wire.errors import ConfigError, MalformedError
 from wire.excerpt import NUMBER_BITS_MAX, json_value, shown
+from wire.ids import is_wid
 from wire.limits import NAME_MAX
 
 Trust = Literal["software", "simulated", "hardware"]
@@ -19,8 +20,6 @@ AUTO: Final = "auto"
 POLICY_MAX = 65_536
 # The head of a streamed answer names the model and must fit one 256-byte frame.
 MODEL_MAX = 96
-# Log events and receipts carry the worker's name.
-WID_MAX = 64
 # sun_path of a Unix socket address, less its terminating zero.
 SOCKET_PATH_MAX = 107
 
@@ -45,7 +44,7 @@ class LauncherConfig:
         software_root: Ed25519 private key, PEM, made if absent; None: one in state_dir.
         tpm_ca: folder of the CA that certifies software TPMs, made if absent; workers that share
             it share a trust anchor. None: one in state_dir.
-        wid: opaque worker name.
+        wid: opaque worker name, of the form that `wire.ids.is_wid` knows.
         service_policy: policy document whose digest requests must name.
         engine: EngineConfig members.
         require_pq: offer post-quantum keys only.
@@ -89,7 +88,12 @@ class LauncherConfig:
             raise ConfigError(
                 f'gpus: found "{self.gpus}" with trust {self.trust}, expected trust = "hardware"'
             )
-        for name, most in (("model_name", MODEL_MAX), ("aud", NAME_MAX), ("wid", WID_MAX)):
+        if not is_wid(self.wid):
+            raise ConfigError(
+                f"wid: found {shown(self.wid)} of {len(self.wid)} characters, expected 1 to 64 "
+                "ASCII letters, digits, '-', '_', '.', and not dots alone"
+            )
+        for name, most in (("model_name", MODEL_MAX), ("aud", NAME_MAX)):
             value = getattr(self, name)
             printable = value.isascii() and value.isprintable()
             if not printable or not 1 <= len(value) <= most:

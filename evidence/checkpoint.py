@@ -9,9 +9,10 @@ from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING
 
 from wire.errors import MalformedError
+from wire.verifier_key import VerifierKey, parse_vkey
 
 from .merkle import HASH_LEN, SIZE_MAX
-from .note import VerifierKey, open_note, parse_vkey, split_note
+from .note import open_note, split_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

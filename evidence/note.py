@@ -9,16 +9,14 @@ Refusals are `MalformedError` with code `note_malformed`, `note_unsigned` or `no
 from __future__ import annotations
 
 import base64
-import binascii
-import unicodedata
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from wire.errors import MalformedError
+from wire.verifier_key import KEY_ID_LEN, VerifierKey, malformed, unbase64, valid_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,30 +25,7 @@ if TYPE_CHECKING:
 
 NOTE_MAX = 64 * 1024  # a checkpoint with every allowed signature is a tenth of this
 SIGNATURES_MAX = 100  # the Go implementation's limit: a note must not buy unbounded verification
-ALG_ED25519 = 1
-KEY_ID_LEN = 4
-_PUBLIC_LEN = 32
 _DASH = "\u2014 "
-
-
-@dataclass(frozen=True, slots=True)
-class VerifierKey:
-    """A log's public key under its name."""
-
-    name: str
-    public: bytes
-
-    @property
-    def key_id(self) -> bytes:
-        """SHA-256(name ‖ 0x0A ‖ type ‖ key)[:4]: a hint for finding the key, not an identity."""
-        encoded = bytes([ALG_ED25519]) + self.public
-        return sha256(self.name.encode() + b"\n" + encoded).digest()[:KEY_ID_LEN]
-
-    @property
-    def vkey(self) -> str:
-        """`name+hash+base64(type ‖ key)`: the string a policy pins."""
-        encoded = base64.b64encode(bytes([ALG_ED25519]) + self.public).decode()
-        return f"{self.name}+{self.key_id.hex()}+{encoded}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +52,7 @@ class NoteSigner:
     __slots__ = ("_private", "key")
 
     def __init__(self, name: str, private: Ed25519PrivateKey) -> None:
-        if not _valid_name(name):
+        if not valid_name(name):
             msg = f"key name without spaces, plus signs and control characters expected: {name!r}"
             raise ValueError(msg)
         self._private = private
@@ -91,51 +66,37 @@ class NoteSigner:
     def sign(self, text: str) -> str:
         """Sign `text` (ending in a newline) and return the note."""
         if not text.endswith("\n") or _has_control(text):
-            raise _malformed("text of printable lines ending in a newline expected")
+            raise malformed("text of printable lines ending in a newline expected")
         signed = self.key.key_id + self._private.sign(text.encode())
         return f"{text}\n{_DASH}{self.key.name} {base64.b64encode(signed).decode()}\n"
 
 
 def make_vkey(name: str, public: Ed25519PublicKey) -> str:
     """The verifier key string of a public key under a name."""
-    if not _valid_name(name):
+    if not valid_name(name):
         msg = f"key name without spaces, plus signs and control characters expected: {name!r}"
         raise ValueError(msg)
     return VerifierKey(name, public.public_bytes_raw()).vkey
-
-
-def parse_vkey(vkey: str) -> VerifierKey:
-    """Parse `name+hash+base64(type ‖ key)`; only Ed25519 (type 1) is accepted."""
-    parts = vkey.split("+", 2)
-    if len(parts) != 3 or not _valid_name(parts[0]):
-        raise _malformed("verifier key of the form name+hash+key expected")
-    encoded = _unbase64(parts[2])
-    if encoded[:1] != bytes([ALG_ED25519]) or len(encoded) != 1 + _PUBLIC_LEN:
-        raise _malformed("Ed25519 verifier key of 33 bytes expected")
-    key = VerifierKey(parts[0], encoded[1:])
-    if parts[1] != key.key_id.hex():
-        raise _malformed(f"key hash {key.key_id.hex()} expected, found {parts[1][:16]}")
-    return key
 
 
 def split_note(note: str | bytes) -> tuple[str, tuple[NoteSignature, ...]]:
     """Parse a note into its text and signature lines. Checks form only: nothing is trusted yet."""
     raw = note.encode("utf-8", "surrogatepass") if isinstance(note, str) else note
     if len(raw) > NOTE_MAX:
-        raise _malformed(f"note of at most {NOTE_MAX} bytes expected, found {len(raw)}")
+        raise malformed(f"note of at most {NOTE_MAX} bytes expected, found {len(raw)}")
     try:
         decoded = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _malformed("valid UTF-8 expected") from error
+        raise malformed("valid UTF-8 expected") from error
     if _has_control(decoded):
-        raise _malformed("no control character other than newline expected")
+        raise malformed("no control character other than newline expected")
     at = decoded.rfind("\n\n")
     if at < 0 or not decoded.endswith("\n"):
-        raise _malformed("text, empty line, and signature lines expected")
+        raise malformed("text, empty line, and signature lines expected")
     text, block = decoded[: at + 1], decoded[at + 2 :]
     lines = block.split("\n")[:-1]
     if not 0 < len(lines) <= SIGNATURES_MAX:
-        raise _malformed(f"1 to {SIGNATURES_MAX} signatures expected, found {len(lines)}")
+        raise malformed(f"1 to {SIGNATURES_MAX} signatures expected, found {len(lines)}")
     return text, tuple(_signature(line) for line in lines)
 
 
@@ -151,7 +112,7 @@ def open_note(note: str | bytes, keys: Sequence[VerifierKey]) -> OpenedNote:
     known: dict[tuple[str, bytes], VerifierKey] = {}
     for key in keys:
         if known.setdefault((key.name, key.key_id), key) is not key:
-            raise _malformed("ambiguous key: one name and id listed twice")
+            raise malformed("ambiguous key: one name and id listed twice")
     # 3
     verified: dict[tuple[str, bytes], NoteSignature] = {}
     unverified: list[NoteSignature] = []
@@ -176,38 +137,15 @@ def open_note(note: str | bytes, keys: Sequence[VerifierKey]) -> OpenedNote:
 
 def _signature(line: str) -> NoteSignature:
     if not line.startswith(_DASH):
-        raise _malformed("signature line starting with an em dash expected")
+        raise malformed("signature line starting with an em dash expected")
     name, _, encoded = line[len(_DASH) :].partition(" ")
-    if not _valid_name(name):
-        raise _malformed("key name without spaces and plus signs expected")
-    raw = _unbase64(encoded)
+    if not valid_name(name):
+        raise malformed("key name without spaces and plus signs expected")
+    raw = unbase64(encoded)
     if len(raw) <= KEY_ID_LEN:
-        raise _malformed("signature longer than its key id expected")
+        raise malformed("signature longer than its key id expected")
     return NoteSignature(name, raw[:KEY_ID_LEN], raw[KEY_ID_LEN:])
-
-
-def _valid_name(name: str) -> bool:
-    return bool(name) and "+" not in name and not any(_space_or_control(c) for c in name)
-
-
-def _space_or_control(char: str) -> bool:
-    return char.isspace() or unicodedata.category(char) in ("Cc", "Cs")
 
 
 def _has_control(text: str) -> bool:
     return any(char < " " and char != "\n" for char in text)
-
-
-def _unbase64(text: str) -> bytes:
-    """Standard base64 in its one canonical spelling: a second spelling would be a second note."""
-    try:
-        raw = base64.b64decode(text.encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
-        raise _malformed("base64 expected") from error
-    if base64.b64encode(raw).decode() != text:
-        raise _malformed("canonical base64 expected")
-    return raw
-
-
-def _malformed(message: str) -> MalformedError:
-    return MalformedError(message, code="note_malformed")

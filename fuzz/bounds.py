@@ -39,11 +39,14 @@ EXEMPT: Final[Mapping[str, str]] = MappingProxyType(
         "collateral.bundle.ENTRIES_MAX": _OWN,
         "collateral.entry.RECORD_MAX": _OWN,
         "conformance.index.INDEX_MAX": _OWN,
-        "conformance.pairing._OUTLINE_MAX": _OWN,
+        "conformance.wrapped.FILE_MAX": _OWN,
+        "conformance.wrapped.MEMBERS_MAX": _OWN,
+        "conformance.gpus.CHAINS_MAX": _OWN,
         "collateral.decoded.BYTES_MAX": _STATE,
         "collateral.store.SIZE_MAX": _STATE,
         "collateral.store.MARK_MAX": _STATE,
         "collateral.store.ANSWERS_MAX": _STATE,
+        "collateral.surroundings.LABEL_MAX": "of a setting of the operator's, no file",
         "collateral.http_fetcher.REDIRECTS_MAX": "of a conversation; its tests have a server",
     }
 )

@@ -169,6 +169,17 @@ def _entries(count: int) -> Iterable[bytes]:
     yield text([_entry()] * count)
 
 
+def _marks(count: int) -> Iterable[bytes]:
+    """Commas in a text count too: nothing is parsed before."""
+    device = _entry() | {"driver_version": "", "vbios_version": ""}
+    more = count - sum(text([device]).count(mark) for mark in (b",", b"[", b"{"))
+    yield text(
+        [device | {"driver_version": "," * (more // 2), "vbios_version": "," * -(-more // 2)}]
+    )
+    yield text([0] * count)
+    yield text([[]] * (count // 2))
+
+
 def _container(count: int) -> Iterable[bytes]:
     yield text({"report": b64u(bytes(count)), "parts": SoftwareTee().parts})
 
@@ -311,6 +322,7 @@ JSON: Final = (
     Bound(hcl_report, "EXPONENT_MAX", hcl_report.parse_hcl_report, _exponents),
     Bound(gpu_list, "LIST_MAX", gpu_list.parse_list, shaped(lambda: text([_entry()]))),
     Bound(gpu_list, "ENTRIES_MAX", gpu_list.parse_list, _entries),
+    Bound(gpu_list, "LIST_ITEMS_MAX", gpu_list.parse_list, _marks),
     Bound(software, "STATEMENT_MAX", software.parse_body, _statements, exact=False),
     Bound(tpm, "CERT_MAX", tpm.parse_body, _endorsement),
     Bound(tpm, "CHAIN_MAX", tpm.parse_body, _chain),

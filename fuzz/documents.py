@@ -38,6 +38,7 @@ from wire.errors import (
     ReceiptError,
 )
 from wire.ids import sha256_tag
+from wire.verifier_key import VerifierKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +93,7 @@ def _policies() -> list[bytes]:
         **tee.demands,
         "deny": {"chip_ids": ["00" * 64], "kids": []},
         "directory": {"keys": [{"kid": "a", "alg": "ed25519", "pk": "A" * 43}]},
-        "log": {"origin": "log.example", "vkeys": ["a+b+c"]},
+        "log": {"origin": "log.example", "vkeys": [VerifierKey("log.example", bytes(32)).vkey]},
         "freshness": {"beacon_max_age_s": 60},
     }
     each = [json.dumps({**made, "accept": [rule]}).encode() for rule in rules]

@@ -2,12 +2,13 @@
 
 The verdict is written to the evidence log before the worker hears of it, also when it is no: from
 step 3 on, but not where keys were not shown. Who sends bytes that mean nothing must not make a log
-grow that is kept for ever; those are counted, and so are refusals beyond `REFUSALS_PER_MINUTE`.
+grow that is kept for ever; those are counted, and so are refusals beyond `REFUSALS_PER_MINUTE`, and
+workers that the log has no room for now: nobody is admitted without an entry.
 
  1. HELLO has exactly the agreed members           (malformed: the link is closed, nothing to log)
  2. the binding parses, and its key signed this connection's nonce with the binding's hash:
     whoever sends it holds the key                  binding_malformed, hello_signature
- 3. the name is the binding's, short enough to log  wid_malformed
+ 3. the name is the binding's, and of names' form   wid_malformed
  4. the binding answers no challenge: who asked for
     one chose its bytes; no client takes it         nonce_unexpected
  5. new keys come from the process already admitted session_mismatch
@@ -18,7 +19,8 @@ grow that is kept for ever; those are counted, and so are refusals beyond `REFUS
     activation we ran ourselves, whose TPM it is    activation_missing, activation_mismatch
  9. the vendors' statements about it are at hand    collateral_missing, and what its kind says
 10. `attestation.appraise` accepts all of it under the gateway's own policy
-11. the verdict is durable in the evidence log
+11. the log has room for one more that is accepted     too_often
+12. the verdict is durable in the evidence log
 """
 
 import asyncio
@@ -35,7 +37,7 @@ from attestation.verify.credential import Activation, Challenge, challenge_for
 from evidence.beacon import snapshot_time
 from evidence.events import parse_event
 from wire.errors import AttestationError, MalformedError, ReceiptError
-from wire.ids import b64u, bh_of, unb64u
+from wire.ids import b64u, bh_of, is_wid, unb64u
 from wire.limits import BINDING_MAX
 from wire.link import ACTIVATE, PROVE, MessageType, hello_bytes
 from wire.possession import ANSWER_LEN, ask_possession
@@ -54,17 +56,22 @@ from .telemetry import SpanName, Telemetry
 from .turns import Turns
 from .verdicts import log_verdict
 
-#: Log events name workers; a longer name is no name.
-WID_MAX = 64
 #: Judged at once, of one process one less. Each takes a thread for up to a tenth of a second: those
 #: that read deny lists and judge admitted workers again must not wait for a thousand strangers.
 APPRAISALS = 3
 #: Refusals written to the log, of all who ask; three minutes' worth at once. A key costs a stranger
 #: nothing, an entry is kept for ever: two hundred of five kB in a second, if nobody counted.
 REFUSALS_PER_MINUTE = 10
+#: Accepted workers and new keys written to the log, of all; each is up to five entries, with those
+#: of its session and the lists it is on. As many at once as a list has room for, that come back
+#: after a restart; in the long run enough for as many that make new keys every hour.
+ACCEPTED_PER_MINUTE = 120
+ACCEPTED_AT_ONCE = 4096
 _LOG = "evidence-log"
 #: Refusals of steps 2 and 7: whose doing it is has not been shown.
 _NOBODY = ("binding_malformed", "hello_signature", "possession_unproven")
+#: Step 11: no verdict on the worker, which may come again.
+_NO_ROOM = "too_often"
 _MEMBERS = {"wid", "binding", "evidence", "posture", "sig", "activation"}
 
 #: Asks the worker a question and returns its answer; nothing in it is checked.
@@ -145,6 +152,7 @@ class Admission:
         self._rng = rng
         self._turns = Turns(APPRAISALS)
         self._entries = Allowance(REFUSALS_PER_MINUTE)
+        self._accepted = Allowance(ACCEPTED_PER_MINUTE, ACCEPTED_AT_ONCE)
 
     async def admit(
         self,
@@ -185,8 +193,9 @@ class Admission:
         reasons = verdict if isinstance(verdict, Refused) else codes
         if verdict in _NOBODY:
             return NotAdmitted(codes, bh)
-        if self._entries.take(asker, _LOG, self._clock.monotonic()):
-            await log_verdict(self._ledger, shown, self._appraiser.policy.digest, reasons)  # 11
+        room = verdict != _NO_ROOM and self._entries.take(asker, _LOG, self._clock.monotonic())
+        if room:
+            await log_verdict(self._ledger, shown, self._appraiser.policy.digest, reasons)  # 12
         else:
             self._telemetry.count(Metric.VERDICTS_HELD, 1)
         return NotAdmitted(codes, bh)
@@ -202,7 +211,7 @@ class Admission:
     async def _judge(
         self, hello: Hello, nonce: bytes, ask: Ask, session: Session | None, asker: Asker
     ) -> Epoch | Refused | str:
-        """Steps 2 to 11; a text is a reason code of our own."""
+        """Steps 2 to 12; a text is a reason code of our own."""
         # 2
         try:
             binding = parse_binding(hello.binding)
@@ -213,7 +222,7 @@ class Admission:
         except MalformedError:
             return "hello_signature"
         # 3
-        if hello.wid != binding.wid or len(hello.wid) > WID_MAX:
+        if hello.wid != binding.wid or not is_wid(hello.wid):
             return "wid_malformed"
         # 4
         if binding.nonce is not None:
@@ -248,7 +257,10 @@ class Admission:
         )
         if not isinstance(verdict, AppraisedEvidence):
             return verdict
-        logged = await log_verdict(self._ledger, shown, policy, verdict)  # 11
+        # 11
+        if not self._accepted.take(asker, _LOG, self._clock.monotonic()):
+            return _NO_ROOM
+        logged = await log_verdict(self._ledger, shown, policy, verdict)  # 12
         return Epoch(verdict, shown, collateral, policy, logged)
 
     async def _possesses(self, binding: Binding, nonce: bytes, ask: Ask) -> bool:

@@ -26,24 +26,40 @@ class _Bucket:
 
     Attributes:
         left: what may be had now.
-        at: when `left` and `spent` were right.
-        spent: what was had by link and by process, not yet forgotten.
+        at: when `left` and `filled` were right.
+        filled: what has come into it so far, and would have where it was full.
+        spent: by link and by process: what `filled` must reach until what they had is forgotten.
+        swept: what `filled` was when names were last dropped.
     """
 
     left: float
     at: float
+    filled: float = 0.0
     spent: dict[tuple[str, int], float] = field(default_factory=dict)
+    swept: float = 0.0
+
+    def fill(self, now: float, per_minute: int, most: float) -> None:
+        """Let come in what came since."""
+        grown = max(0.0, now - self.at) * per_minute / 60
+        self.left, self.at = min(most, self.left + grown), now
+        self.filled += grown
+        if self.filled >= self.swept + 1:
+            # As many names stay as pieces were spent, which the bucket bounds.
+            self.spent = {name: until for name, until in self.spent.items() if until > self.filled}
+            self.swept = self.filled
 
 
 @dataclass(slots=True)
 class Allowance:
-    """What strangers may have: pieces of vendors' collateral, entries of the log.
+    """What others pay for: pieces of vendors' collateral, entries of the log.
 
     Args:
         per_minute: of each source.
+        at_once: of each source; `BURST_MINUTES` of the rate where none is said.
     """
 
     per_minute: int
+    at_once: int | None = None
     _buckets: dict[str, _Bucket] = field(default_factory=dict)
 
     def take(self, asker: Asker, source: str, now: float) -> bool:
@@ -54,17 +70,15 @@ class Allowance:
             source: a vendor, one of `attestation.collateral_key.SOURCES`, or what else is shared.
             now: monotonic seconds.
         """
-        most = float(self.per_minute * BURST_MINUTES)
+        most = float(self.at_once or self.per_minute * BURST_MINUTES)
         bucket = self._buckets.setdefault(source, _Bucket(most, now))
-        grown = max(0.0, now - bucket.at) * self.per_minute / 60
-        bucket.left, bucket.at = min(most, bucket.left + grown), now
-        # As many names stay as pieces were spent, which the bucket bounds.
-        bucket.spent = {name: n - grown for name, n in bucket.spent.items() if n > grown}
+        bucket.fill(now, self.per_minute, most)
         left = bucket.left - 1
         shares = {("link", asker.link): left, ("peer", asker.peer): left * PEER_SHARE}
-        if left < 0 or any(bucket.spent.get(name, 0.0) > most for name, most in shares.items()):
+        until = {name: max(bucket.filled, bucket.spent.get(name, 0.0)) for name in shares}
+        if left < 0 or any(until[name] - bucket.filled > most for name, most in shares.items()):
             return False
         bucket.left = left
         for name in shares:
-            bucket.spent[name] = bucket.spent.get(name, 0.0) + 1
+            bucket.spent[name] = until[name] + 1
         return True

@@ -1,10 +1,11 @@
 """The gateway's own appraisal of workers, and the memory that makes repeating it cheap.
 
 A verdict is a pure function of what was judged, the policy, the collateral and the time. All
-but the time is hashed into one key. A remembered acceptance holds until its own `expires`, which
-every time limit in it bounds; a refusal for `REFUSAL_S`, because only time can mend it: with other
-collateral it has another key. Neither holds before the time it was given at. Who asks for a verdict
-that is being made waits for that one.
+but the time is hashed into one key. A remembered acceptance holds for three quarters of the time to
+its own `expires`, which every time limit in it bounds: who asks in the last quarter gets the next
+one, before nothing may be released under this one. A refusal holds for `REFUSAL_S`, because only
+time can mend it: with other collateral it has another key. Neither holds before the time it was
+given at. Who asks for a verdict that is being made waits for that one.
 """
 
 import asyncio
@@ -115,7 +116,7 @@ class Appraiser:
 
     def _remembered(self, key: bytes, now: int) -> AppraisedEvidence | Refused | None:
         since, known = self._known.get(key, (now, None))
-        if known is not None and since <= now < known.expires:
+        if known is not None and since <= now < _renewed_from(since, known.expires):
             self._known.move_to_end(key)
             return known
         since, refused = self._refused.get(key, (now, None))
@@ -131,6 +132,11 @@ class _Case:
     now: int
     collateral: Collected
     grace: bool
+
+
+def _renewed_from(since: int, expires: int) -> int:
+    """When a verdict given at `since` is made anew: with its last quarter, of a second at least."""
+    return expires - -(-(expires - since) // 4)
 
 
 def _appraise(case: _Case) -> AppraisedEvidence | Refused:

@@ -3,6 +3,7 @@
 Reading and fetching block, so they happen on threads, of their own: a vendor that does not answer
 must not take those that write the log. A worker whose pieces are all in the cache waits for nobody
 who fetches; those that fetch take turns, and what they may ask for is bounded (`questions`).
+Evidence of kinds that the policy in force judges is looked up, and no other: it counts for nothing.
 
 What was found for one piece of evidence is remembered for a moment (`found_memory`), and for an
 admitted worker as long as it stays; both count only while the cache has what it had (`found`).
@@ -14,7 +15,7 @@ them sees the vendors' dates alone.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,7 +29,7 @@ from attestation.collateral.store import Store
 from attestation.collateral.vendors import Vendors
 from attestation.collateral.whole_file import read_whole
 from attestation.evidence import Evidence
-from attestation.evidence_collateral import collateral_anchors
+from attestation.evidence_collateral import collateral_anchors, judged_kinds
 from attestation.policy import Policy
 from attestation.schemes import SCHEMES
 from attestation.toml_table import SETTINGS_MAX
@@ -68,6 +69,7 @@ class CollateralSource:
         vendors: how to ask and what to check.
         fetcher: the network; None works from the cache and imported bundles alone.
         max_age_s: greatest age of an entry, of the policy in force when it is asked for.
+        judged: of the kinds shown together, those that this policy judges.
         missing: told the reason code of what could not be had.
         questions: what may be asked now.
     """
@@ -77,6 +79,7 @@ class CollateralSource:
     fetcher: Fetcher | None
     clock: Clock
     max_age_s: Callable[[], int]
+    judged: Callable[[Sequence[str]], Collection[str]]
     missing: Callable[[str], None]
     questions: Questions
     _readers: ThreadPoolExecutor = field(default_factory=lambda: _pool(READERS, "collateral-read"))
@@ -114,11 +117,12 @@ class CollateralSource:
             journal.write(Event.COLLATERAL_MISSING, {Attr.REASON: code}, level=logging.WARNING)
 
         return cls(
-            Store(config.path("collateral_dir", "collateral")),
+            Store(_folder(config.path("collateral_dir", "collateral"))),
             lambda: Vendors(services, rng, collateral_anchors(policy())),
             HttpFetcher(services) if config.collateral_fetch else None,
             clock,
             lambda: policy().collateral_max_age_s,
+            lambda kinds: judged_kinds(policy(), kinds),
             missing,
             Questions(
                 clock.monotonic,
@@ -140,14 +144,20 @@ class CollateralSource:
             self.fetcher.close()
 
     async def collect(self, evidence: Sequence[Evidence], asker: Asker) -> Collected:
-        """What can be had; what cannot is not there, and appraisal says so.
+        """What can be had of what counts; what cannot is not there, and appraisal says so.
 
         Args:
             evidence: as a worker presents it.
             asker: on whose account what was never had here is asked for.
         """
-        known = [item for item in evidence if item.kind in SCHEMES]
-        return Collected({item.kind: await self._shown(item, asker) or NOTHING for item in known})
+        judged = self.judged([item.kind for item in evidence])
+        return Collected(
+            {
+                item.kind: (item.kind in judged and await self._shown(item, asker)) or NOTHING
+                for item in evidence
+                if item.kind in SCHEMES
+            }
+        )
 
     async def refresh(self, evidence: Sequence[Evidence], held: Collected) -> Collected:
         """The same for workers that are admitted, on threads that no stranger can keep busy.
@@ -175,15 +185,17 @@ class CollateralSource:
         """Which of these are to be looked for again: one look at each file for all of them."""
         now, age = self.clock.wall(), self.max_age_s()
         loop = asyncio.get_running_loop()
+        # Of kinds that are not judged nothing is looked for, however old it is.
+        counting = [
+            [one.pieces[kind] for kind in self.judged(list(one.pieces)) if kind in one.pieces]
+            for one in held
+        ]
 
         def look() -> list[bool]:
             stamp_of = cache(self.store.stamp)
             return [
-                not all(
-                    piece.in_time(now, age) and piece.unchanged(stamp_of)
-                    for piece in one.pieces.values()
-                )
-                for one in held
+                not all(piece.in_time(now, age) and piece.unchanged(stamp_of) for piece in pieces)
+                for pieces in counting
             ]
 
         return await loop.run_in_executor(self._own_readers, look)
@@ -220,8 +232,11 @@ class CollateralSource:
         fetcher: Fetcher | None,
     ) -> Collected:
         before = held.pieces
+        judged = self.judged([item.kind for item in evidence])
         found = {
             item.kind: await self._admitted(item, before.get(item.kind), threads, fetcher)
+            if item.kind in judged
+            else before.get(item.kind, NOTHING)
             for item in evidence
             if item.kind in SCHEMES
         }
@@ -303,6 +318,18 @@ def _watcher(telemetry: Telemetry, journal: Journal, monotonic: Callable[[], flo
         journal.write(Event.INTERNAL, level=logging.ERROR, error=error)
 
     return Watcher(asked, held, silent, failed)
+
+
+def _folder(path: Path) -> Path:
+    """The folder of the cache: one that is none would be missed with each worker, one by one."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        found = "no folder" if isinstance(error, FileExistsError) else error.strerror
+        raise ConfigError(
+            f"collateral_dir: {path}: found {found}, expected a folder, or room to make one"
+        ) from error
+    return path
 
 
 def _services(path: Path | None) -> Services:

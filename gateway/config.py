@@ -9,17 +9,22 @@ import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from attestation.collateral.whole_file import read_whole
+from attestation.formats.jose import KID_MAX
 from attestation.toml_table import SETTINGS_MAX, parse_settings
 from tenancy.queue import GLOBAL_REQUESTS_MAX, TENANT_BYTES_MAX, TENANT_REQUESTS_MAX
 from wire.errors import ConfigError, MalformedError
 from wire.excerpt import NUMBER_BITS_MAX, json_value, listed, shown
-from wire.ids import unb64u
+from wire.ids import is_sha256_tag, unb64u
 from wire.limits import ENVELOPE_MAX
 
 #: An audience is a short name; it is in every request header and every log entry.
 AUD_MAX = 128
+#: Any version control's name of a commit; Git's have 40 or 64.
+COMMIT_MAX = 128
+URL_MAX = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +63,7 @@ class GatewayConfig:
     result_key_file: Path | None = None  # signs result tokens (PEM); `result.key` in state_dir
     result_kid: str = "result-1"  # name of the result key in tokens and in its key set
     result_life_s: int = 300  # how long a result token may be used
-    source_url: str | None = None  # where the workers' source is, for `aci/1` reports
+    source_url: str | None = None  # https URL of the workers' source, for `aci/1` reports
     source_commit: str | None = None  # the commit their image was built from
     source_image: str | None = None  # digest of their published image, a sha256: tag
     deny_file: Path | None = None  # binding hashes to refuse, one base64url text a line
@@ -148,6 +153,7 @@ def _check(config: GatewayConfig) -> None:
             f" expected 1 to {AUD_MAX} printable ASCII ones"
         )
     config.policy_keys()
+    _check_stated(config)
     if config.directory_refresh_s >= config.directory_life_s:
         raise ConfigError(
             f"directory_refresh_s: found {config.directory_refresh_s},"
@@ -171,6 +177,41 @@ def _check(config: GatewayConfig) -> None:
         raise ConfigError(
             f"tls_cert_file and tls_key_file: found only {found}, expected both or neither"
         )
+
+
+def _check_stated(config: GatewayConfig) -> None:
+    """What attestation answers state as it is given here: everybody reads it."""
+    if not (_is_word(config.result_kid) and len(config.result_kid) <= KID_MAX):
+        raise ConfigError(
+            f"result_kid: found {shown(config.result_kid)}, expected 1 to {KID_MAX} printable ASCII"
+            " characters, no space among them"
+        )
+    image, commit, url = config.source_image, config.source_commit, config.source_url
+    if image is not None and not is_sha256_tag(image):
+        raise ConfigError(
+            f"source_image: found {shown(image)}, expected sha256: and 64 lower-case hex digits"
+        )
+    if commit is not None and not (_is_word(commit) and len(commit) <= COMMIT_MAX):
+        raise ConfigError(
+            f"source_commit: found {shown(commit)}, expected 1 to {COMMIT_MAX} printable ASCII"
+            " characters, no space among them"
+        )
+    if url is not None and not (_is_word(url) and len(url) <= URL_MAX and _is_public(url)):
+        raise ConfigError(
+            f"source_url: found {shown(url)}, expected https:// and a host, without a user's name"
+        )
+
+
+def _is_word(text: str) -> bool:
+    return text != "" and text.isascii() and text.isprintable() and " " not in text
+
+
+def _is_public(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc
+    except ValueError:  # a bracket that does not close
+        return False
 
 
 def _convert(name: str, annotation: Any, value: object, folder: Path) -> object:

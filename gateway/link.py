@@ -36,6 +36,7 @@ from .answers import Answers
 from .asker import Asker
 from .attributes import Attr
 from .inbound import Inbound
+from .live_answer import LiveAnswer, parse_live_answer
 from .outbound import Outbound
 from .receipts import receipt_event
 from .roster import Roster
@@ -49,7 +50,6 @@ READ_SIZE = 262_144
 KEYS_WAITING_MAX = 8
 #: Live challenges relayed to one worker at once: each costs it an attestation.
 CHALLENGES_MAX = 4
-CHALLENGE_TIMEOUT_S = 30.0
 #: What answers a question of ours in a few words.
 _ANSWERS = (MessageType.ACTIVATED, MessageType.PROVED)
 
@@ -72,6 +72,7 @@ class Link:
     inbound: Inbound = field(init=False)
     session: Session | None = None
     ended: str | None = None
+    _opened: Session | None = None  # its beginning went to the log, and its end did not yet
     _admissions: "deque[Message]" = field(default_factory=deque)
     _judging: bool = False
     _answers: Answers = field(init=False)
@@ -115,17 +116,19 @@ class Link:
             self.inbound.close()
             self.out.close(cause)
 
-    async def challenge(self, question: dict[str, Any]) -> dict[str, Any]:
+    async def challenge(self, question: dict[str, Any], within_s: float) -> LiveAnswer:
         """Relay a client's live challenge.
 
         Raises:
             UnavailableError: too many at once, no answer in time, or the worker is gone.
+            MalformedError: the answer is not of its form.
         """
         if self._challenges >= CHALLENGES_MAX or self.ended is not None:
             raise UnavailableError("the worker answers other challenges")
         self._challenges += 1
         try:
-            return await self._answers.ask(CHALLENGE_JOB, question, CHALLENGE_TIMEOUT_S)
+            answer = await self._answers.ask(CHALLENGE_JOB, question, within_s)
+            return await self.inbound.read(lambda: parse_live_answer(answer))
         finally:
             self._challenges -= 1
 
@@ -247,7 +250,8 @@ class Link:
             return
         if self.session is None:
             session = Session(self.nonce, self.out.send, [verdict], roster.lease_end())
-            # 3
+            # 3; what a worker that leaves meanwhile has begun is in the log all the same
+            self._opened = session
             await self._record(session, "open")
             if self.ended is not None:
                 return
@@ -255,6 +259,7 @@ class Link:
             stands = roster.admission.stands(verdict)
             clash = roster.clash(verdict, None) or (None if stands else "policy_changed")
             if clash is not None:
+                self._opened = None
                 await self._record(session, "close", clash)
                 await self._refuse(NotAdmitted((clash,), verdict.bh))
                 return
@@ -370,8 +375,8 @@ class Link:
         if session is not None:
             self.roster.lost(session, cause)
         await self._tasks.cancel()
-        if session is not None:
+        if self._opened is not None:
             try:
-                await self._record(session, "close", cause)
+                await self._record(self._opened, "close", cause)
             except AnchorholdError:
                 return  # the log has stopped; the journal said so

@@ -6,13 +6,14 @@ fenced: its keys are forgotten, its connection ends, nothing is released to it, 
 in the evidence log. Requests it had not begun to answer go to others.
 
  1. each known binding is judged with the collateral it was last judged with, under the policy in
-    force, at the time now: no vendor is asked and no file read, so nothing can delay this;
+    force, at the time now: no vendor is asked and no file read, so nothing can delay this. An
+    acceptance counts from then on: what was admitted for an hour is here for longer;
  2. beside that, it is judged with what the cache has now; no vendor is asked;
  3. beside these, collateral is brought up to date by whoever has it, and it is judged with that.
     Where the cache cannot be used, what it was last judged with counts for a quarter of the
     greatest age that the policy allows, and no longer;
  4. a refused one is fenced. Only where collateral past its time is all that speaks against it,
-    steps 1 and 2 leave it in service for `PAST_S`, in which step 3 may mend that;
+    steps 1 and 2 each leave it in service for `PAST_S`, in which step 3 may mend that;
  5. a refusal is logged, and nothing above waits for that; an acceptance was, when the worker was
     admitted.
 
@@ -59,6 +60,10 @@ SPARE_SHARE = 4
 #: Seconds in which newer collateral may mend what older does not show. Renewal begins in the last
 #: quarter of an entry's time, so this is for a clock that jumped, or a policy that trusts for less.
 PAST_S = 30.0
+#: Least time between two sweeps, in seconds.
+AGAIN_S = 1.0
+#: Sweeps in the longest life of a verdict: two fall into its last quarter, where the next is given.
+SWEEPS_PER_LIFE = 8
 #: What newer collateral may mend.
 _PAST = frozenset(
     {
@@ -90,7 +95,8 @@ class Reappraisal:
     journal: Journal
     clock: Clock
     _unread: dict[bytes, float] = field(default_factory=dict)
-    _past: dict[bytes, float] = field(default_factory=dict)
+    _held_past: dict[bytes, float] = field(default_factory=dict)
+    _found_past: dict[bytes, float] = field(default_factory=dict)
     _logging: Tasks = field(default_factory=Tasks)
 
     async def sweep(self) -> int:
@@ -99,12 +105,15 @@ class Reappraisal:
 
     async def check(self) -> int:
         """Step 1, which waits for nobody; the number of those fenced."""
-        fenced = 0
-        for number, epoch in enumerate(self._known()):
+        fenced, known = 0, self._known()
+        self._held_past = _of(known, self._held_past)
+        for number, epoch in enumerate(known):
             verdict, policy = await self._judge(epoch, epoch.collateral)
-            if isinstance(verdict, Refused):
-                waits = set(verdict.codes) <= _PAST and self._waits(epoch)
-                fenced += not waits and self._fence(epoch, policy, verdict)
+            if not isinstance(verdict, Refused):
+                self._held_past.pop(epoch.bh, None)
+                self._counts(epoch, verdict, epoch.collateral, policy)
+            elif not (set(verdict.codes) <= _PAST and self._waits(self._held_past, epoch)):
+                fenced += self._fence(epoch, policy, verdict)
             if number % TURN == 0:
                 # Most verdicts are remembered, and wait for nothing: requests have a turn here.
                 await asyncio.sleep(0)
@@ -126,19 +135,23 @@ class Reappraisal:
     async def renew(self) -> int:
         """Step 3, which may wait for vendors; the number of those fenced."""
         known = await self._stale()
-        bhs = {epoch.bh for epoch in known}
-        self._unread = {bh: since for bh, since in self._unread.items() if bh in bhs}
-        self._past = {bh: since for bh, since in self._past.items() if bh in bhs}
+        self._unread = _of(known, self._unread)
+        # What step 2 looks at no more has no wait of step 2's; one of step 1's goes on.
+        self._found_past = _of(known, self._found_past)
         turn = asyncio.Semaphore(TOGETHER)
         # Together: a vendor that is slow to answer for one must not keep another in service.
         return sum(await asyncio.gather(*(self._renewed(epoch, turn) for epoch in known)))
 
+    def pause_s(self, longest_s: float) -> float:
+        """Seconds until step 1 is due: sooner where verdicts are short, or it put one off."""
+        life_s = self.appraiser.policy.result_ttl_s / SWEEPS_PER_LIFE
+        due_s = self._due_s(self._held_past)
+        return min(longest_s, max(AGAIN_S, life_s if due_s is None else min(life_s, due_s)))
+
     @property
-    def pending_s(self) -> float | None:
-        """Seconds until step 2 is due for what was left in service; None where nothing was."""
-        if not self._past:
-            return None
-        return max(0.0, min(self._past.values()) + PAST_S - self.clock.monotonic())
+    def reread_due_s(self) -> float | None:
+        """Seconds until step 2 is due for what it left in service; None where nothing was."""
+        return self._due_s(self._found_past)
 
     async def close(self) -> None:
         """Give up on verdicts that are not written yet: the gateway stops."""
@@ -167,7 +180,8 @@ class Reappraisal:
         stands, _ = await self._judge(epoch, found.over(epoch.collateral))
         if isinstance(stands, Refused) and not set(stands.codes) <= _PAST:
             return self._fence(epoch, policy, stands)
-        return not self._waits(epoch) and self._fence(epoch, policy, verdict)
+        waits = self._waits(self._found_past, epoch)
+        return not waits and self._fence(epoch, policy, verdict)
 
     async def _renewed(self, epoch: Epoch, turn: asyncio.Semaphore) -> bool:
         """Step 3 for one binding; whether it was fenced."""
@@ -182,17 +196,30 @@ class Reappraisal:
     def _accepted(
         self, epoch: Epoch, verdict: AppraisedEvidence, collateral: Collected, policy: str
     ) -> None:
-        """What it was judged with counts from now on."""
-        self._past.pop(epoch.bh, None)
-        if verdict is not epoch.appraised or collateral is not epoch.collateral:
-            self.registry.renew(
-                replace(epoch, appraised=verdict, collateral=collateral, policy=policy)
-            )
+        """Newer collateral speaks for it: nothing that older did not show is held against it."""
+        self._held_past.pop(epoch.bh, None)
+        self._found_past.pop(epoch.bh, None)
+        self._counts(epoch, verdict, collateral, policy)
 
-    def _waits(self, epoch: Epoch) -> bool:
+    def _counts(
+        self, epoch: Epoch, verdict: AppraisedEvidence, collateral: Collected, policy: str
+    ) -> None:
+        """What it was judged with counts from now on."""
+        if verdict is epoch.appraised and collateral is epoch.collateral:
+            return
+        self.registry.renew(replace(epoch, appraised=verdict, collateral=collateral, policy=policy))
+        if self.clock.wall() >= epoch.offered_until:
+            self.roster.changed()  # the directory no longer listed it
+
+    def _due_s(self, past: dict[bytes, float]) -> float | None:
+        if not past:
+            return None
+        return max(0.0, min(past.values()) + PAST_S - self.clock.monotonic())
+
+    def _waits(self, past: dict[bytes, float], epoch: Epoch) -> bool:
         """Whether step 4 leaves it in service for now."""
         now = self.clock.monotonic()
-        return now < self._past.setdefault(epoch.bh, now) + PAST_S
+        return now < past.setdefault(epoch.bh, now) + PAST_S
 
     async def _brought(self, epoch: Epoch) -> Collected:
         """Collateral as it is now, or for a while as it was where that cannot be told."""
@@ -225,10 +252,10 @@ class Reappraisal:
 
     def _fence(self, epoch: Epoch, policy: str, verdict: Refused) -> bool:
         """Fence one, unless that was done meanwhile; whether it was this time."""
+        self._held_past.pop(epoch.bh, None)
+        self._found_past.pop(epoch.bh, None)
         if self.registry.epoch(epoch.bh) is None:
-            self._past.pop(epoch.bh, None)
             return False
-        self._past.pop(epoch.bh, None)
         self.telemetry.count(Metric.ATTEST_FAILURES, 1, {Attr.REASON: verdict.codes[0]})
         # Before step 5: a log that is slow, or takes no entry, must not keep a refused worker in
         # service, neither this one nor the next.
@@ -252,3 +279,8 @@ class Reappraisal:
                 level=logging.ERROR,
                 error=error,
             )
+
+
+def _of(epochs: Sequence[Epoch], since: dict[bytes, float]) -> dict[bytes, float]:
+    """What is kept about these bindings, and about no other."""
+    return {epoch.bh: since[epoch.bh] for epoch in epochs if epoch.bh in since}

@@ -46,8 +46,8 @@ class Registry:
         if epoch.bh not in self._epochs:
             return
         self._epochs[epoch.bh] = epoch
-        # All other sessions have other keys: a fleet is renewed at once when a list changes.
-        for session in {self._holder[kid] for kid in epoch.kids if kid in self._holder}:
+        session = self.holder(epoch.bh)
+        if session is not None:
             session.epochs[:] = [epoch if old.bh == epoch.bh else old for old in session.epochs]
 
     def remove(self, session: Session) -> None:
@@ -81,7 +81,19 @@ class Registry:
         bh = self._by_kid.get(kid)
         if session is None or bh is None or session.draining:
             return None
-        return session if now < self._epochs[bh].held_until else None
+        return session if now < self._epochs[bh].released_until else None
+
+    def holder(self, bh: bytes) -> Session | None:
+        """The worker that is here and has a known binding.
+
+        By the name that the binding gives it, which one worker here has at most. Not by looking at
+        all of them: a fleet is renewed or refused at once, one by one, when a list changes.
+        """
+        epoch = self._epochs.get(bh)
+        session = None if epoch is None else self.sessions.get(epoch.appraised.binding.wid)
+        if session is None or all(held.bh != bh for held in session.epochs):
+            return None
+        return session
 
     def epoch(self, bh: bytes) -> Epoch | None:
         """What was admitted under a binding hash."""

@@ -160,22 +160,21 @@ class Roster:
 
     def refuse(self, bh: bytes) -> None:
         """Forget a binding; end the connection of its worker, unless that has newer keys."""
-        for session in self._ends:
-            older = [epoch for epoch in session.epochs[:-1] if epoch.bh == bh]
-            if older and session.newest.bh != bh:
-                session.epochs[:] = [epoch for epoch in session.epochs if epoch not in older]
-                self.registry.forget([bh])
-                self.dispatcher.check_waiting()
-                self.changed()
-                return
-        self.fence(bh)
+        session = self.registry.holder(bh)
+        if session is None or session.newest.bh == bh:
+            self.fence(bh)
+            return
+        session.epochs[:] = [epoch for epoch in session.epochs if epoch.bh != bh]
+        self.registry.forget([bh])
+        self.dispatcher.check_waiting()
+        self.changed()
 
     def fence(self, bh: bytes, cause: str = "refused") -> None:
         """Forget a binding and end the connection of the worker that uses it."""
+        session = self.registry.holder(bh)
         self.registry.forget([bh])
-        for session in list(self._ends):
-            if any(epoch.bh == bh for epoch in session.epochs):
-                self._end(session, cause)
+        if session is not None:
+            self._end(session, cause)
         self.changed()
 
     def end_all(self) -> None:

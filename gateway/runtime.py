@@ -36,7 +36,7 @@ from .journal import Event, Journal
 from .ledger import Ledger
 from .metrics import Metric
 from .policy_memory import PolicyMemory
-from .reappraisal import Reappraisal
+from .reappraisal import AGAIN_S, Reappraisal
 from .registry import Registry
 from .roster import Roster
 from .signing_keys import ensure_signing_key, load_signing_key
@@ -48,8 +48,6 @@ from .workers import Workers
 
 #: How often leases and deadlines are looked at. Leases are 10 s: a quarter second late is nothing.
 TICK_S = 0.25
-#: Least time between two readings of the cache for all that is admitted, in seconds.
-AGAIN_S = 1.0
 
 
 @dataclass(slots=True)
@@ -261,7 +259,7 @@ class Gateway:
         while True:
             # Not `wait_for`: before Python 3.12 it may lose a cancellation that comes at its end.
             with suppress(TimeoutError):
-                async with asyncio.timeout(self.config.reappraise_s):
+                async with asyncio.timeout(self.reappraisal.pause_s(self.config.reappraise_s)):
                     await self._changed.wait()
             self._changed.clear()
             await self.reappraisal.check()
@@ -271,7 +269,7 @@ class Gateway:
     async def _reread_cache(self) -> None:
         """After that with what the cache has, and again when what was left in service must be."""
         while True:
-            wait_s = self.reappraisal.pending_s
+            wait_s = self.reappraisal.reread_due_s
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if wait_s is None else max(AGAIN_S, wait_s)):
                     await self._reread_due.wait()

@@ -54,8 +54,18 @@ class Epoch:
 
     @property
     def held_until(self) -> int:
-        """Unix seconds from which on nothing is released to it: its worker has wiped the keys."""
+        """Unix seconds from which on its keys open nothing: its worker has wiped them."""
         return self.appraised.binding.opens_until
+
+    @property
+    def released_until(self) -> int:
+        """Unix seconds from which on nothing is released to it.
+
+        A verdict ends with the offer of the keys at the latest: these open for their grace what was
+        sealed before, and the next sweep says whether they may. Any other end is one.
+        """
+        expires = self.appraised.expires
+        return self.held_until if expires == self.appraised.binding.exp else expires
 
 
 @dataclass(slots=True, eq=False)

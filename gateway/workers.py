@@ -14,6 +14,7 @@ from wire.ids import b64u
 from .asker import Asker, peer_of
 from .descriptors import links_max
 from .link import Link
+from .live_answer import LiveAnswer
 from .outbound import Outbound
 from .roster import Roster
 from .strangers import Strangers
@@ -22,6 +23,8 @@ from .turns import Turns
 #: The longest path the kernel takes for a Unix socket.
 _PATH_MAX = 107
 _BACKLOG = 128
+#: Time for a worker to attest over a client's nonce, in seconds.
+CHALLENGE_TIMEOUT_S = 30.0
 #: Large messages of admitted workers parsed at once: strangers keep none of these places.
 READERS = 2
 
@@ -65,8 +68,13 @@ class Workers:
         await asyncio.to_thread(self._path.unlink, missing_ok=True)
 
     async def challenge(
-        self, wid: str, bh: bytes, nonce: str, credential: dict[str, Any] | None
-    ) -> dict[str, Any]:
+        self,
+        wid: str,
+        bh: bytes,
+        nonce: str,
+        credential: dict[str, Any] | None,
+        within_s: float = CHALLENGE_TIMEOUT_S,
+    ) -> LiveAnswer:
         """Ask a worker for live evidence over a client's nonce.
 
         Args:
@@ -74,13 +82,15 @@ class Workers:
             bh: the binding the client has seen.
             nonce: 32 bytes, base64url.
             credential: a credential challenge for the worker's TPM, or None.
+            within_s: how long it may take.
 
         Returns:
-            The worker's members: binding, evidence, posture, answer. Nothing in it is checked
-            here: the client made the nonce, and the client judges.
+            What it showed. Its form is all that is checked here: the client made the nonce, and
+            the client judges.
 
         Raises:
             UnavailableError: no such worker is connected, it is busy, or it did not answer.
+            MalformedError: its answer is not of its form.
         """
         for link in self._links:
             session = link.session
@@ -89,15 +99,7 @@ class Workers:
             if all(epoch.bh != bh for epoch in session.epochs):
                 continue
             question = {"wid": wid, "nonce": nonce, "bh": b64u(bh), "credential": credential}
-            answer = await link.challenge(question)
-            if "error" in answer or "binding" not in answer:
-                raise UnavailableError("the worker could not answer the challenge")
-            return {
-                "binding": answer["binding"],
-                "evidence": answer.get("evidence"),
-                "posture": answer.get("posture"),
-                "answer": answer.get("answer"),
-            }
+            return await link.challenge(question, within_s)
         raise UnavailableError("no worker of this name and binding is connected")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -2,7 +2,8 @@
 
 In the checkout a package is where its import says (`from wire.framing import …`); published under
 those generic names it would collide with other people's. So `wire/framing.py` becomes
-`anchorhold/wire/framing.py`, and every absolute import of a shipped package gets the prefix.
+`anchorhold/wire/framing.py`, and every absolute import of a shipped package gets the prefix. Only
+the console script's first module lies beside it, under a name nobody else has.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ SHIPPED = ("client", "wire", "attestation", "evidence")
 # What only a worker or a log's owner runs: not part of what a tenant installs.
 LEFT_OUT = ("attestation/collect", "evidence/sequencer.py", "evidence/store_sqlite.py",
             "evidence/recovery.py", "evidence/anchor.py")  # fmt: skip
+# Beside the package, whose import takes a while: what must run before it.
+BESIDE = {"client/start.py": "anchorhold_start.py"}
 
 
 class Rehome(BuildHookInterface[Any]):
@@ -46,7 +49,7 @@ def tree(checkout: Path) -> dict[str, str]:
         for source in sorted((checkout / package).rglob("*.py")):
             inside = source.relative_to(checkout).as_posix()
             if not inside.startswith(LEFT_OUT):
-                place = inside if package == NAME else f"{NAME}/{inside}"
+                place = inside if package == NAME else BESIDE.get(inside, f"{NAME}/{inside}")
                 found[place] = rehomed(source.read_text(encoding="utf-8"), inside)
     return found
 

@@ -26,6 +26,8 @@ DIGITS_MAX = 24  # longest number literal's integer part; stops quadratic big-in
 _DIGITS: Final = bytes.maketrans(b"0123456789", b"0" * 10)
 _LONG: Final = b"0" * DIGITS_MAX
 _NESTED: Final = frozenset({dict, list})
+# No document has more items than these: a container's first follows its bracket, others a comma.
+_ITEM_MARKS: Final = b",[{"
 _T = TypeVar("_T")
 
 
@@ -41,17 +43,20 @@ def encode(obj: object) -> bytes:
     return text.encode("utf-8")
 
 
-def parse_evj1(data: bytes, limit: int = JSON_MAX) -> dict[str, Any]:
+def parse_evj1(
+    data: bytes, limit: int = JSON_MAX, *, max_items: int | None = None
+) -> dict[str, Any]:
     """The object spelled by `data`, which must be its one `evj1` spelling.
 
     Args:
         data: received bytes.
         limit: largest accepted size in bytes.
+        max_items: as `parse_strict` has it.
 
     Raises:
         MalformedError: not an object, too long, or any other spelling.
     """
-    obj = parse_strict(data, max_bytes=limit)
+    obj = parse_strict(data, max_bytes=limit, max_items=max_items)
     if not isinstance(obj, dict):
         raise MalformedError(f"evj1: expected an object, found {_kind(obj)}")
     if encode(obj) != bytes(data):
@@ -59,27 +64,41 @@ def parse_evj1(data: bytes, limit: int = JSON_MAX) -> dict[str, Any]:
     return obj
 
 
-def parse_strict(data: bytes, *, max_depth: int = JSON_DEPTH_MAX, max_bytes: int = JSON_MAX) -> Any:
+def parse_strict(
+    data: bytes,
+    *,
+    max_depth: int = JSON_DEPTH_MAX,
+    max_bytes: int = JSON_MAX,
+    max_items: int | None = None,
+) -> Any:
     """JSON as received, refusing everything two parsers could read differently.
 
     Refused: more than `max_bytes`, invalid UTF-8, a byte order mark, duplicate keys, NaN and
     infinities (also spelled `1e999`), absurdly long numbers, lone surrogates, containers nested
-    deeper than `max_depth` (a scalar has depth 0).
+    deeper than `max_depth` (a scalar has depth 0). With `max_items`, also more than that many
+    commas and opening brackets, those in texts among them: for documents of a few long texts from
+    whoever may connect, of which a mebibyte of small items costs a hundred times as much.
 
     Raises:
         MalformedError: any of these.
     """
     if len(data) > max_bytes:
         raise MalformedError(f"JSON: at most {max_bytes} bytes, found {len(data)}")
+    raw = bytes(data)
+    if max_items is not None:  # before it is parsed
+        items = len(raw) - len(raw.translate(None, _ITEM_MARKS))
+        if items > max_items:
+            raise MalformedError(f"JSON: at most {max_items} items, found {items}")
     try:
-        raw = bytes(data)
         text = raw.decode("utf-8")
         number: Callable[[str], int] | None = _int if _LONG in raw.translate(_DIGITS) else None
         obj = json.loads(
             text, object_pairs_hook=_object, parse_constant=_constant, parse_int=number
         )
     except UnicodeDecodeError as cause:
-        raise MalformedError("JSON: not valid UTF-8") from cause
+        raise MalformedError(
+            f"JSON: not valid UTF-8 near byte {cause.start}, expected UTF-8 text"
+        ) from cause
     except json.JSONDecodeError as cause:
         raise MalformedError(f"JSON: not well formed near byte {cause.pos}") from None
     except RecursionError:

@@ -152,6 +152,7 @@ class AttestationError(AnchorholdError):
 
     Args:
         reasons: machine codes, most important first.
+        case_of: a broader code that the first is a case of here, though not everywhere; or "".
     """
 
     default_code = "attestation_failed"
@@ -163,20 +164,24 @@ class AttestationError(AnchorholdError):
         reasons: tuple[str, ...] = (),
         code: str | None = None,
         hint: str = "",
+        case_of: str = "",
     ) -> None:
         super().__init__(message, code=code, hint=hint)
         self.reasons = reasons
+        self.case_of = case_of
 
 
-def refused(code: str, detail: str, about: str = "") -> AttestationError:
+def refused(code: str, detail: str, about: str = "", case_of: str = "") -> AttestationError:
     """A refusal of evidence for one reason.
 
     Args:
         code: the reason's code.
         detail: found and expected.
         about: what was looked at; the sentence begins with it.
+        case_of: a broader code that it is a case of here, though not everywhere.
     """
-    return AttestationError(f"{about}: {detail}" if about else detail, reasons=(code,))
+    sentence = f"{about}: {detail}" if about else detail
+    return AttestationError(sentence, reasons=(code,), case_of=case_of)
 
 
 class DirectoryError(AnchorholdError):

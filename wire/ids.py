@@ -10,6 +10,7 @@ from .errors import MalformedError
 
 _ALPHABET = re.compile(r"[A-Za-z0-9_-]*")
 _SHA256_TAG = re.compile(r"sha256:[0-9a-f]{64}")
+_WID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,64}")
 
 
 def b64u(data: bytes) -> str:
@@ -62,3 +63,12 @@ def sha256_tag(data: bytes) -> str:
 def is_sha256_tag(text: object) -> bool:
     """Whether `text` is a well-formed `sha256:` tag."""
     return isinstance(text, str) and _SHA256_TAG.fullmatch(text) is not None
+
+
+def is_wid(text: object) -> bool:
+    """Whether `text` can name a worker: 1 to 64 of `A-Z a-z 0-9 - _ .`, and not dots alone.
+
+    Log events hold the name, and it is a segment of a path that clients ask: one that leads
+    elsewhere must have no meaning anywhere.
+    """
+    return isinstance(text, str) and _WID.fullmatch(text) is not None

@@ -48,8 +48,8 @@ NOTICE_MAX: Final = 2048
 REPLAY_MAX: Final = 1_000_000  # 32 bytes each; at this many the worker rotates its key early
 LINK_MESSAGE_MAX: Final = 80 * 1024 * 1024  # a 64 MiB body, the largest configurable, with overhead
 # Of a worker's messages: the largest answer to a question, a pull, a report of a request's end or a
-# signed notice; a receipt's event, base64; and the items of a message that holds evidence, all of
-# which is in a dozen texts.
+# signed notice; a receipt's event, base64; and the items of a message that holds evidence or an
+# event, all of which is in a dozen texts.
 LINK_SMALL_MAX: Final = 4096
 LINK_RECEIPT_MAX: Final = 32_768
 LINK_ITEMS_MAX: Final = 256

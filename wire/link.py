@@ -83,8 +83,8 @@ PROVED = MessageType.PROVED
 
 WITH_RID: Final = frozenset({JOB, CANCEL, BYTES, NOTICE, RECEIPT, LOGGED, DONE})
 _RAW: Final = frozenset({JOB, CANCEL, BYTES})  # after the rid: bytes; every other type holds JSON
-#: Those that hold evidence: large, and made of a few long texts.
-LARGE: Final = frozenset({HELLO, KEYS, CHALLENGE_ANSWER})
+#: Those that are large, and made of a few long texts: evidence, and an event.
+FEW_ITEMS: Final = frozenset({HELLO, KEYS, CHALLENGE_ANSWER, RECEIPT})
 #: What a gateway takes from a peer that is not admitted, and the largest payload of each.
 FROM_STRANGERS: Final = {HELLO: JSON_MAX, ACTIVATED: LINK_SMALL_MAX, PROVED: LINK_SMALL_MAX}
 #: Likewise from a worker that is; BYTES are bounded by the decoder's own limit.
@@ -132,10 +132,8 @@ class Message:
         if self.type in _RAW:
             raise MalformedError(f"link: message type {self.type} carries bytes, not JSON")
         raw = self.data if self.type in WITH_RID else self.body
-        # Before it is parsed: a mebibyte of small items costs fifty times what long texts do.
-        if self.type in LARGE and raw.count(b",") >= LINK_ITEMS_MAX:
-            raise MalformedError(f"link: evidence in a message of at most {LINK_ITEMS_MAX} items")
-        doc = parse_strict(raw, max_bytes=JSON_MAX)
+        most = LINK_ITEMS_MAX if self.type in FEW_ITEMS else None
+        doc = parse_strict(raw, max_bytes=JSON_MAX, max_items=most)
         if not isinstance(doc, dict):
             raise MalformedError("link: expected a JSON object")
         return doc

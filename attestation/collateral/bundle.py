@@ -122,6 +122,7 @@ def admit_bundle(
 
     Raises:
         ConfigError: the store cannot be written.
+        UnavailableError: another process holds it and does not let go.
     """
     kept: list[Entry] = []
     rejected: list[Rejected] = []
@@ -142,6 +143,11 @@ def admit_bundle(
                 raise AttestationError(
                     f"collateral {item.key.kind}: it ended {now - entry.expires} s ago",
                     reasons=("collateral_expired",),
+                )
+            if entry.passing:
+                raise AttestationError(
+                    "OCSP answer: the responder did not know the certificate",
+                    reasons=("revocation_unknown",),
                 )
             store.put(entry, now)
             kept.append(entry)

@@ -88,10 +88,12 @@ class Checked:
         until: Unix second at which the vendor's own statement ends, or None where it names none.
         sequence: a number or date that never falls in later statements under the same key, taken
             from content whose signature was verified, or that is no later than now; or None.
+        passing: it answers the question and is of no use beyond it; see `Entry`.
     """
 
     until: int | None = None
     sequence: int | None = None
+    passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ class Entry:
         fetched_at: Unix second of the answer.
         expires: Unix second from which it no longer counts.
         sequence: see `Checked`.
+        passing: it is kept in the place of an earlier one alone: whoever makes up names would else
+            have an entry kept for each. Not part of the file.
     """
 
     key: CollateralKey
@@ -111,6 +115,7 @@ class Entry:
     fetched_at: int
     expires: int
     sequence: int | None = None
+    passing: bool = False
 
 
 def make_entry(
@@ -121,7 +126,7 @@ def make_entry(
     end = fetched_at + (bounds.offline_s if offline else bounds.age_s)
     if found.until is not None:
         end = min(end, found.until)
-    return Entry(key, piece, fetched_at, end, found.sequence)
+    return Entry(key, piece, fetched_at, end, found.sequence, found.passing)
 
 
 def check_size(key: CollateralKey, piece: Piece) -> None:

@@ -23,6 +23,7 @@ from wire.errors import ConfigError, UnavailableError
 
 from .fetcher import DeclinedError, Response
 from .services import origin
+from .surroundings import surroundings
 from .whole_file import read_whole
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class HttpFetcher:
         whole_s: seconds one attempt may take in all.
 
     Raises:
-        ConfigError: the CA file cannot be read.
+        ConfigError: the CA file cannot be read, or the environment's proxies cannot be used.
     """
 
     def __init__(
@@ -143,6 +144,8 @@ class HttpFetcher:
                 f"collateral {request.what}: its address is not one that is configured"
             )
         client = self._private_client if where == self._private else self._client
+        if client.is_closed:  # by whoever ends the process meanwhile
+            raise _unavailable(request, "this ends")
         headers = {"content-type": request.content_type} if request.content_type else {}
         with client.stream(
             request.method,
@@ -205,14 +208,15 @@ class _Line:
 
 
 def _client(context: ssl.SSLContext, whole_s: float) -> httpx2.Client:
-    return httpx2.Client(
-        verify=context,
-        timeout=httpx2.Timeout(min(READ_S, whole_s), connect=min(CONNECT_S, whole_s)),
-        follow_redirects=False,
-        headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        limits=httpx2.Limits(max_keepalive_connections=0),
-    )
+    with surroundings():
+        return httpx2.Client(
+            verify=context,
+            timeout=httpx2.Timeout(min(READ_S, whole_s), connect=min(CONNECT_S, whole_s)),
+            follow_redirects=False,
+            headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            limits=httpx2.Limits(max_keepalive_connections=0),
+        )
 
 
 def _context(ca_file: str | None) -> ssl.SSLContext:

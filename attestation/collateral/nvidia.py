@@ -12,7 +12,8 @@ compared once, here, on arrival, and no role `ocsp_nonce` is resolved. Whoever a
 match it breaks the signature over it, which every examination verifies. From then on an answer
 counts until its next update, for at most an hour (`entry.BOUNDS`) and no longer than the policy
 says; one out of a bundle, whose nonce was another machine's, by its dates and the bundle's age, if
-none of a later date was seen.
+none of a later date was seen. That the responder does not know a certificate answers the question,
+and is kept only where there was an answer before.
 """
 
 from __future__ import annotations
@@ -114,12 +115,14 @@ def check(key: CollateralKey, piece: Piece, now: int, nonce: bytes | None) -> Ch
         raise _refused("collateral_not_yet_valid", "is from the future")
     # Its signature is not checked here, but a made-up one is dated no further ahead than that.
     issued = max(0, int(found.this_update_utc.timestamp()))
+    # What the responder says of every certificate that anybody makes up.
+    unknown = found.certificate_status is ocsp.OCSPCertStatus.UNKNOWN
     if found.next_update_utc is None:
-        return Checked(issued + BOUNDS["ocsp"].offline_s, issued)
+        return Checked(issued + BOUNDS["ocsp"].offline_s, issued, unknown)
     until = int(found.next_update_utc.timestamp())
     if until <= now:
         raise _refused("collateral_expired", f"its next update was due {now - until} s ago")
-    return Checked(until, issued)
+    return Checked(until, issued, unknown)
 
 
 def _load(der: bytes) -> ocsp.OCSPResponse:
@@ -134,7 +137,7 @@ def _load(der: bytes) -> ocsp.OCSPResponse:
             _ = status is ocsp.OCSPResponseStatus.SUCCESSFUL and (
                 found.hash_algorithm, found.serial_number, found.issuer_name_hash,
                 found.issuer_key_hash, found.this_update_utc, found.next_update_utc,
-                found.extensions,
+                found.certificate_status, found.extensions,
             )  # fmt: skip
     except Exception as cause:
         # The library names no closed set of errors for what is inside an answer.

@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from attestation.members import Members
 from attestation.toml_table import parse_settings
 from wire.errors import ConfigError, MalformedError
+from wire.excerpt import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +69,9 @@ class Services:
             raise ConfigError(f"jwks: found {len(self.jwks)} issuers, expected ≤ {ISSUERS_MAX}")
         for issuer, url in self.jwks.items():
             if _ISSUER.fullmatch(issuer) is None:
-                raise ConfigError("jwks: an issuer's name is not 1 to 64 of a-z 0-9 -")
+                raise ConfigError(
+                    f"services.jwks: found an issuer {shown(issuer)}, expected 1 to 64 of a-z 0-9 -"
+                )
             _check_url(f"jwks.{issuer}", url)
 
     def origins(self) -> frozenset[tuple[str, str, int]]:
@@ -141,7 +144,7 @@ def _split(name: str, url: str) -> tuple[SplitResult, int | None]:
         parts = urlsplit(url)
         port = parts.port
     except (ValueError, TypeError, AttributeError):
-        raise ConfigError(f"services.{name}: not a URL", hint=_HINT) from None
+        raise ConfigError(f"services.{name}: found no URL, expected one", hint=_HINT) from None
     return parts, port
 
 
@@ -149,13 +152,23 @@ def _check_url(name: str, url: str) -> None:
     parts, _ = _split(name, url)
     # urlsplit drops tabs and newlines silently; what is checked must be what is used.
     plain = len(url) <= URL_MAX and _URL.fullmatch(url) is not None
-    if not plain or not parts.hostname or parts.username or parts.query or parts.fragment:
+    wrong = (  # named and not shown: a user name's neighbour is a password
+        (not plain, "spaces, other signs than ASCII, or too many"),
+        (not parts.hostname, "no host"),
+        (parts.username, "a user name"),
+        (parts.query, "a query"),
+        (parts.fragment, "a fragment"),
+    )
+    found = next((words for is_so, words in wrong if is_so), "")
+    if found:
         raise ConfigError(
-            f"services.{name}: expected a URL with a host and no user name, query or fragment",
+            f"services.{name}: found {found}, "
+            "expected a URL with a host and no user name, query or fragment",
             hint=_HINT,
         )
-    if parts.scheme != "https" and not (parts.scheme == "http" and _loopback(parts.hostname)):
-        raise ConfigError(f"services.{name}: expected https://", hint=_HINT)
+    if parts.scheme != "https" and not (parts.scheme == "http" and _loopback(parts.hostname or "")):
+        found = f"{parts.scheme or 'no scheme'}, host {shown(parts.hostname)}"
+        raise ConfigError(f"services.{name}: found {found}, expected https://", hint=_HINT)
 
 
 def _loopback(host: str) -> bool:

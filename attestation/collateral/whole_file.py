@@ -66,8 +66,48 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    # The new name is as durable as the folder that holds it.
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sync_folder(path.parent)
+
+
+def write_new(path: Path, data: bytes, *, changed: int | None = None) -> None:
+    """Write a file of mode 0600 where none is, its content durable when this returns.
+
+    Whoever moves it where it counts makes its name durable (`move_over`).
+
+    Args:
+        path: its name.
+        data: its content.
+        changed: the Unix second that it is to bear as that of its last change; None for now.
+
+    Raises:
+        OSError: there is one, or it cannot be written; a part may be left.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        if changed is not None:
+            os.utime(file.fileno(), (changed, changed))
+        os.fsync(file.fileno())
+
+
+def move_over(source: Path, target: Path) -> None:
+    """Move a file over another of the same file system; durable when this returns.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    source.replace(target)
+    sync_folder(target.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable: a new one is only as durable as the folder that holds it.
+
+    Raises:
+        OSError: it cannot be opened, or not be written.
+    """
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from wire.errors import ConfigError, UnavailableError
+from wire.excerpt import shown
 
 from . import nitro, nsm, snp, tdx, tsm
 from .files import OsFiles
@@ -76,8 +77,14 @@ class Findings:
             wanted: a kind, or "auto" for the one kind that names the machine's CPU.
 
         Raises:
-            ConfigError: it is not here, or "auto" finds none or more than one.
+            ConfigError: there is no such kind, it is not here, or "auto" finds none or more than
+                one.
         """
+        if wanted not in (AUTO, *HARDWARE):
+            raise ConfigError(
+                f"attester: found {shown(wanted)}, expected {AUTO}, {', '.join(HARDWARE)}",
+                hint='Name one of these kinds, or "auto" for the one that is here.',
+            )
         if wanted != AUTO:
             if wanted in self.kinds:
                 return wanted

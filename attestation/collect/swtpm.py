@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from attestation.collateral.whole_file import read_whole
 from wire.errors import ConfigError, UnavailableError
+from wire.excerpt import cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +31,7 @@ CERT_MAX: Final = 16 * 1024  # one certificate in PEM, with words above it
 ERROR_TAIL: Final = 200  # characters of a tool's complaint worth repeating
 
 _SOCKET = "s"
+_LOG = "swtpm.log"
 _ROOT_CERT = "swtpm-localca-rootca-cert.pem"
 _ISSUER_CERT = "issuercert.pem"
 
@@ -49,8 +51,9 @@ class SimulatedTpm:
         ca_dir: CA that certifies endorsement keys; several TPMs may share it.
 
     Raises:
-        ConfigError: a needed program is not installed.
-        UnavailableError: swtpm does not start.
+        ConfigError: a needed program is not installed, or a folder is none, or holds a pipe.
+        UnavailableError: swtpm does not start; says how it ended, and its last word.
+        OSError: a folder cannot be used.
     """
 
     def __init__(self, state_dir: Path, ca_dir: Path) -> None:
@@ -62,14 +65,14 @@ class SimulatedTpm:
             )
         self._dir, self._ca = state_dir.resolve(), ca_dir.resolve()
         for folder in (self._dir, self._ca):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _usable(folder)
         self._env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
         self._env["TPM2TOOLS_TCTI"] = f"swtpm:path={_SOCKET}"
         self.work = self._dir / "work"
-        shutil.rmtree(self.work, ignore_errors=True)  # contexts of an earlier run are dead
-        self.work.mkdir(mode=0o700)
+        _anew(self.work)  # contexts of an earlier run are dead
         if not (self._dir / "tpm").exists():
             self._manufacture()
+        _usable(self._dir / "tpm")
         self._process: subprocess.Popen[bytes] | None = None
         self._spawn_error: OSError | None = None
         self._spawned = threading.Event()
@@ -116,21 +119,22 @@ class SimulatedTpm:
             "swtpm", "socket", "--tpm2", "--tpmstate", "dir=tpm",
             "--server", f"type=unixio,path={_SOCKET}",
             "--ctrl", f"type=unixio,path={_SOCKET}.ctrl",
-            "--flags", "not-need-init,startup-clear",
-            "--log", "file=swtpm.log,truncate,level=1",
+            "--flags", "not-need-init,startup-clear", "--log", "level=1",
         ]  # fmt: skip
-        for name in (_SOCKET, f"{_SOCKET}.ctrl"):
-            (self._dir / name).unlink(missing_ok=True)
         try:
-            # Relative socket names in the state folder: a Unix socket path has 107 bytes.
-            process = subprocess.Popen(
-                command,
-                cwd=self._dir,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            for name in (_SOCKET, f"{_SOCKET}.ctrl", _LOG):
+                (self._dir / name).unlink(missing_ok=True)
+            # A new file: one that is there may be a pipe, and opening that would wait.
+            with (self._dir / _LOG).open("xb") as log:
+                # Relative socket names in the state folder: a Unix socket path has 107 bytes.
+                process = subprocess.Popen(
+                    command,
+                    cwd=self._dir,
+                    env=self._env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                )
         except OSError as cause:
             self._spawn_error = cause
             self._spawned.set()
@@ -146,7 +150,7 @@ class SimulatedTpm:
         try:
             while time.monotonic() < deadline:
                 if self._process is None or self._process.poll() is not None:
-                    break
+                    raise self._ended() from self._spawn_error
                 with socket.socket(socket.AF_UNIX) as probe:
                     if probe.connect_ex(f"/proc/self/fd/{folder}/{_SOCKET}") == 0:
                         return
@@ -155,13 +159,24 @@ class SimulatedTpm:
             os.close(folder)
         raise UnavailableError(
             f"swtpm: found no answer on its socket, expected one within {START_TIMEOUT_S:.0f} s"
-        ) from self._spawn_error
+        )
+
+    def _ended(self) -> UnavailableError:
+        """What to say of a swtpm that is not there: how it ended, and its last word."""
+        if self._process is None:
+            return UnavailableError("swtpm: does not run")
+        code = self._process.returncode
+        found = f"exit {code}" if code >= 0 else f"signal {-code}"
+        with (self._dir / _LOG).open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 2 * ERROR_TAIL))
+            words = log.read().decode("utf-8", "replace").strip().splitlines()
+        said = cut(words[-1], ERROR_TAIL) if words else "it said nothing"
+        return UnavailableError(f"swtpm: found {found}, expected it to serve: {said}")
 
     def _manufacture(self) -> None:
         """Make the TPM: endorsement key, its certificate, PCR banks. Atomic by rename."""
         draft = self._dir / "tpm.new"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(mode=0o700)
+        _anew(draft)
         (draft / "localca.conf").write_text(
             f"statedir = {self._ca}\nsigningkey = {self._ca}/signkey.pem\n"
             f"issuercert = {self._ca}/{_ISSUER_CERT}\ncertserial = {self._ca}/certserial\n"
@@ -200,6 +215,40 @@ class SimulatedTpm:
             said = done.stderr.decode("utf-8", "replace").strip()[-ERROR_TAIL:]
             raise UnavailableError(f"{name}: found exit {done.returncode}, expected 0: {said}")
         return done.stdout
+
+
+def _usable(folder: Path) -> None:
+    """Make a folder that is not there; refuse what programs that use it would wait for.
+
+    Raises:
+        ConfigError: it is no folder, or something in it is neither a file nor a folder.
+        OSError: it cannot be made or read.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(
+            f"simulated TPM: found no folder {folder}, but something else of this name",
+            hint="remove it, or name another folder",
+        )
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.exists() and not (path.is_file() or path.is_dir() or path.is_socket()):
+            raise ConfigError(
+                f"simulated TPM: found a pipe or a device {path}, expected files only",
+                hint="remove it, or name another folder",
+            )
+
+
+def _anew(folder: Path) -> None:
+    """Make a folder, empty, in place of whatever has its name.
+
+    Raises:
+        OSError: it cannot be removed or made.
+    """
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)  # a pipe is not opened: that would wait
+    folder.mkdir(mode=0o700)
 
 
 def _pem(path: Path) -> str:

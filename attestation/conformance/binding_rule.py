@@ -3,7 +3,7 @@
 It is a text. This grammar is understood, and anything else is refused, because a rule that is not
 applied is a check that did not run:
 
-    RULE   = CLAUSE {"; " CLAUSE}                     every clause must hold
+    RULE   = CLAUSE {"; " CLAUSE} [";"]               every clause must hold
     CLAUSE = ["TEE "] FIELD ["[" LOW ":" HIGH "]"] " == " TERMS
     TERMS  = TERM {(" || " | " + ") TERM}             concatenation
     TERM   = HASH "(" TERMS ")"                       SHA-256, SHA-384 or SHA-512, in any case
@@ -16,8 +16,8 @@ FIELD is a claim in hex, such as report_data, where fewer bytes than its 64 stan
 or HIGH may be left out. People write the same in other ways, which are read too: "‖" or a
 comma for "||", blanks or none around the signs, " and " for "; ", and a clause with its sides
 exchanged. Of two names that could both be a claim, the left one is it, unless it is an input and
-the right one is none. A value without any bytes holds nowhere. The clauses of Azure samples, in
-their one spelling, are what their kinds always check.
+the right one is none. A value without any bytes holds nowhere. Of Azure samples four clauses more
+are read, in any place: what their kinds always check.
 
 Tokens are cut once, from left to right, and never read again: a rule is anybody's text.
 """
@@ -27,6 +27,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -55,13 +56,11 @@ _TOKEN = re.compile(
 _FIELD = re.compile(r"[a-z_][a-z0-9_]*")
 _TEE: Final = "TEE"
 _AND: Final = "and"
-_BUILT_IN: Final = frozenset(
-    {
-        "report_data[0:32] == SHA-256(variable data)",
-        "variable data names HCLAkPub",
-        "HCLAkPub signs the TPM quote",
-        "quote extraData carries the nonce",
-    }
+_BUILT_IN: Final = (
+    "report_data[0:32] == SHA-256(variable data)",
+    "variable data names HCLAkPub",
+    "HCLAkPub signs the TPM quote",
+    "quote extraData carries the nonce",
 )
 _BUILT_IN_KINDS: Final = ("azure-vtpm-snp", "azure-vtpm-tdx")
 
@@ -93,18 +92,16 @@ class BindingRule:
             return False
         if self.part is not None:
             return bool(self.value) and data[self.part] == self.value
-        return bool(self.value) and data == self.value.ljust(PADDED.get(self.field, 0), b"\0")
+        size = PADDED.get(self.field, len(self.value))
+        return bool(self.value) and data == self.value.ljust(size, b"\0")
 
 
 def rule_of(sample: Sample) -> object:
     """The binding rule; None where there is none but what its kind checks itself."""
     text = sample.inputs.get("binding")
-    built_in = (
-        isinstance(text, str)
-        and sample.kind in _BUILT_IN_KINDS
-        and {clause.removeprefix("TEE ") for clause in text.split("; ")} <= _BUILT_IN
-    )
-    return None if built_in else text
+    if not isinstance(text, str) or len(text) > RULE_MAX or not _whole(text.strip(" ")):
+        return text
+    return text if _clauses(sample, text) else None
 
 
 def inputs_of(sample: Sample) -> set[str]:
@@ -112,14 +109,33 @@ def inputs_of(sample: Sample) -> set[str]:
     text = rule_of(sample)
     if not isinstance(text, str) or len(text) > RULE_MAX:
         return set()
-    tokens = [token for clause in _clauses(text) for token in _used(sample, clause)]
+    tokens = [token for clause in _clauses(sample, text) for token in _used(sample, clause)]
     named = {key_of(sample, token["name"]) for token in tokens if token["name"]}
     tls = {TLS_INPUT for token in tokens if token["tls"]}
     return tls | {key for key in named if key is not None}
 
 
-def _clauses(text: str) -> list[list[re.Match[str]]]:
-    """The tokens of each clause; what is no token is left out, which `_whole` tells."""
+def _clauses(sample: Sample, text: str) -> list[list[re.Match[str]]]:
+    """The tokens of each clause but those that the sample's kind always checks.
+
+    What is no token is left out, which `_whole` tells.
+    """
+    text = text.rstrip(" ")
+    clauses = _separated(text)
+    if len(clauses) > 1 and not clauses[-1] and text.endswith(";"):
+        clauses.pop()
+    if sample.kind not in _BUILT_IN_KINDS:
+        return clauses
+    built_in = [_words(_separated(one)[0]) for one in _BUILT_IN]
+    return [clause for clause in clauses if _words(_untagged(clause)) not in built_in]
+
+
+def _words(clause: list[re.Match[str]]) -> list[str]:
+    """A clause without its blanks."""
+    return [token[0].replace(" ", "") for token in clause]
+
+
+def _separated(text: str) -> list[list[re.Match[str]]]:
     clauses: list[list[re.Match[str]]] = [[]]
     for token in _TOKEN.finditer(text):
         if token["end"] or token["name"] == _AND:
@@ -139,8 +155,7 @@ def _used(sample: Sample, clause: list[re.Match[str]]) -> list[re.Match[str]]:
     sides = _sides(sample, clause)
     if sides is not None:
         return sides[1]
-    at = next((place for place, token in enumerate(clause) if token["equal"]), len(clause))
-    return clause[at + 1 :]
+    return list(dropwhile(lambda token: not token["equal"], clause))  # the sign stands for none
 
 
 def _sides(
@@ -158,7 +173,7 @@ def _sides(
 
 def _untagged(tokens: list[re.Match[str]]) -> list[re.Match[str]]:
     """A field without the word in front that says whose it is."""
-    return tokens[1:] if len(tokens) > 1 and tokens[0]["name"] == _TEE else tokens
+    return tokens[1:] if tokens and (tokens[0]["name"] or "").upper() == _TEE else tokens
 
 
 def _is_field(tokens: list[re.Match[str]]) -> bool:
@@ -222,7 +237,7 @@ def binding_rules(sample: Sample, named: Mapping[str, bytes]) -> tuple[BindingRu
     text = text.strip(" ")
     if not _whole(text):
         raise _not_understood(sample, text)
-    return tuple(_clause(sample, clause, named, text) for clause in _clauses(text))
+    return tuple(_clause(sample, clause, named, text) for clause in _clauses(sample, text))
 
 
 def _clause(

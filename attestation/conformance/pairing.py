@@ -28,6 +28,7 @@ from wire.errors import AttestationError, MalformedError
 
 from .binding_rule import EXPECTED, bare
 from .document import read_document
+from .wrapped import FILE_MAX, contents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Set
@@ -49,12 +50,12 @@ CPU_WORDS: Final = frozenset(
 # Beside evidence, not evidence; unless it reads as such.
 _AUXILIARY: Final = frozenset(
     {"chain", "cert", "certs", "certificate", "certificates", "root", "roots", "ca", "crl", "ocsp"}
-    | {"rim", "nonce", "key", "keys", "policy", "collateral", "log", "notes"}
+    | {"rim", "nonce", "key", "keys", "jwk", "jwks", "keyset", "policy", "collateral", "log"}
+    | {"notes"}
 )
 _REVOCATION: Final = frozenset(
     {"crl", "crls", "ocsp", "revocation", "revocations", "revoked", "denylist"}
 )
-_OUTLINE_MAX: Final = 16 * 1024 * 1024  # the longest file that a sample may have
 _LISTS: Final = frozenset({"evidence_list", "evidences", "device_evidence_list", "detached_eat"})
 _DEVICE: Final = frozenset({"evidence", "certificate"})
 _NRAS_CLAIM: Final = "x-nvidia-"
@@ -62,6 +63,7 @@ _ALGORITHMS: Final = ("sha256", "sha384", "sha512")
 _HASHES: Final = {"hash": "sha256", "digest": "sha256"} | {name: name for name in _ALGORITHMS}
 _USUAL: Final = "gpu_evidence"  # what a rule may call it, whatever its role
 _EVIDENCE: Final = "_evidence"  # a rule may say it where a role does not
+GPU_PARSERS: Final = (parse_spdm_report, parse_list, parse_bundle)
 _WORD: Final = re.compile(r"[a-z]+")
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -151,7 +153,7 @@ def _of_cpu(role: str, data: bytes) -> bool:
 
 def _of_gpu(role: str, data: bytes) -> bool:
     words = words_of(role)  # no CPU's kind calls a role "evidence", and some GPU's do
-    if _reads(data, (parse_spdm_report, parse_list, parse_bundle)) or _outlined(data):
+    if any(_reads(part, GPU_PARSERS) or outlined(part) for part in contents(data)):
         return True
     if _AUXILIARY & words:
         return False
@@ -162,7 +164,7 @@ def _parse_tpm_message(data: bytes) -> None:
     parse_tpm_quotes({"attestation_pb": data})
 
 
-def _outlined(data: bytes) -> bool:
+def outlined(data: bytes) -> bool:
     """Whether it is a list of devices or a remote service's word on them, though not a whole one.
 
     A part that does not parse makes it no less the evidence of a GPU.
@@ -171,7 +173,7 @@ def _outlined(data: bytes) -> bool:
         claims = parse_token(data).claims
         return any(name.startswith(_NRAS_CLAIM) for name in claims)
     with contextlib.suppress(MalformedError):
-        doc = read_document(data, _OUTLINE_MAX)
+        doc = read_document(data, FILE_MAX)
         if isinstance(doc, dict):
             return not doc.keys().isdisjoint(_LISTS) or doc.keys() >= _DEVICE
         if isinstance(doc, list) and doc:

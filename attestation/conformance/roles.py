@@ -47,9 +47,7 @@ def by_kind(scheme: Scheme, files: Mapping[str, bytes]) -> dict[str, bytes]:
     found = dict(files)
     if not keys or any(role in files for role in keys):
         return found
-    own = {*scheme.evidence[0], *scheme.evidence[1], *scheme.collateral}
-    named = [role for role in files if role not in own and _called_keys(role)]
-    named = [role for role in named if _keys(files[role])]
+    named = [role for role in files if _called_keys(role) and _keys(files[role])]
     if len(named) == 1:
         found[keys[0]] = found.pop(named[0])
     return found
@@ -57,7 +55,7 @@ def by_kind(scheme: Scheme, files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 def _called_keys(role: str) -> bool:
     words = words_of(role)
-    return bool(words & KEY_WORDS) and words <= KEY_WORDS | BESIDE_WORDS
+    return bool(words & KEY_WORDS) and (KEY_WORDS | BESIDE_WORDS).issuperset(words)
 
 
 def _keys(data: bytes) -> bool:

@@ -4,9 +4,11 @@ Steps:
  1. the sample's files become evidence and collateral by their roles; the kind's own pinned roots
     are the anchors, and for kinds without any, the roots the index lists; a sample that names a
     root which is none of them asks for a verdict under one that nobody pins;
- 2. examine: authentic or not;
+ 2. examine: authentic or not, at the time that is stated, which is no clock's; where none is, as if
+    everything had begun and nothing ended;
  3. the sample's binding rule must hold; CPU evidence with GPU evidence beside it must name it, and
-    a nonce that the kind has no place for must stand in its report data;
+    a nonce that the kind has no place for must stand in its report data; GPU evidence that is named
+    goes through steps 2 and 4 itself (`gpus`);
  4. judge under the strict rule of the kind, and that no device answers twice;
  5. compare verdicts, reasons and claims with what the index expects.
 """
@@ -18,20 +20,29 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.anchors import NONE, NVIDIA_RIM, Anchors
-from attestation.examined import Examined, Question
+from attestation.examined import FOREVER, Examined, Question
 from attestation.formats import pem
 from attestation.ledger import Ledger
 from attestation.result import Reason
 from attestation.schemes import SCHEMES
 from attestation.verify.fleet import Fleet
-from wire.errors import AttestationError, MalformedError
+from wire.errors import MalformedError
 from wire.excerpt import cut
 
 from .binding_rule import binding_rules
 from .codes import generalised
+from .gpus import Asked, check_distinct, examine_gpus, roles_read
 from .pairing import GPU_KINDS, is_revocation, pair_of
 from .roles import by_kind
-from .stated import claims_of, expected_of, unasked, unread
+from .stated import (
+    ARCH_NAMES,
+    claims_of,
+    expected_of,
+    gpu_nonces,
+    nonce_names,
+    unasked,
+    unread,
+)
 from .strict import strict_rule
 from .unused import unused
 
@@ -77,6 +88,12 @@ class Outcome:
 _ROOT: Final = "root"
 _HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){4,}")  # shorter ones may be words
 _HALF: Final = 64  # hex digits: half of a CPU's report data
+_NONCE_ANYWHERE: Final = ("amd-sev-snp-report",)  # guests put it where those of TDs do
+_OUT_OF_TIME: Final = ("manifest_expired", "manifest_not_yet_valid")
+# Kinds that need no time: their certificates must have held when the youngest began.
+_TIMELESS: Final = ("cc-event-log", "corim", "ear-jwt", "nvidia-nras-eat")
+_NOT_VALID: Final = "certificate_not_valid_at_time"
+_NO_TIME: Final = "verify_at is null, expected a time, since certificates are there"
 _UNREAD: Final = "it says what is revoked, and no step read it"
 _UNASKED: Final = "it says what is expected, and no step asks for it"
 
@@ -98,14 +115,13 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
     try:
         files = by_kind(scheme, {role: read(path) for role, path in sample.files.items()})
         pair = pair_of(scheme, files)
-        examined, state = _verdict(sample, scheme, index, files, pair)
+        verdict = _verdict(sample, scheme, index, files, pair)
     except MalformedError as error:
         return _failed(sample, error.message)
-    known = {*scheme.evidence[0], *scheme.evidence[1], *scheme.collateral}
-    beside = sorted(set(files) - known - set(() if pair is None else pair.gpus))
+    examined, elsewhere = verdict.examined, _of_pair(pair) | verdict.asked
+    beside = sorted(_beside(scheme, files).keys() - verdict.read)
     beside += unused(scheme, files, examined)
-    elsewhere = _of_pair(pair)
-    reasons = (*examined.reasons, *state)
+    reasons = (*examined.reasons, *verdict.state)
     accepted = None if sample.strict is None else not reasons
     reasons = (*reasons, *generalised(reasons))
     # What is asked of GPUs is moot where they are refused: nothing of the CPU's names them.
@@ -127,18 +143,40 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What steps 1 to 4 gave.
+
+    Attributes:
+        examined: the evidence of the sample's kind; not authentic either where what it names is
+            none.
+        state: reasons against its state.
+        asked: names of inputs that were asked of GPUs beside it.
+        read: the roles besides the kind's own that were read.
+    """
+
+    examined: Examined
+    state: tuple[Reason, ...]
+    asked: frozenset[str]
+    read: frozenset[str]
+
+
 def _verdict(
     sample: Sample, scheme: Scheme, index: Index, files: Mapping[str, bytes], pair: Pair | None
-) -> tuple[Examined, tuple[Reason, ...]]:
+) -> _Verdict:
     evidence_roles = {*scheme.evidence[0], *scheme.evidence[1]}
     expected = expected_of(sample)
+    asks = expected.nonce or None
     anchors = _anchors(scheme, index, files if pair is None else {})
+    timed = sample.at is not None
     question = Question(  # 1
         evidence={role: files[role] for role in files if role in evidence_roles},
         collateral={role: files[role] for role in files if role in scheme.collateral},
         anchors=anchors,
-        expected=replace(expected, nonce=expected.nonce or None),
-        now=0 if sample.at is None else sample.at,
+        expected=replace(expected, nonce=None if scheme.kind in _NONCE_ANYWHERE else asks),
+        now=max(sample.at, 1) if sample.at is not None else 0,  # 0 would say that there is none
+        # A stated time is nobody's clock. Where none is, all has begun, and nothing has ended.
+        skew=0 if timed else FOREVER,
     )
     examined = scheme.examine(question)  # 2
     if anchors is NONE and examined.authentic is not False:
@@ -148,7 +186,8 @@ def _verdict(
         examined, state = _with_empty_nonce(examined)
     rules = _rules(sample, pair)
     loose = pair is not None and not _names_gpus(sample, rules, pair)
-    for stated in claims_of(sample, _of_pair(pair)):  # 3
+    asked = _asked_of_gpus(pair)
+    for stated in claims_of(sample, _of_pair(pair) | asked):  # 3
         if not stated.holds(examined.claims):
             examined = _refuted(examined, stated.code, f"{stated.claim}: not what is expected")
     for rule in rules:
@@ -160,25 +199,54 @@ def _verdict(
         loose = loose or (pair is not None and pair.any_in(set(rule.terms)))
         # Whatever it hashes, what is missing is the relying party's word in the evidence.
         examined = _refuted(examined, "nonce_mismatch", f"{rule.field}: the rule fails")
-    if "binding" in sample.inputs and "report_data_mismatch" in _codes(examined):
-        # The rule that a kind always checks, stated by the sample, fails as any other does.
-        examined = _refuted(examined, "nonce_mismatch", "report_data: the kind's own rule fails")
-    nonce = question.expected.nonce
-    if nonce is not None and examined.authentic and not examined.bound:
-        examined = _with_nonce(examined, nonce)
+    if asks is not None and examined.authentic is not False and not examined.bound:
+        examined = _with_nonce(examined, asks)
     ledger = Ledger()
     if examined.facts is not None:
-        scheme.judge(ledger, examined.facts, strict_rule(scheme), question.now)  # 4
+        rule = strict_rule(scheme, timed=timed)
+        scheme.judge(ledger, examined.facts, rule, question.now)  # 4
     if isinstance(examined.facts, Fleet):
-        devices = examined.facts
-        ledger.run("strict 1 distinct", lambda: _distinct(devices))
+        devices = examined.facts.devices
+        ledger.run("strict 1 distinct", lambda: check_distinct(devices))
+    late = tuple(reason for reason in ledger.reasons if reason.code in _OUT_OF_TIME)
+    if late and examined.authentic is not None:
+        examined = _refuted_by(examined, late)
+        ledger.reasons = [reason for reason in ledger.reasons if reason not in late]
     state = (*state, *ledger.reasons)
     if any(check.ok is None for check in ledger.checks) and not state:
         state = (Reason("check_not_run", "a step did not run, expected every step to pass"),)
     if loose:
         detail = "the CPU's evidence names no GPU evidence, expected it in what it signs"
         state = (*state, Reason("gpu_not_bound_to_cpu", detail))
-    return examined, state
+    read = frozenset[str]()
+    needed = () if scheme.kind in _TIMELESS else examined.reasons
+    if pair is not None and not loose:
+        at_hand = Asked(
+            files=_beside(scheme, files) | {_ROOT: files.get(_ROOT, b"")},
+            index_roots=Anchors(index.roots),
+            now=question.now,
+            skew=question.skew,
+            nonces=gpu_nonces(sample, pair.gpus),
+            arch=expected.arch,
+        )
+        account = examine_gpus(pair.gpus, at_hand)
+        needed += account.refuted
+        examined = _refuted_by(examined, account.refuted)
+        state, read = (*state, *account.open), roles_read(at_hand)
+    if not timed and any(reason.code == _NOT_VALID for reason in needed):
+        raise MalformedError(f"sample {sample.id}: {_NO_TIME}")
+    return _Verdict(
+        examined,
+        state,
+        asked=frozenset() if loose else asked,
+        read=read | frozenset(() if pair is None else pair.gpus),
+    )
+
+
+def _beside(scheme: Scheme, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of roles that the kind does not have."""
+    known = {*scheme.evidence[0], *scheme.evidence[1], *scheme.collateral}
+    return {role: data for role, data in files.items() if role not in known}
 
 
 def _anchors(scheme: Scheme, index: Index, files: Mapping[str, bytes]) -> Anchors:
@@ -217,8 +285,11 @@ def _of_pair(pair: Pair | None) -> frozenset[str]:
     return frozenset() if pair is None else frozenset(pair.values())
 
 
-def _codes(examined: Examined) -> set[str]:
-    return {reason.code for reason in examined.reasons}
+def _asked_of_gpus(pair: Pair | None) -> frozenset[str]:
+    """The names of inputs that ask something of the GPUs."""
+    if pair is None:
+        return frozenset()
+    return frozenset(ARCH_NAMES).union(*(nonce_names(role) for role in pair.gpus))
 
 
 def _with_nonce(examined: Examined, nonce: bytes) -> Examined:
@@ -240,20 +311,14 @@ def _with_empty_nonce(examined: Examined) -> tuple[Examined, tuple[Reason, ...]]
     return _refuted(examined, "nonce_mismatch", detail), ()
 
 
-def _distinct(fleet: Fleet) -> str:
-    for found in (
-        [device.fingerprint for device in fleet.devices],
-        [device.chain.serial for device in fleet.devices],
-    ):
-        if len(set(found)) != len(found):
-            raise AttestationError(
-                "devices: found one twice, expected distinct ones", reasons=("device_repeated",)
-            )
-    return f"{len(fleet.devices)} distinct devices"
-
-
 def _refuted(examined: Examined, code: str, detail: str) -> Examined:
-    reasons = (*examined.reasons, Reason(code, detail))
+    return _refuted_by(examined, (Reason(code, detail),))
+
+
+def _refuted_by(examined: Examined, reasons: tuple[Reason, ...]) -> Examined:
+    if not reasons:
+        return examined
+    reasons = (*examined.reasons, *reasons)
     return replace(examined, authentic=False, reasons=reasons, bound=False)
 
 

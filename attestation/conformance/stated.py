@@ -19,7 +19,7 @@ from .binding_rule import EXPECTED, PADDED, TLS_INPUT, bare, data_of, inputs_of,
 from .pairing import GPU_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
     from .index import Sample
@@ -97,7 +97,7 @@ def expected_of(sample: Sample) -> Expected:
             raise MalformedError(f"sample {sample.id}: expected a text as {key}")
     if len(archs) > 1:
         raise MalformedError(f"sample {sample.id}: found two architectures, expected one")
-    return Expected(nonce=min(asked, default=None), arch=min(archs, default=None))
+    return Expected(nonce=next(iter(asked), None), arch=next(iter(archs), None))
 
 
 def claims_of(sample: Sample, elsewhere: AbstractSet[str]) -> tuple[StatedClaim, ...]:
@@ -119,6 +119,28 @@ def claims_of(sample: Sample, elsewhere: AbstractSet[str]) -> tuple[StatedClaim,
     )
 
 
+def gpu_nonces(sample: Sample, roles: Iterable[str]) -> dict[str, bytes]:
+    """The nonces that inputs state for evidence of GPUs beside a CPU's, by role.
+
+    Raises:
+        MalformedError: one that is no hex, or two that differ for one role.
+    """
+    used, found = inputs_of(sample), dict[str, bytes]()
+    for role in roles:
+        for key in sorted(sample.inputs):
+            if sample.inputs[key] is None or key in used or name_of(key) not in nonce_names(role):
+                continue
+            value = data_of(sample, key)
+            if found.setdefault(role, value) != value:
+                raise MalformedError(f"sample {sample.id}: found two nonces, expected one")
+    return found
+
+
+def nonce_names(role: str) -> set[str]:
+    """What an input may be called that states the nonce of the GPUs' evidence under a role."""
+    return {f"{word}_nonce" for word in ("gpu", "nvidia", role, role.removesuffix("_evidence"))}
+
+
 def name_of(key: str) -> str:
     """What an input is about, by its name."""
     return key.removesuffix("_hex").removeprefix(EXPECTED)
@@ -128,7 +150,7 @@ def unread(sample: Sample, elsewhere: AbstractSet[str]) -> tuple[str, ...]:
     """The inputs that no step uses."""
     stated = {item.claim for item in claims_of(sample, elsewhere)}
     read = inputs_of(sample) | {*NONCE_NAMES, "binding"}
-    if sample.kind in ARCH_KINDS:
+    if sample.kind in ARCH_KINDS or elsewhere >= {*ARCH_NAMES}:
         read |= {*ARCH_NAMES}
     return tuple(
         key

@@ -112,22 +112,31 @@ _RULES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "ear-jwt": dict.fromkeys(
             ("keys", "expiry", "status", "profiles", "audience"), "as_supplied"
         ),
-        "corim": {"signed": "any", "profiles": "any", "validity": "ignored"},
+        "corim": {"signed": "any", "profiles": "any"},
         "cc-event-log": {"events": {}, "unchecked": [0, 1, 2, 3]},
         "tcg-event-log": {"events": {}, "unchecked": list(range(24))},
     }
 )
+# What a sample demands besides that has no time of its verdict.
+_UNTIMED: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {"corim": {"validity": "ignored"}}
+)
 
 
-def strict_rule(scheme: Scheme) -> Any:
+def strict_rule(scheme: Scheme, *, timed: bool = True) -> Any:
     """What the kind's `judge` demands under the strict policy.
+
+    Args:
+        scheme: of the kind.
+        timed: whether time plays a part.
 
     Raises:
         PolicyError: this version's own table does not fit its rule: a defect.
     """
     required, optional = scheme.rule_keys
+    untimed = {} if timed else _UNTIMED.get(scheme.kind, {})
     members = Members(
-        dict(_RULES.get(scheme.kind, {})),
+        {**_RULES.get(scheme.kind, {}), **untimed},
         f"strict rule of {scheme.kind}",
         required=required,
         optional=optional,

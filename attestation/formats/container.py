@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from attestation.evidence import EVIDENCE_MAX
+from attestation.evidence import BODY_ITEMS_MAX, EVIDENCE_MAX
 from attestation.measurement import parts_of
 from attestation.members import Members
 from wire.canonical import encode, parse_strict
@@ -77,7 +77,7 @@ def parse_container(body: bytes, required: Sequence[str], optional: Sequence[str
             or parts that are none.
     """
     members = Members(
-        parse_strict(body, max_depth=_DEPTH, max_bytes=EVIDENCE_MAX),
+        parse_strict(body, max_depth=_DEPTH, max_bytes=EVIDENCE_MAX, max_items=BODY_ITEMS_MAX),
         "container",
         required=(*required, PARTS),
         optional=optional,

@@ -57,7 +57,7 @@ _HEADER = Dialect("CoRIM header", 16 * 1024, 6, 64, frozenset({_EPOCH, _URI}))
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """When something counts, Unix seconds; None for no bound."""
+    """When something counts, first and last Unix second; None for no bound."""
 
     begin: int | None
     end: int | None
@@ -72,7 +72,7 @@ class Signing:
         kid: key id of the signer; a hint.
         x5chain: DER of the signer's certificates, leaf first; nothing in it is an anchor.
         signer: the signer's name for itself.
-        window: when the signature counts.
+        window: when the signature counts: by its meta map and by its CWT claims.
     """
 
     message: Sign1
@@ -203,21 +203,37 @@ def _signing(message: Sign1) -> Signing:
 
 
 def _meta(message: Sign1) -> tuple[str | None, Window | None]:
-    """Signer and validity: the draft's own map, or CWT claims."""
-    raw, claims = message.protected.get(_META), message.protected.get(_CWT)
-    if isinstance(raw, bytes):
-        meta = decode(raw, _HEADER)
+    """Signer and validity: the draft's own map, CWT claims, or both. Then both times count.
+
+    Neither may stand in another form: an end that nobody reads would never come.
+    """
+    named: list[str] = []
+    windows: list[Window] = []
+    if _META in message.protected:
+        raw = message.protected[_META]
+        meta = decode(raw, _HEADER) if isinstance(raw, bytes) else None
         signer = meta.get(0) if isinstance(meta, dict) else None
         if not isinstance(meta, dict) or not isinstance(signer, dict):
             raise MalformedError("CoRIM header: expected a signer in its meta map")
-        name = signer.get(0)
-        window = _window(meta[1], "CoRIM signature validity") if 1 in meta else None
-        return (name if isinstance(name, str) else None), window
-    if isinstance(claims, dict):
-        issuer = claims.get(1)
-        window = Window(_time(claims.get(5), "CWT nbf"), _time(claims.get(4), "CWT exp"))
-        return (issuer if isinstance(issuer, str) else None), window
-    return None, None
+        named += [name for name in (signer.get(0),) if isinstance(name, str)]
+        windows += [_window(meta[1], "CoRIM signature validity")] if 1 in meta else []
+    if _CWT in message.protected:
+        claims = message.protected[_CWT]
+        if not isinstance(claims, dict):
+            raise MalformedError("CoRIM header: expected CWT claims as a map")
+        named += [name for name in (claims.get(1),) if isinstance(name, str)]
+        ends = _time(claims.get(4), "CWT exp")
+        # RFC 8392 §3.1.4: in the very second that it names, a claim set has ended.
+        last = None if ends is None else ends - 1
+        windows.append(Window(_time(claims.get(5), "CWT nbf"), last))
+    return (named[0] if named else None), _shared(windows)
+
+
+def _shared(windows: list[Window]) -> Window | None:
+    """When all of them hold."""
+    begins = [window.begin for window in windows if window.begin is not None]
+    ends = [window.end for window in windows if window.end is not None]
+    return Window(max(begins, default=None), min(ends, default=None)) if windows else None
 
 
 def _profiles(value: CborValue) -> tuple[str, ...]:

@@ -70,11 +70,6 @@ class Token:
         """Header members by which the token would choose its own key."""
         return tuple(name for name in KEY_MEMBERS if name in self.header)
 
-    @property
-    def signing_input(self) -> bytes:
-        """The bytes under the signature."""
-        return self.compact.rpartition(".")[0].encode("ascii")
-
 
 def parse_token(raw: bytes) -> Token:
     """The token in `raw`, one final line end tolerated.

@@ -1,4 +1,4 @@
-"""Certificates as vendors hand them out: DER, or PEM with one or several. Parse only.
+"""Certificates and keys as they are handed out: DER, or PEM with one or several. Parse only.
 
 Strict: nothing but white space between the blocks, one label, canonical base64, bounded counts and
 lengths. What is in the DER is for `verify.x509` to read.
@@ -23,6 +23,8 @@ _SEQUENCE: Final = 0x30
 _LINE: Final = 64
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
+_KEY_BEGIN: Final = b"-----BEGIN PUBLIC KEY-----"
+_KEY_END: Final = b"-----END PUBLIC KEY-----"
 _SPACE: Final = b" \t\r\n"
 
 
@@ -63,6 +65,20 @@ def certificate(raw: bytes, where: str) -> bytes:
         MalformedError: as `certificates`, or more than one.
     """
     return certificates(raw, where, 1)[0]
+
+
+def public_key(raw: bytes, where: str) -> bytes:
+    """The one public key in `raw`: what is no PEM text as it is, for its reader to judge.
+
+    Raises:
+        MalformedError: more than one in PEM, too long, or anything beside it.
+    """
+    text = raw.strip()
+    if not text.startswith(_KEY_BEGIN):
+        return raw
+    if len(raw) > CERTIFICATE_MAX or not text.endswith(_KEY_END):
+        raise MalformedError(f"{where}: expected one public key in DER or PEM and nothing else")
+    return _decode(text[len(_KEY_BEGIN) : -len(_KEY_END)], where)
 
 
 def encode(certificates: Iterable[bytes]) -> bytes:

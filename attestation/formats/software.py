@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from attestation.evidence import EVIDENCE_MAX
+from attestation.evidence import BODY_ITEMS_MAX, EVIDENCE_MAX
 from attestation.measurement import parts_of
 from attestation.members import Members
 from wire.canonical import encode, parse_evj1, parse_strict
@@ -76,11 +76,13 @@ def parse_body(body: bytes) -> SoftwareStatement:
         MalformedError: any deviation from the format.
     """
     outer = Members(
-        parse_strict(body, max_bytes=EVIDENCE_MAX), "software", required=("statement", "sig")
+        parse_strict(body, max_bytes=EVIDENCE_MAX, max_items=BODY_ITEMS_MAX),
+        "software",
+        required=("statement", "sig"),
     )
     raw = outer.blob("statement", STATEMENT_MAX)
     inner = Members(
-        parse_evj1(raw, STATEMENT_MAX),
+        parse_evj1(raw, STATEMENT_MAX, max_items=BODY_ITEMS_MAX),
         "software.statement",
         required=("v", "report_data", "measurement", "parts", "ts"),
     )

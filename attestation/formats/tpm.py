@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from attestation.evidence import EVIDENCE_MAX
+from attestation.evidence import BODY_ITEMS_MAX, EVIDENCE_MAX
 from attestation.measurement import parts_of
 from attestation.members import Members
 from wire.canonical import parse_strict
@@ -101,7 +101,11 @@ def parse_body(body: bytes) -> TpmEvidence:
     Raises:
         MalformedError: any deviation from the format.
     """
-    members = Members(parse_strict(body, max_bytes=EVIDENCE_MAX), "tpm2", required=_KEYS)
+    members = Members(
+        parse_strict(body, max_bytes=EVIDENCE_MAX, max_items=BODY_ITEMS_MAX),
+        "tpm2",
+        required=_KEYS,
+    )
     chain = members.array("chain", CHAIN_MAX)
     for der in chain:
         if not isinstance(der, str) or len(der) > (CERT_MAX * 4 + 2) // 3:

@@ -196,7 +196,7 @@ def _quotes(
         if not raw and not sig:
             continue
         quote = parse_quote(raw)
-        banks = {selection.bank for selection in quote.selections}
+        banks = {selection.bank for selection in quote.covered}
         if name != "msg" and banks != {name}:
             raise MalformedError(f"quote_{name}: found another bank in it, expected {name}")
         values = {bank: registers[bank] for bank in banks if bank in registers}
@@ -206,7 +206,7 @@ def _quotes(
         found.append(SignedQuote(quote, signature, MappingProxyType(values)))
     if not found:
         raise MalformedError("tpm2-quote: found no quote, expected at least one")
-    covered = [selection.bank for signed in found for selection in signed.quote.selections]
+    covered = [selection.bank for signed in found for selection in signed.quote.covered]
     if len(set(covered)) != len(covered) or set(registers) - set(covered):
         raise MalformedError("tpm2-quote: expected each bank in one quote, and none beside them")
     return tuple(found)

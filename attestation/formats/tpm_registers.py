@@ -1,6 +1,6 @@
 """PCR values as they stand beside a quote, in JSON. Parse only.
 
-    {"sha256": {"0": hex, …}, …}                    by bank and register
+    {"sha256": {"0": hex, …}, "sha1": {}, …}        by bank and register; a TPM may keep none of one
     {"alg": "sha256", "pcrs": [hex, … ≤ 24 of them]}  one bank, its registers from 0 on
 
 Unsigned: a value counts only if a quote's digest covers it (`attestation.verify.tpm`). Each has its
@@ -51,8 +51,9 @@ def parse_registers(raw: bytes) -> Mapping[str, Mapping[int, bytes]]:
         return MappingProxyType({bank: listed_registers(bank, members.array("pcrs", REGISTERS))})
     banks = Members(obj, "pcrs", optional=tuple(SIZES))
     found = {bank: _by_number(bank, banks.value(bank)) for bank in SIZES if bank in banks}
+    found = {bank: values for bank, values in found.items() if values}
     if not found:
-        raise MalformedError("pcrs: found no bank, expected at least one")
+        raise MalformedError("pcrs: found no bank with registers, expected at least one")
     return MappingProxyType(found)
 
 
@@ -83,8 +84,8 @@ def checked_registers(bank: str, registers: Mapping[int, bytes]) -> Mapping[int,
 
 
 def _by_number(bank: str, obj: object) -> Mapping[int, bytes]:
-    if not isinstance(obj, dict) or not 1 <= len(obj) <= REGISTERS:
-        raise MalformedError(f"pcrs.{bank}: expected an object of 1 to {REGISTERS} registers")
+    if not isinstance(obj, dict) or len(obj) > REGISTERS:
+        raise MalformedError(f"pcrs.{bank}: expected an object of at most {REGISTERS} registers")
     if any(_INDEX.fullmatch(key) is None for key in obj):
         raise MalformedError(f"pcrs.{bank}: expected register numbers below {REGISTERS}")
     return checked_registers(bank, {int(key): _value(text) for key, text in obj.items()})

@@ -79,6 +79,14 @@ class Quote:
     pcr_digest: bytes
     raw: bytes
 
+    @property
+    def covered(self) -> tuple[Selection, ...]:
+        """The selections with registers; all of them if none has any.
+
+        Without are the banks that were asked for and that the TPM does not keep.
+        """
+        return tuple(each for each in self.selections if each.registers) or self.selections
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from attestation.formats import pem
 from attestation.members import Members
-from attestation.posture import FIELDS_MAX, STATES
+from attestation.posture import CONTROLS, FIELDS_MAX, STATES
 from attestation.verify.x509 import load_certificate
 from wire.errors import AttestationError, MalformedError, PolicyError
+from wire.excerpt import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +48,10 @@ def posture(members: Members) -> Mapping[str, str]:
         raise members.fail("posture", f"an object of at most {FIELDS_MAX} controls")
     demands = Members(obj, "policy.accept.posture", optional=tuple(obj), error=PolicyError)
     for name, state in obj.items():
+        if name not in CONTROLS:  # no worker would ever meet it
+            raise PolicyError(
+                f"policy.accept.posture: found {shown(name)}, expected only {', '.join(CONTROLS)}"
+            )
         if state not in STATES[:2]:  # demanding "refused" would demand nothing
             raise demands.fail(name, " or ".join(STATES[:2]))
     return MappingProxyType(dict(obj))

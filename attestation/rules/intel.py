@@ -54,6 +54,7 @@ _CODES: Final = {
     "UpToDate": "tcb_status_not_accepted",
 }
 _HEX: Final = re.compile(r"[0-9a-f]+")
+_ADVISORY: Final = re.compile(r"INTEL-SA-[0-9]{5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +122,20 @@ def parse_tcb(members: Members) -> TcbRule:
             raise tcb.fail_item("statuses", status, " or ".join(_CODES))
     return TcbRule(
         frozenset(statuses),
-        frozenset(tcb.texts("allow_advisories", LIST_MAX)),
-        frozenset(tcb.texts("deny_advisories", LIST_MAX)),
+        _advisory_ids(tcb, "allow_advisories"),
+        _advisory_ids(tcb, "deny_advisories"),
         tcb.integer("min_eval_number") if "min_eval_number" in tcb else None,
         tcb.integer("grace_days", 0, GRACE_MAX_DAYS) if "grace_days" in tcb else 0,
     )
+
+
+def _advisory_ids(tcb: Members, key: str) -> frozenset[str]:
+    """Advisories as Intel's statements name them: another spelling would never match one."""
+    found = tcb.texts(key, LIST_MAX)
+    for name in found:
+        if _ADVISORY.fullmatch(name) is None:
+            raise tcb.fail_item(key, name, "only INTEL-SA- and five digits")
+    return frozenset(found)
 
 
 def parse_platform(members: Members) -> PlatformRule:

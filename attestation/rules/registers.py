@@ -2,10 +2,10 @@
 
     {"bank": "sha256", "pcrs": {"4": [hex, …], …}}
 
-Without `bank`, listed values are of the SHA-256 bank; if none are listed either, a quote of any
-SHA-2 bank will do. Equality, never a range: a register holds one of the listed values. Registers
-16 and 23 can be reset by anybody and SHA-1 can be collided, so neither can be demanded: such a
-demand would look like one.
+Without `bank`, listed values are of the SHA-256 bank; if none are listed either, no bank is
+demanded, and a quote of any will do: such a rule asks only who signed. Equality, never a range: a
+register holds one of the listed values. Registers 16 and 23 can be reset by anybody and SHA-1 can
+be collided, so neither can be demanded: such a demand would look like one.
 
 A rule for workers must list register 4, into which firmware measures the code that it starts: boot
 loader, kernel or unified image. All others leave the image open. 0 to 3 are the machine's; 5 is the
@@ -15,7 +15,8 @@ likes, the worker's register 11 too. What the code of register 4 loads by itself
 line and initial disk, in 8, 9 or 12) should be listed beside it where it is not part of one image.
 
 Steps and codes, numbered by the kind:
- bank       a quote covers registers of the demanded bank      bank_not_accepted
+ bank       a quote covers registers of the demanded bank,     bank_not_accepted
+            if one is demanded
  registers  each demanded one is quoted and has a listed value pcr_selection, pcr_not_accepted
 """
 
@@ -55,7 +56,7 @@ class RegisterRule:
     """Accepted register values of one bank.
 
     Attributes:
-        bank: the demanded bank; "" where any SHA-2 bank will do, and then no value is listed.
+        bank: the demanded bank; "" where none is demanded, and then no value is listed.
         values: register to accepted values.
     """
 
@@ -98,7 +99,7 @@ def parse_registers_rule(members: Members) -> RegisterRule:
 
 
 def demanded_bank(rule: RegisterRule, quoted: Callable[[str], Mapping[int, bytes]]) -> str | None:
-    """The bank that a rule speaks of, None if no quote covers registers of it."""
+    """The bank that a rule speaks of, any of SHA-2 if of none; None if no quote covers it."""
     wanted = (rule.bank,) if rule.bank else SOUND_BANKS
     return next((bank for bank in wanted if quoted(bank)), None)
 
@@ -113,11 +114,12 @@ def check_bank(rule: RegisterRule, quoted: Callable[[str], Mapping[int, bytes]])
     Raises:
         AttestationError: `bank_not_accepted`.
     """
-    found = demanded_bank(rule, quoted)
-    if found is None:
-        wanted = rule.bank or " or ".join(SOUND_BANKS)
-        raise _refused("bank_not_accepted", f"found no quote of it, expected bank {wanted}")
-    return f"{len(quoted(found))} registers of {found}"
+    if not rule.bank:
+        return "none is demanded"
+    found = quoted(rule.bank)
+    if not found:
+        raise _refused("bank_not_accepted", f"found no quote of it, expected bank {rule.bank}")
+    return f"{len(found)} registers of {rule.bank}"
 
 
 def check_values(rule: RegisterRule, quoted: Callable[[str], Mapping[int, bytes]]) -> str:

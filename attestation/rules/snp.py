@@ -58,11 +58,12 @@ POLICY_REQUIRABLE: Final = (
 )  # fmt: skip
 LISTED_MAX: Final = 4096  # chips of a fleet; images and keys are fewer
 VMPL_MAX: Final = 3
-_LEVELS: Final[Mapping[str, str]] = MappingProxyType(
+LEVELS: Final[Mapping[str, str]] = MappingProxyType(
     {"fmc": "fmc", "bl": "bootloader", "tee": "tee", "snp": "snp", "ucode": "microcode"}
 )
 _NUMBER = r"(0|[1-9][0-9]{0,2})"
 _HEX = re.compile(r"[0-9a-f]+")
+_VECTOR = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +157,11 @@ def _floors(members: Members) -> Mapping[Product, Mapping[str, int]]:
     for product in PRODUCTS:
         if product not in products:
             continue
-        names = tuple(name for name in _LEVELS if name != "fmc" or product == "Turin")
+        names = tuple(name for name in LEVELS if name != "fmc" or product == "Turin")
         where = f"policy.accept.min_tcb.{product}"
         floor = Members(inner.value(product), where, optional=names, error=PolicyError)
         found[product] = MappingProxyType(
-            {_LEVELS[name]: floor.integer(name, 0, 0xFF) for name in names if name in floor}
+            {LEVELS[name]: floor.integer(name, 0, 0xFF) for name in names if name in floor}
         )
     return MappingProxyType(found)
 
@@ -209,9 +210,10 @@ def _mitigations(members: Members) -> int:
     if "mitigations" not in members:
         return 0
     text = members.text("mitigations")
-    if len(text) != 16 or _HEX.fullmatch(text) is None or not int(text, 16):
+    bits = int(text, 16) if _VECTOR.fullmatch(text) else 0
+    if not bits:
         raise members.fail("mitigations", "8 bytes in lower-case hex, not zero")
-    return int(text, 16)
+    return bits
 
 
 def _version(members: Members, key: str, parts: int) -> tuple[int, ...] | None:

@@ -30,6 +30,7 @@ Reason codes: `service_td_present` (4), `td_extension_not_accepted` (7), `td_ori
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
 
 KEYS: Final = ("service_td", "service_td_attributes", "vmid", "dev_info", "origin")
 ORIGIN_LEN: Final = 44
-_MODEL_FIRST: Final = bytes(4)
-_MODEL_LAST: Final = (1 << 31).to_bytes(4, "little")
+_WORDS: Final = struct.Struct("<3I")  # of INIT_TEE_FMSPC
+_LAST: Final = 1 << 31
 _EAX_KNOWN: Final = 0xFFFFF  # above is the extended family, which no published FMSPC has
 
 
@@ -163,15 +164,17 @@ def _origin(td: TdReport, pck: Pck | None, rule: ExtensionRule) -> str:  # step 
 
 
 def _denied(td: TdReport, denied: frozenset[bytes]) -> str:  # step 8
-    model = _model(td.init_tee_fmspc)
-    if any(td.init_tee_fmspc) and any(model in (b"", fmspc[1:3]) for fmspc in denied):
-        raise refused("platform_denied", "TD: it began on a processor of a denied FMSPC's model")
+    if any(td.init_tee_fmspc):
+        model = _model(td.init_tee_fmspc)
+        if any(model in (b"", fmspc[1:3]) for fmspc in denied):
+            raise refused("platform_denied", "TD: it began on a processor of a denied model")
     return "none that is denied"
 
 
 def _model(stated: bytes) -> bytes:
     """Family and models of a processor as an FMSPC has them; empty where that is not known."""
-    eax = int.from_bytes(stated[4:8], "little")
-    if stated[:4] != _MODEL_FIRST or stated[8:] != _MODEL_LAST or eax > _EAX_KNOWN:
+    words: tuple[int, int, int] = _WORDS.unpack(stated)
+    first, eax, last = words
+    if first or last != _LAST or eax > _EAX_KNOWN:
         return b""
     return (eax >> 4).to_bytes(2, "big")

@@ -63,13 +63,14 @@ XFAM_KNOWN: Final = sum(1 << bit for bit in (0, 1, 2, 5, 6, 7, 8, 9, 11, 12, 14,
 _IMAGE: Final = ("mr_td", "rt_mr0", "rt_mr1", "rt_mr2")
 SEPARATORS_MAX: Final = 8  # firmware closes each TPM register that it maps here with one of its own
 _IMAGE_OPTIONAL: Final = ("rt_mr3", "mr_config_id", "mr_owner", "mr_owner_config")
-_CLEAR: Final = (  # bit, the rule's key that allows it, reason code
+CLEAR: Final = (  # bit, the rule's key that allows it, reason code
     (bits.MIGRATABLE, "migratable", "td_migratable"),
     (bits.PKS, "pks", "pks_enabled"),
     (bits.KL, "kl", "kl_enabled"),
     (bits.PERFMON, "perfmon", "perfmon_enabled"),
 )
-_KNOWN: Final = (
+# Other bits are refused but where a rule states all of them.
+ATTRIBUTES_KNOWN: Final = (
     bits.TUD_MASK
     | bits.ICSSD
     | bits.LASS
@@ -130,7 +131,7 @@ def parse(members: Members, *, paravisor: bool = False) -> TdxRule:
         members.value("td") if "td" in members else {},
         "policy.accept.td",
         optional=(
-            "debug", "sept_ve_disable", *(key for _, key, _ in _CLEAR), "attributes_eq",
+            "debug", "sept_ve_disable", *(key for _, key, _ in CLEAR), "attributes_eq",
             "xfam_allow_mask", "mr_seam", *td_extension.KEYS,
         ),
         error=PolicyError,
@@ -141,7 +142,7 @@ def parse(members: Members, *, paravisor: bool = False) -> TdxRule:
         tcb=intel.parse_tcb(members),
         platform=intel.parse_platform(members),
         sept_ve_disable=td.flag("sept_ve_disable", default=True),
-        allowed=frozenset(key for _, key, _ in _CLEAR if td.flag(key, default=False)),
+        allowed=frozenset(key for _, key, _ in CLEAR if td.flag(key, default=False)),
         attributes=_attributes(td),
         xfam_mask=_number(td, "xfam_allow_mask") if "xfam_allow_mask" in td else XFAM_KNOWN,
         service_tds=td_extension.parse_service_td(td),
@@ -258,11 +259,11 @@ def _attribute_steps(rule: TdxRule) -> list[Any]:  # step 2
         return check
 
     def known(td: TdReport) -> str:
-        if td.attribute_bits & ~_KNOWN:
+        if td.attribute_bits & ~ATTRIBUTES_KNOWN:
             raise refused("td_attributes_not_accepted", "TD: found attribute bits of no known use")
         return "no unknown bit"
 
-    return [sept_ve, *(clear(*item) for item in _CLEAR), known]
+    return [sept_ve, *(clear(*item) for item in CLEAR), known]
 
 
 def _exact(td: TdReport, expected: int | None) -> str:

@@ -69,9 +69,7 @@ def examine(question: Question) -> Examined:
     ):
         ledger.skip("azure 3-6", "the evidence does not parse")
         return Examined(KIND, False, checks=tuple(ledger.checks), reasons=tuple(ledger.reasons))
-    found = snp.authenticate(
-        ledger, reports[0], _snp_roles(question.collateral), question.anchors, question.now
-    )
+    found = snp.authenticate(ledger, reports[0], _snp_roles(question.collateral), question)
     data = reports[0].report_data
     bound = run_quote_steps(ledger, parsed[0], data, question.expected)
     return Examined(

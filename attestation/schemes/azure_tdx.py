@@ -81,6 +81,7 @@ def examine(question: Question) -> Examined:
             anchors=question.anchors,
             now=question.now,
             collateral=question.collateral,
+            skew=question.skew,
         )
     )
     if quoted.facts is None:

@@ -33,8 +33,8 @@ from attestation.rules.event_log import EventLogRule, Measured
 from attestation.rules.tdx import check_debug
 from attestation.scheme import Need, Scheme
 from attestation.verify.event_log import check_rtmrs
-from attestation.verify.x509 import load_certificate
-from wire.errors import AttestationError, MalformedError
+from attestation.verify.x509 import began
+from wire.errors import MalformedError
 
 from . import tdx
 
@@ -83,12 +83,12 @@ def examine(question: Question) -> Examined:
     quote, td = quotes[0]
     quoted = dict(enumerate((td.rt_mr0, td.rt_mr1, td.rt_mr2, td.rt_mr3)))
     ledger.run("cc 2 replay", lambda: check_rtmrs(quoted, replayed))
-    at = question.now or _began(quote)
+    at = question.now or began(_pck_chain(quote))
     not_after = tdx.run_alone(ledger, "cc 3", quote, question, at)
     return Examined(
         KIND,
         ledger.accepted,
-        _claims(log, quoted, replayed),
+        {**_claims(log, quoted, replayed), "report_data": td.report_data.hex()},
         CcFacts(measured(log), td),
         tuple(ledger.checks),
         tuple(ledger.reasons),
@@ -124,17 +124,12 @@ def _td_quote(raw: bytes) -> tuple[Quote, TdReport]:
     return quote, quote.body
 
 
-def _began(quote: Quote) -> int:
-    """When the youngest certificate of the chain began to hold, in Unix seconds; 0 if unreadable.
-
-    What cannot be read here is refused where the chain is verified.
-    """
+def _pck_chain(quote: Quote) -> tuple[bytes, ...]:
+    """Its certificates; () if they cannot be read, which is refused where they are verified."""
     try:
-        ders = parse_chain(quote.cert_data, "PCK chain").ders
-        certificates = [load_certificate(der) for der in ders]
-    except (MalformedError, AttestationError):
-        return 0
-    return max(int(one.not_valid_before_utc.timestamp()) for one in certificates)
+        return tuple(parse_chain(quote.cert_data, "PCK chain").ders)
+    except MalformedError:
+        return ()
 
 
 def _claims(

@@ -42,6 +42,7 @@ from attestation.verify.corim import (
     find_certified_key,
     find_key,
 )
+from attestation.verify.x509 import began
 from wire.errors import AttestationError, MalformedError
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _signer(signing: Signing, question: Question) -> Signer:
     given = question.collateral.get(ROOT)
     listed = () if given is None else pem.certificates(given, "CoRIM root")
     roots = question.anchors.among((*listed, *signing.x5chain[1:]))
-    return find_certified_key(signing, roots, question.now)
+    return find_certified_key(signing, roots, question.now or began(signing.x5chain))
 
 
 def _keys(raw: bytes) -> KeySet:

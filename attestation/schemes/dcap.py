@@ -219,9 +219,9 @@ class _Examination:
         return self.stated
 
     def dates(self, stated: _Stated) -> str:  # step 4
-        now = self.question.now
-        ends = statements.check_statement_dates(stated.info, stated.identity, now)
-        ends = min(ends, statements.check_list_dates(stated.collateral, now))
+        now, skew = self.question.now, self.question.skew
+        ends = statements.check_statement_dates(stated.info, stated.identity, now, skew=skew)
+        ends = min(ends, statements.check_list_dates(stated.collateral, now, skew=skew))
         self.not_after = min(self.not_after, ends)
         return f"until {ends}"
 
@@ -271,7 +271,7 @@ class _Examination:
         self, subject: _Subject, stated: _Stated | None, certified: quotes.Certified | None
     ) -> None:
         """Steps 8 to 11, by this library."""
-        quote, now = subject.quote, self.question.now
+        quote, now, skew = subject.quote, self.question.now, self.question.skew
         pck = subject.pck.certificate
         self.step("8 quoting enclave", lambda: quotes.verify_quoting_enclave(quote, pck))
         self.step("9 signature", lambda: quotes.verify_quote_signature(quote))
@@ -287,7 +287,10 @@ class _Examination:
             return "TCB info and QE identity"
 
         self.step("10 issuers", issuers)
-        self.step("11 revocation", lambda: statements.check_revocation(collateral, certified, now))
+        self.step(
+            "11 revocation",
+            lambda: statements.check_revocation(collateral, certified, now, skew=skew),
+        )
 
     def level(self, subject: _Subject, stated: _Stated) -> str:  # step 12
         tcb = evaluate(subject.quote, subject.pck, stated.info, stated.identity)

@@ -69,7 +69,8 @@ def examine(question: Question) -> Examined:
     verified = _signature(ledger, token, question, keys, ends)
 
     def times() -> str:  # step 7
-        ends.append(jwt.check_times(token, question.now, expires=False))
+        end = jwt.check_times(token, question.now, expires=False, skew=question.skew)
+        ends.append(end)
         return f"until {ends[-1]}"
 
     ledger.run("ear 7 time", times, "evidence_malformed")

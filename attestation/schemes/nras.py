@@ -73,7 +73,7 @@ def examine(question: Question) -> Examined:
         _keys(ledger, bundle, question, keys, ends)
     else:
         ledger.skip("nras 3-5 key and signature", "the tokens are not signed as the service signs")
-    ledger.run("nras 6 time", lambda: _times(tokens, question.now, ends), "evidence_malformed")
+    ledger.run("nras 6 time", lambda: _times(tokens, question, ends), "evidence_malformed")
     ledger.run("nras 7 issuer", lambda: _each(tokens, _issued), "evidence_malformed")
     ledger.run("nras 8 submodules", lambda: _submodules(bundle))
     ledger.run("nras 9 nonce", lambda: _nonce(bundle, question.expected.nonce))
@@ -150,8 +150,11 @@ def _each(tokens: tuple[tuple[str, Token], ...], check: Callable[[Token], str]) 
     return f"{len(tokens)} tokens: {detail}"
 
 
-def _times(tokens: tuple[tuple[str, Token], ...], now: int, ends: list[int]) -> str:  # step 6
-    found = [jwt.check_times(token, now, expires=True) for _, token in tokens]
+def _times(  # step 6
+    tokens: tuple[tuple[str, Token], ...], question: Question, ends: list[int]
+) -> str:
+    now, skew = question.now, question.skew
+    found = [jwt.check_times(token, now, expires=True, skew=skew) for _, token in tokens]
     ends.extend(found)
     return f"until {min(found)}"
 

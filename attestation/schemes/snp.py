@@ -65,7 +65,6 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from attestation.anchors import Anchors
     from attestation.examined import Expected, Question
     from attestation.formats.amd_certificate import EndorsementKey
     from attestation.formats.snp import Product, Report
@@ -126,7 +125,7 @@ def examine(question: Question) -> Examined:
         return Examined(KIND, False, checks=tuple(ledger.checks), reasons=tuple(ledger.reasons))
     report = parsed[0]
     roles = {**question.evidence, **question.collateral}  # what AMD served is the better hint
-    found = authenticate(ledger, report, roles, question.anchors, question.now)
+    found = authenticate(ledger, report, roles, question)
     bound = run_expected(ledger, report, question.expected)
     return Examined(
         KIND,
@@ -142,7 +141,7 @@ def examine(question: Question) -> Examined:
 
 
 def authenticate(
-    ledger: Ledger, report: Report, roles: Mapping[str, bytes], trusted: Anchors, now: int
+    ledger: Ledger, report: Report, roles: Mapping[str, bytes], question: Question
 ) -> Authenticated:
     """Steps 2 to 10, for evidence of any kind that holds a report.
 
@@ -150,9 +149,9 @@ def authenticate(
         ledger: the account.
         report: as parsed.
         roles: `endorsement_cert`, `auxblob`, `ca`, `root`, `crl`: those at hand, unverified.
-        trusted: the pinned roots.
-        now: Unix seconds.
+        question: its anchors and its time count.
     """
+    trusted, now = question.anchors, question.now
     at_hand: list[Certificates] = []
     pinned: list[tuple[x509.Certificate, Product]] = []
     leaves: list[x509.Certificate] = []
@@ -177,6 +176,7 @@ def authenticate(
             raise AttestationError(
                 "certificate: found none for the endorsement key, expected one",
                 reasons=("collateral_missing",),
+                case_of="chain_invalid",
             )
         leaves.append(load_certificate(at_hand[0].leaf))
         keys.append(parse_endorsement(leaves[0]))
@@ -189,7 +189,7 @@ def authenticate(
         return f"until {ends[0]}"
 
     def revocation() -> str:  # 5
-        ends.append(verify.check_revocation(roles[CRL], chained[0], now))
+        ends.append(verify.check_revocation(roles[CRL], chained[0], now, skew=question.skew))
         return f"none revoked; next list by {ends[-1]}"
 
     revocable = False

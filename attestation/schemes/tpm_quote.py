@@ -58,10 +58,10 @@ from attestation.verify.event_log import check_quoted_registers
 from attestation.verify.tpm import check_freshness, check_registers, verify_signature
 from attestation.verify.tpm_key import (
     TrustedKey,
+    brought_key,
     check_public_area,
     check_stated,
     listed_key,
-    load_spki,
     verify_key_certificate,
 )
 from wire.errors import AttestationError, refused
@@ -124,7 +124,7 @@ def claims(found: TpmQuotes) -> dict[str, Any]:
     for signed in found.quotes:
         quote = signed.quote
         said = {"extra_data": quote.extra_data.hex(), "pcr_digest": quote.pcr_digest.hex()}
-        for bank in (selection.bank for selection in quote.selections):
+        for bank in (selection.bank for selection in quote.covered):
             values = signed.registers.get(bank, {})
             quotes[bank] = {
                 **said,
@@ -157,24 +157,34 @@ def _asked_for(found: TpmQuotes) -> str:  # 13
 
 def _trusted_key(found: TpmQuotes, question: Question) -> TrustedKey:  # 2
     collateral = question.collateral
-    brought = load_spki(collateral[AK_SPKI]) if AK_SPKI in collateral else None
+    brought = brought_key(collateral[AK_SPKI]) if AK_SPKI in collateral else None
     if not found.ak_cert or (AKS in collateral and ROOT not in collateral):
         if brought is None and AKS in collateral:
             brought = listed_key(collateral[AKS], found.ak, found.stated_key)
         if brought is None:
-            raise _refused("collateral_missing", "found neither a certificate nor a trusted key")
+            raise _refused(
+                "collateral_missing",
+                "found neither a certificate nor a trusted key",
+                case_of="unknown_signing_key",
+            )
         return brought
     given = certificates(collateral[ROOT], ROOT, ROOTS_MAX) if ROOT in collateral else ()
     roots = question.anchors.among(given)
     if not given:
-        raise _refused("collateral_missing", "found no root, expected one that is pinned")
+        raise _refused(
+            "collateral_missing",
+            "found no root, expected one that is pinned",
+            case_of="chain_invalid",
+        )
     if not roots:
         raise _refused("untrusted_root", "found a root that is not pinned")
     chain = found.intermediates
     if INTERMEDIATE in collateral:
         chain = certificates(collateral[INTERMEDIATE], INTERMEDIATE)
     lists = [collateral.get(role) for role in CRLS]
-    certified = verify_key_certificate(found.ak_cert, chain, roots, lists, question.now)
+    certified = verify_key_certificate(
+        found.ak_cert, chain, roots, lists, question.now, skew=question.skew
+    )
     if brought is not None and brought.spki != certified.spki:
         raise _refused("unknown_signing_key", "the certificate names another key than the trusted")
     return certified

@@ -6,8 +6,8 @@ Steps, in order:
     issuer, must not pass for the whole;
  2. its issuer is the given certificate, which may sign lists;
  3. that certificate's key signed it, with SHA-2;
- 4. it holds at the given time, and says until when; its issuer's clock may be ahead of ours by what
-    two honest clocks may differ;
+ 4. it holds at the given time, and says until when: at its next update there is a newer one, so it
+    has ended; its issuer's clock may be ahead of ours by what two honest clocks may differ;
  5. none of the given certificates is listed. On hold is listed.
 
 Reason codes: `crl_invalid` (1, 2, 3), `crl_not_yet_valid` and `crl_expired` (4), `revoked` (5).
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +33,8 @@ from cryptography.x509.oid import ExtensionOID
 from attestation.formats.x509_errors import UNREADABLE
 from wire.errors import refused
 from wire.limits import CLOCK_SKEW_S
+
+from .x509 import SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -119,7 +121,12 @@ def _header(der: bytes, at: int) -> tuple[int, int, int]:
 
 
 def check_crl(
-    der: bytes, issuer: x509.Certificate, certificates: Iterable[x509.Certificate], now: int
+    der: bytes,
+    issuer: x509.Certificate,
+    certificates: Iterable[x509.Certificate],
+    now: int,
+    *,
+    skew: int = CLOCK_SKEW_S,
 ) -> int:
     """None of the issuer's given certificates is revoked (steps 1 to 5).
 
@@ -128,9 +135,10 @@ def check_crl(
         issuer: the verified certificate that must have signed it.
         certificates: certificates that this issuer issued.
         now: Unix seconds.
+        skew: by how many of them its issuer's clock may be ahead.
 
     Returns:
-        Unix second of the list's next update, after which it says nothing.
+        Unix second of the list's next update, from which on it says nothing.
 
     Raises:
         AttestationError: `crl_invalid`, `crl_not_yet_valid`, `crl_expired` or `revoked`.
@@ -138,7 +146,7 @@ def check_crl(
     crl = load_crl(der)
     _check_issuer(crl, issuer)
     _check_signature(crl, issuer)
-    expires = check_dates(crl, now)
+    expires = check_dates(crl, now, skew=skew)
     for certificate in certificates:
         if _listed(crl, certificate):
             raise _refused("revoked", f"found serial {certificate.serial_number:x} in it")
@@ -150,13 +158,17 @@ def _check_issuer(crl: x509.CertificateRevocationList, issuer: x509.Certificate)
         warnings.simplefilter("ignore")  # a list's names are read anew each time
         same = crl.issuer == issuer.subject
     if not same:
-        raise _refused("crl_invalid", "another issuer's, expected the certificate's own")
+        raise _refused(
+            "crl_invalid",
+            "another issuer's, expected the certificate's own",
+            case_of="chain_invalid",
+        )
     try:
         usage = issuer.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
         return
     if not usage.crl_sign:
-        raise _refused("crl_invalid", "its issuer may not sign lists")
+        raise _refused("crl_invalid", "its issuer may not sign lists", case_of="chain_invalid")
 
 
 def _check_signature(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> None:
@@ -170,10 +182,12 @@ def _check_signature(crl: x509.CertificateRevocationList, issuer: x509.Certifica
         except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
             valid = False
     if not valid:
-        raise _refused("crl_invalid", "not signed by its issuer with SHA-2")
+        raise _refused(
+            "crl_invalid", "not signed by its issuer with SHA-2", case_of="chain_invalid"
+        )
 
 
-def check_dates(crl: x509.CertificateRevocationList, now: int) -> int:
+def check_dates(crl: x509.CertificateRevocationList, now: int, *, skew: int = CLOCK_SKEW_S) -> int:
     """The list holds now (step 4); returns the Unix second of its next update.
 
     Raises:
@@ -182,14 +196,15 @@ def check_dates(crl: x509.CertificateRevocationList, now: int) -> int:
     at = datetime.fromtimestamp(now, UTC)
     if crl.next_update_utc is None:  # such a list never ends, and an old one hides what came after
         raise _refused("crl_invalid", "found no next update, expected one")
-    if at + timedelta(seconds=CLOCK_SKEW_S) < crl.last_update_utc:
+    if now + skew < crl.last_update_utc.timestamp():
         raise _refused(
-            "crl_not_yet_valid", f"found update {crl.last_update_utc:%Y-%m-%d}, expected a past one"
+            "crl_not_yet_valid",
+            f"found update {crl.last_update_utc:{SECOND}}, expected one by {at:{SECOND}}",
         )
-    if at > crl.next_update_utc:
+    if at >= crl.next_update_utc:
         raise _refused(
             "crl_expired",
-            f"found next update {crl.next_update_utc:%Y-%m-%d}, expected {at:%Y-%m-%d} or later",
+            f"found next update {crl.next_update_utc:{SECOND}}, expected one after {at:{SECOND}}",
         )
     return int(crl.next_update_utc.timestamp())
 

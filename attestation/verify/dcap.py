@@ -11,7 +11,8 @@ on this library's own verification instead.
 A panic of its published builds ends the process. The one known comes of a root that another CA
 issued, so the CALLER must give it a root that is its own issuer.
 
-Reason codes: those in `_WORDS`, `verifier_disagrees`, `quote_refused` for words not known here.
+Reason codes: those in `_WORDS` and `_CAUSES`, `verifier_disagrees`, `quote_refused` for words not
+known here.
 """
 
 from __future__ import annotations
@@ -77,6 +78,14 @@ _WORDS: Final = (
     ("Invalid QE auth data length", "evidence_malformed"),
     ("Failed to decode quote", "evidence_malformed"),
 )
+# Why a chain does not hold, by the beginning of the last line: a chain of its own links that ended,
+# or was taken back, is not a chain of somebody else's.
+_CHAIN: Final = "chain_invalid"
+_CAUSES: Final = (
+    ("CertRevoked", "revoked"),
+    ("CertExpired", "certificate_not_valid_at_time"),
+    ("CertNotValidYet", "certificate_not_valid_at_time"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +128,10 @@ def ask(raw: bytes, collateral: Collateral, root: bytes, now: int) -> Opinion:
         return Opinion(state=words)
     code = next((code for start, code in _WORDS if words.startswith(start)), "quote_refused")
     # Its words may hold bytes of the input, so they stay here.
+    cause = words.rpartition("\n")[2].strip()
+    narrow = next((narrow for start, narrow in _CAUSES if cause.startswith(start)), None)
+    if code == _CHAIN and narrow is not None:
+        raise _refused(narrow, "the quote is refused", case_of=_CHAIN)
     raise _refused(code, "the quote is refused")
 
 
@@ -152,5 +165,5 @@ def _collateral(collateral: Collateral) -> dcap_qvl.QuoteCollateralV3:
     )
 
 
-def _refused(code: str, detail: str) -> AttestationError:
-    return AttestationError(f"dcap-qvl: {detail}", reasons=(code,))
+def _refused(code: str, detail: str, case_of: str = "") -> AttestationError:
+    return AttestationError(f"dcap-qvl: {detail}", reasons=(code,), case_of=case_of)

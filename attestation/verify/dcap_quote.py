@@ -77,7 +77,7 @@ def nearest_first(chain: Chain, roots: Sequence[bytes], now: int) -> tuple[bytes
         now: Unix seconds.
     """
     links = [der for der in chain.ders if der not in roots]
-    if len(roots) < 2 or not links:
+    if not links:
         return tuple(roots)
     try:
         last = load_certificate(links[-1])

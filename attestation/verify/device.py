@@ -130,7 +130,7 @@ def examine_items(
     if len(devices) != len(items):
         return Examination(ledger, None, 0, bound=False)
     nonce = question.collateral.get(OCSP_NONCE)
-    revocation = _revocation(ledger, responses, paths, len(devices), question.now, nonce, ends)
+    revocation = _revocation(ledger, responses, paths, len(devices), question, nonce, ends)
     fleet = Fleet(
         devices=tuple(devices),
         revocation=revocation,
@@ -284,17 +284,19 @@ def _revocation(
     responses: list[Response] | None,
     paths: Sequence[Sequence[Certificate]],
     count: int,
-    now: int,
+    question: Question,
     nonce: bytes | None,
     ends: list[int],
 ) -> Status | None:
     found: list[Status] = []
 
     # The leaf is made by the chip itself, so no responder is asked about it.
-    leaves, above = [path[:2] for path in paths], [path[1:] for path in paths]
+    above = [path[1:] for path in paths]
 
     def check() -> str:  # step 7
-        status = check_paths(responses or (), above, now, nonce, unasked=leaves)
+        status = check_paths(
+            responses or (), above, question.now, nonce, unasked=paths, skew=question.skew
+        )
         found.append(status)
         return f"{status.covered} certificates have a response, {status.held} on hold"
 
@@ -303,7 +305,7 @@ def _revocation(
             ledger.skip("spdm 7 revocation", "no verified chain to ask about")
         return None
     if not responses:  # the rule says whether that is enough; its own step then says so
-        return check_paths((), above, now, nonce)
+        return check_paths((), above, question.now, nonce)
     if not ledger.run("spdm 7 revocation", check):
         return None
     ends.append(found[0].not_after)

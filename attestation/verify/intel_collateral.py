@@ -1,8 +1,8 @@
 """Intel's collateral: that it holds now, fits the quote, and is Intel's.
 
 Steps:
- 1. TCB info and QE identity are within their dates, or issued so little ahead of our clock that
-    honest clocks differ by as much;
+ 1. TCB info and QE identity are within their dates, both ends included, or issued so little ahead
+    of our clock that honest clocks differ by as much;
  2. they are for this TEE, platform family and provisioning enclave, and the PCK CRL comes with the
     CA that issued this platform's certificate;
  3. both are signed by a certificate that the pinned root issued for statements;
@@ -49,18 +49,19 @@ _SIGNER: Final = "Intel SGX TCB Signing"
 _PARTIAL: Final = (ExtensionOID.DELTA_CRL_INDICATOR, ExtensionOID.ISSUING_DISTRIBUTION_POINT)
 
 
-def check_statement_dates(info: TcbInfo, identity: QeIdentity, now: int) -> int:
+def check_statement_dates(
+    info: TcbInfo, identity: QeIdentity, now: int, *, skew: int = CLOCK_SKEW_S
+) -> int:
     """Both statements hold now (step 1); returns the Unix second at which the first one ends.
 
     Raises:
         AttestationError: `collateral_expired` or `collateral_not_yet_valid`.
     """
     for what, statement in (("TCB info", info), ("QE identity", identity)):
-        if now + CLOCK_SKEW_S < statement.issued:
+        if now + skew < statement.issued:
             raise _refused(
                 "collateral_not_yet_valid",
-                f"{what}: found issue date {statement.issued}, expected at most {now} and "
-                f"{CLOCK_SKEW_S} s",
+                f"{what}: found issue date {statement.issued}, expected at most {now} and {skew} s",
             )
         if now > statement.expires:
             raise _refused(
@@ -147,7 +148,7 @@ def verify_signatures(collateral: Collateral, root: bytes, now: int) -> None:
     check_signature(key, collateral.qe_identity_signature, collateral.qe_identity, "QE identity")
 
 
-def check_list_dates(collateral: Collateral, now: int) -> int:
+def check_list_dates(collateral: Collateral, now: int, *, skew: int = CLOCK_SKEW_S) -> int:
     """Both lists are whole and hold now (step 4).
 
     Returns:
@@ -164,7 +165,7 @@ def check_list_dates(collateral: Collateral, now: int) -> int:
             raise _refused("crl_invalid", "revocation list: found a part, expected the whole")
         if not isinstance(crl.signature_hash_algorithm, hashes.SHA256):
             raise _refused("crl_invalid", "revocation list: expected it signed with SHA-256")
-        ends.append(check_dates(crl, now))
+        ends.append(check_dates(crl, now, skew=skew))
     return min(ends)
 
 
@@ -177,11 +178,17 @@ def check_list_issuers(issuers: Iterable[x509.Certificate]) -> str:
     for issuer in issuers:
         for extension in issuer.extensions:
             if isinstance(extension.value, x509.KeyUsage) and not extension.value.crl_sign:
-                raise _refused("crl_invalid", "revocation list: its issuer may not sign lists")
+                raise _refused(
+                    "crl_invalid",
+                    "revocation list: its issuer may not sign lists",
+                    case_of="chain_invalid",
+                )
     return "by dcap-qvl"
 
 
-def check_revocation(collateral: Collateral, certified: Certified, now: int) -> str:
+def check_revocation(
+    collateral: Collateral, certified: Certified, now: int, *, skew: int = CLOCK_SKEW_S
+) -> str:
     """Nothing in the chains is revoked (step 4).
 
     Raises:
@@ -189,8 +196,8 @@ def check_revocation(collateral: Collateral, certified: Certified, now: int) -> 
     """
     *below, root = (load_certificate(der) for der in certified.chain)
     signers = [_leaf(collateral.tcb_chain), _leaf(collateral.qe_chain)]
-    check_crl(collateral.pck_crl, below[1], below[:1], now)
-    check_crl(collateral.root_crl, root, [below[1], *signers, root], now)
+    check_crl(collateral.pck_crl, below[1], below[:1], now, skew=skew)
+    check_crl(collateral.root_crl, root, [below[1], *signers, root], now, skew=skew)
     for der in (collateral.pck_crl, collateral.root_crl):
         _check_entries(der)
     return "nothing is on the two lists"

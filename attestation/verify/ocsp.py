@@ -9,8 +9,9 @@ Steps, in order:
  4. that signer signed it, with SHA-2                             ocsp_invalid
  5. it carries our nonce, in the response's own extensions        ocsp_nonce_mismatch
     (where one was sent: a fetched response, not a stored one)
- 6. it holds at the given time; the responder's clock may be      collateral_expired
-    ahead of ours by what two honest clocks may differ
+ 6. it holds at the given time, and no longer at its nextUpdate;  collateral_expired
+    the responder's clock may be ahead of ours by what two
+    honest clocks may differ
  7. the status is good; or on hold, which is returned for the     revoked, revocation_unknown
     rule to decide
 
@@ -44,6 +45,8 @@ from attestation.formats.x509_errors import UNREADABLE
 from wire.errors import AttestationError
 from wire.limits import CLOCK_SKEW_S
 
+from .x509 import SECOND
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -59,6 +62,7 @@ RESPONSES_MAX: Final = 64  # eight GPUs have ten certificates, a manifest's sign
 # One is enough; a renewed one may stand beside it. Each costs up to five signatures to verify.
 ANSWERS_MAX: Final = 4
 # Without nextUpdate newer news may always exist; a stored response is then good for a day.
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 UNDATED_LIFE: Final = timedelta(days=1)
 
 _SEQUENCE: Final = 0x30
@@ -137,6 +141,7 @@ def check_paths(
     nonce: bytes | None = None,
     *,
     unasked: Sequence[Sequence[x509.Certificate]] = (),
+    skew: int = CLOCK_SKEW_S,
 ) -> Status:
     """Steps 2 to 7 for each certificate of verified paths that has an issuer there, once.
 
@@ -145,8 +150,9 @@ def check_paths(
         paths: each certificate followed by its issuer, the root last.
         now: Unix seconds.
         nonce: what each response must carry; None for stored responses.
-        unasked: certificates with their issuers that no responder is known for: what is said of
-            them counts, and nothing need be.
+        unasked: further ones, of which those that are in no path have no responder that is known:
+            what is said of them counts, and nothing need be.
+        skew: by how many seconds a responder's clock may be ahead.
 
     Raises:
         AttestationError: a response for one of them is not valid, or says it is revoked.
@@ -173,7 +179,7 @@ def check_paths(
                 _check_signer(response, issuer, now)
                 signed.add((response, issuer))
             _check_nonce(response, nonce)
-            ends.append(_check_time(single, now))
+            ends.append(_check_time(single, now, skew))
             held += _check_status(single)
         covered += bool(statements) and (certificate, issuer) in links
     return Status(covered, len(links), held, min(ends))
@@ -293,17 +299,16 @@ def _check_nonce(response: Response, nonce: bytes | None) -> None:  # step 5
         raise _refused("ocsp_nonce_mismatch", "it carries another nonce, expected ours")
 
 
-def _check_time(single: ocsp.OCSPSingleResponse, now: int) -> int:  # step 6
+def _check_time(single: ocsp.OCSPSingleResponse, now: int, skew: int) -> int:  # step 6
     at = datetime.fromtimestamp(now, UTC)
     begin = single.this_update_utc
-    begun = begin <= at + timedelta(seconds=CLOCK_SKEW_S)
+    begun = begin.timestamp() <= now + skew
     # Of the last day that a calendar has, there is no day after.
-    end = single.next_update_utc or (begin + UNDATED_LIFE if begun else begin)
-    if not begun or not at <= end:
+    end = single.next_update_utc or begin + min(UNDATED_LIFE, _LAST - begin)
+    if not begun or at >= end:
         raise _refused(
             "collateral_expired",
-            f"found {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}, "
-            f"expected it to hold {at:%Y-%m-%d %H:%M}",
+            f"found {begin:{SECOND}} to {end:{SECOND}}, expected it to hold {at:{SECOND}}",
         )
     return int(end.timestamp())
 

@@ -30,7 +30,7 @@ from attestation.examined import FOREVER
 from attestation.formats.jwks import RSA_ALGORITHMS, parse_jwk, parse_keys
 from wire.errors import AttestationError, MalformedError, refused
 
-from .x509 import load_certificate, verify_chain
+from .x509 import began, load_certificate, verify_chain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -168,16 +168,17 @@ def check_standing(key: SigningKey, anchors: Anchors, now: int) -> int:
     """
     if not key.x5c:
         return FOREVER
+    at = now or began(key.x5c)
     leaf = load_certificate(key.x5c[0])
     named = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if named != key.spki:
         raise _refused("chain_invalid", "the key set's certificate is for another key")
     if len(key.x5c) == 1:
-        return _check_validity(leaf, now)
+        return _check_validity(leaf, at)
     # What stands above a pinned certificate vouches for nothing and is not read.
     end = next((at for at, der in enumerate(key.x5c) if at and anchors.trusts(der)), -1)
     root = key.x5c[end]
-    return verify_chain(key.x5c[0], key.x5c[1:end], (root,), now)[1]
+    return verify_chain(key.x5c[0], key.x5c[1:end], (root,), at)[1]
 
 
 def _check_validity(certificate: Certificate, now: int) -> int:

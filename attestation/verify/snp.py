@@ -24,6 +24,7 @@ from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 from attestation.formats.amd_certificate import CHIP_ID_LEN
 from attestation.formats.snp import PRODUCTS, TURIN_HWID_LEN, decode_tcb
 from wire.errors import AttestationError, MalformedError, refused
+from wire.limits import CLOCK_SKEW_S
 
 from .crl import check_crl, load_crl
 from .x509 import check_path, load_certificate
@@ -71,7 +72,9 @@ def pinned_root(candidates: Sequence[bytes], anchors: Anchors) -> bytes:
             pinned, `chain_invalid` where several are: which product's, must not be a guess.
     """
     if not candidates:
-        raise refused("collateral_missing", "root: found none, expected AMD's")
+        raise refused(
+            "collateral_missing", "root: found none, expected AMD's", case_of="chain_invalid"
+        )
     found = set(anchors.among(candidates))
     if not found:
         raise refused("untrusted_root", f"root: none of {len(candidates)} certificates is pinned")
@@ -93,7 +96,7 @@ def verify_amd_chain(
 
     Args:
         leaf: the VCEK or VLEK certificate.
-        intermediates: DER of what may have issued it: ASK, ASVK.
+        intermediates: DER of what may have issued it: ASK, ASVK. The first that did counts.
         root: the pinned ARK.
         now: Unix seconds.
 
@@ -101,11 +104,29 @@ def verify_amd_chain(
         AttestationError: `collateral_missing`, `chain_invalid` or `certificate_not_valid_at_time`.
     """
     if not intermediates:
-        raise refused("collateral_missing", "chain: found no ASK or ASVK, expected one")
-    issuers = (load_certificate(der) for der in intermediates)
-    middle = next((found for found in issuers if found.subject == leaf.issuer), None)
-    if middle is None:
-        raise refused("chain_invalid", "chain: the certificate's issuer is not among those given")
+        raise refused(
+            "collateral_missing",
+            "chain: found no ASK or ASVK, expected one",
+            case_of="chain_invalid",
+        )
+    # A name is what anybody can give: one that did not issue the leaf must not stand for the other.
+    refusals = []
+    for der in intermediates:
+        middle = load_certificate(der)
+        if middle.subject != leaf.issuer:
+            continue
+        try:
+            return _chain(leaf, middle, root, now)
+        except AttestationError as refusal:
+            refusals.append(refusal)
+    if refusals:
+        raise refusals[0]
+    raise refused("chain_invalid", "chain: the certificate's issuer is not among those given")
+
+
+def _chain(
+    leaf: x509.Certificate, middle: x509.Certificate, root: x509.Certificate, now: int
+) -> AmdChain:
     _check_names(leaf, middle, root)
     for below, issuer in ((leaf, middle), (middle, root)):
         _check_pss(below.signature, below.tbs_certificate_bytes, below, issuer)
@@ -146,7 +167,7 @@ def _check_pss(
         ) from None
 
 
-def check_revocation(crl: bytes, chain: AmdChain, now: int) -> int:
+def check_revocation(crl: bytes, chain: AmdChain, now: int, *, skew: int = CLOCK_SKEW_S) -> int:
     """No certificate of the chain is on the root's list, which AMD keeps for each product.
 
     AMD signs one list with the root, for all below it: a VLEK's serial number may stand there, too.
@@ -161,8 +182,11 @@ def check_revocation(crl: bytes, chain: AmdChain, now: int) -> int:
     try:
         _check_pss(loaded.signature, loaded.tbs_certlist_bytes, loaded, chain.root)
     except AttestationError:
-        raise refused("crl_invalid", "revocation list: not signed as AMD's root does") from None
-    return check_crl(crl, chain.root, (chain.root, chain.intermediate, chain.leaf), now)
+        raise refused(
+            "crl_invalid", "revocation list: not signed as AMD's root does", case_of="chain_invalid"
+        ) from None
+    concerned = (chain.root, chain.intermediate, chain.leaf)
+    return check_crl(crl, chain.root, concerned, now, skew=skew)
 
 
 def check_signing_key(report: Report, endorsement: EndorsementKey) -> str:
@@ -196,13 +220,21 @@ def check_product(report: Report, endorsement: EndorsementKey | None, product: P
             "product_unknown", f"report: found CPU {family:#x}/{model:#x}, expected {PRODUCTS}"
         )
     if report.product not in (None, product):
-        raise refused("product_mismatch", f"report: found a {report.product}, expected {product}")
+        raise refused(
+            "product_mismatch",
+            f"report: found a {report.product}, expected {product}",
+            case_of="chain_invalid",
+        )
     # Turin's first firmware had version 3: an older report cannot be one of its, and its TCB bytes
     # would be read in the wrong places.
     if report.cpuid is None and product == "Turin":
         raise refused("product_mismatch", f"report: found version {report.version} of a Turin")
     if endorsement is not None and endorsement.product != product:
-        raise refused("product_mismatch", f"certificate: of another product than {product}")
+        raise refused(
+            "product_mismatch",
+            f"certificate: of another product than {product}",
+            case_of="chain_invalid",
+        )
     return product
 
 
@@ -217,7 +249,9 @@ def check_chip(report: Report, endorsement: EndorsementKey, product: Product) ->
     expected = TURIN_HWID_LEN if product == "Turin" else CHIP_ID_LEN
     padded = endorsement.hwid.ljust(CHIP_ID_LEN, b"\0")
     if len(endorsement.hwid) != expected or not hmac.compare_digest(padded, report.chip_id):
-        raise refused("chip_id_mismatch", "report: the certificate is another chip's")
+        raise refused(
+            "chip_id_mismatch", "report: the certificate is another chip's", case_of="chain_invalid"
+        )
     if not any(report.chip_id):
         raise refused("chip_id_mismatch", "report: found no chip id, expected the certificate's")
     return f"chip {endorsement.hwid[:8].hex()}"

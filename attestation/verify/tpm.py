@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
     from attestation.examined import Expected
 
@@ -80,8 +81,7 @@ def check_endorsement_key(ek: Public, certificate: x509.Certificate) -> str:
             f"endorsement key: found attributes {ek.attributes:#010x}, expected restricted, "
             "decrypt, fixedTPM, fixedParent, sensitiveDataOrigin and no sign",
         )
-    certified = certificate.public_key()
-    if _spki(certified) != _spki(ek.key):
+    if _spki(certificate.public_key()) != _spki(ek.key):
         raise refused("ek_mismatch", "endorsement key: the certificate names another key")
     return "the certificate's key, restricted, decrypt, fixedTPM"
 
@@ -169,12 +169,12 @@ def check_registers(
     Raises:
         AttestationError: `pcr_selection` or `pcr_digest_mismatch`.
     """
-    selected = {selection.bank: set(selection.registers) for selection in quote.selections}
+    selected = {selection.bank: set(selection.registers) for selection in quote.covered}
     given = {bank: set(values) for bank, values in pcrs.items()}
     if selected != given:
         raise refused("pcr_selection", "quote: the registers given are not those it covers")
     state = hashlib.new(signature.hash_name)
-    for selection in quote.selections:
+    for selection in quote.covered:
         for register in selection.registers:
             state.update(pcrs[selection.bank][register])
     if not hmac.compare_digest(state.digest(), quote.pcr_digest):
@@ -190,7 +190,5 @@ def _padding(scheme: int, algorithm: hashes.HashAlgorithm) -> padding.Asymmetric
     return padding.PKCS1v15()
 
 
-def _spki(key: object) -> bytes:
-    if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
-        raise refused("ek_mismatch", "endorsement key: the certificate's key is not RSA or ECC")
+def _spki(key: CertificatePublicKeyTypes) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -21,8 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509 import ExtendedKeyUsage, ExtensionNotFound, KeyUsage
 
 from attestation.examined import FOREVER
+from attestation.formats.pem import public_key
 from attestation.formats.tpm_structures import RSA_BITS
-from wire.errors import refused
+from wire.errors import MalformedError, refused
+from wire.limits import CLOCK_SKEW_S
 
 from .crl import check_crl
 from .tpm import check_attestation_key
@@ -69,8 +71,20 @@ class TrustedKey:
         return hashlib.sha256(self.spki).digest()
 
 
+def brought_key(raw: bytes) -> TrustedKey:
+    """The key the relying party brought, DER or PEM.
+
+    Raises:
+        AttestationError: `unknown_signing_key`: no key, several, or none that a TPM signs with.
+    """
+    try:
+        return load_spki(public_key(raw, "attestation key"))
+    except MalformedError:
+        raise _refused("unknown_signing_key", "expected one trusted key in DER or PEM") from None
+
+
 def load_spki(der: bytes) -> TrustedKey:
-    """The key the relying party brought.
+    """The key of a SubjectPublicKeyInfo, as trusted; whoever calls this says so.
 
     Raises:
         AttestationError: `unknown_signing_key`: no key that a TPM signs quotes with.
@@ -115,6 +129,8 @@ def verify_key_certificate(
     roots: Sequence[bytes],
     lists: Sequence[bytes | None],
     now: int,
+    *,
+    skew: int = CLOCK_SKEW_S,
 ) -> TrustedKey:
     """The key a certificate under a pinned root names.
 
@@ -125,6 +141,7 @@ def verify_key_certificate(
         lists: DER of revocation lists: first of the leaf's issuer, then of that one's, and so on;
             None where none was brought. One that was brought is always enforced.
         now: Unix seconds.
+        skew: by how many of them a list's issuer's clock may be ahead.
 
     Raises:
         AttestationError: as `verify_chain` and `check_crl`; `chain_invalid` if the certificate is
@@ -132,7 +149,7 @@ def verify_key_certificate(
     """
     certificate, not_after = verify_chain(leaf, intermediates, roots, now)
     _check_usage(certificate)
-    checked, expires = _check_lists(certificate, intermediates, roots, lists, now)
+    checked, expires = _check_lists(certificate, intermediates, roots, lists, now, skew)
     not_after = min(not_after, expires)
     key = certificate.public_key()
     return TrustedKey(_usable(key), _spki(key), True, checked, not_after)
@@ -166,6 +183,7 @@ def _check_lists(
     roots: Sequence[bytes],
     lists: Sequence[bytes | None],
     now: int,
+    skew: int,
 ) -> tuple[bool, int]:
     """Whether every certificate below the root was looked up, and when the first list ends."""
     if not any(lists):
@@ -177,10 +195,14 @@ def _check_lists(
     looked_up, expires = 0, FOREVER
     for below, issuer, crl in zip(path, (*path[1:], top), lists, strict=False):
         if crl is not None:
-            expires = min(expires, check_crl(crl, issuer, [below], now))
+            expires = min(expires, check_crl(crl, issuer, [below], now, skew=skew))
             looked_up += 1
     if looked_up != sum(crl is not None for crl in lists):
-        raise _refused("crl_invalid", "found a revocation list of no issuer in the chain")
+        raise _refused(
+            "crl_invalid",
+            "found a revocation list of no issuer in the chain",
+            case_of="chain_invalid",
+        )
     return looked_up == len(path), expires
 
 

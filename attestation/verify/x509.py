@@ -25,14 +25,15 @@ from cryptography.x509.oid import ExtensionOID
 
 from attestation.formats.pem import CERTIFICATE_MAX
 from attestation.formats.x509_errors import UNREADABLE
-from wire.errors import refused
+from wire.errors import AttestationError, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _refused: Final = partial(refused, about="certificate chain")
 TCG_EK_CERTIFICATE: Final = "2.23.133.8.1"  # extended key usage of an endorsement key certificate
 DEPTH_MAX: Final = 6
+SECOND: Final = "%Y-%m-%dT%H:%M:%SZ"  # a refusal shows times to what decides
 
 _Ext = TypeVar("_Ext", bound=x509.ExtensionType)
 
@@ -73,6 +74,18 @@ def load_certificate(der: bytes) -> x509.Certificate:
     except UNREADABLE as cause:
         raise _refused("chain_invalid", "a certificate does not parse") from cause
     return certificate
+
+
+def began(ders: Iterable[bytes]) -> int:
+    """When the youngest of some certificates began to hold, in Unix seconds; 0 if unreadable.
+
+    A question without a time asks for then. What cannot be read is refused where it is verified.
+    """
+    try:
+        starts = [load_certificate(der).not_valid_before_utc for der in ders]
+    except AttestationError:
+        return 0
+    return int(max(starts).timestamp()) if starts else 0
 
 
 def check_critical(certificate: x509.Certificate) -> None:
@@ -187,8 +200,8 @@ def _check_time(path: Sequence[x509.Certificate], now: int) -> int:
         if not certificate.not_valid_before_utc <= at <= certificate.not_valid_after_utc:
             raise _refused(
                 "certificate_not_valid_at_time",
-                f"found validity {certificate.not_valid_before_utc:%Y-%m-%d} to "
-                f"{certificate.not_valid_after_utc:%Y-%m-%d}, expected it to hold {at:%Y-%m-%d}",
+                f"found validity {certificate.not_valid_before_utc:{SECOND}} to "
+                f"{certificate.not_valid_after_utc:{SECOND}}, expected it to hold {at:{SECOND}}",
             )
     return min(int(certificate.not_valid_after_utc.timestamp()) for certificate in path)
 

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from attestation.posture import Control
+from attestation.posture import CONTROLS, Control
 
 from . import memory
 from .memory import SecretBytes
@@ -17,31 +17,7 @@ from .outcome import applied, refused, unavailable
 
 __all__ = ("FIELDS", "collect", "host_facts")
 
-# Every record has all of these: a reader never has to guess whether an absent field was forgotten.
-FIELDS = (
-    "wrapper",
-    "userns",
-    "netns",
-    "pidns",
-    "landlock_abi",
-    "landlock_fs",
-    "landlock_net",
-    "seccomp",
-    "tsync",
-    "dumpable",
-    "core",
-    "no_new_privs",
-    "capabilities",
-    "pdeathsig",
-    "memfd_secret",
-    "mlock",
-    "mdwe",
-    "ro_root",
-    "yama",
-    "swap",
-    "uid",
-    "kernel",
-)
+FIELDS = CONTROLS  # every record has all of these
 
 
 def collect(

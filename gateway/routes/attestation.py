@@ -5,6 +5,8 @@ this gateway's verdict, for relying parties that trust this gateway. A tenant's 
 neither: it judges the evidence itself.
 """
 
+from typing import Any
+
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -13,13 +15,12 @@ from attestation.aci import Provenance, attestation_report, parse_nonce, respons
 from attestation.binding import parse_binding
 from attestation.ear import Verifier, ear_claims
 from attestation.ear_token import result_key_set, sign_result
-from attestation.evidence import evidence_list
 from gateway.appraiser import Presented
 from gateway.errors import Fault, Refusal
+from gateway.live_reports import LiveReports
 from gateway.runtime import Gateway
 from gateway.session import Epoch
 from wire.errors import AttestationError, MalformedError, UnavailableError
-from wire.ids import b64u, unb64u
 
 from .keys import binding_hash
 from .names import check_name
@@ -33,6 +34,7 @@ _LIVE = {"cache-control": "no-store"}
 def attestation_routes(gateway: Gateway) -> APIRouter:
     """The routes, over one gateway."""
     router = APIRouter(dependencies=[Depends(_once)])
+    live = LiveReports(gateway.workers)
 
     @router.get("/v1/aci/attestation", response_class=Response)
     async def get_report(
@@ -48,15 +50,21 @@ def attestation_routes(gateway: Gateway) -> APIRouter:
             gateway.authenticator.authenticate(
                 request.headers.get("authorization"), SCOPE, gateway.clock.wall()
             )
-        epoch = _one(gateway, model)
-        shown = epoch.presented if asked is None else await _live(gateway, epoch, asked)
+        offered = _offered(gateway, model)
         config = gateway.config
         provenance = Provenance(config.source_url, config.source_commit, config.source_image)
-        try:
-            report = attestation_report(
+
+        def report_of(shown: Presented) -> dict[str, Any]:
+            return attestation_report(
                 parse_binding(shown.binding), shown.evidence, shown.posture, asked, provenance
             )
-        except (AttestationError, MalformedError) as error:
+
+        try:
+            if asked is None:
+                report = report_of(offered[0].presented)
+            else:
+                report = await live.ask(offered, asked, report_of)
+        except (AttestationError, MalformedError, UnavailableError) as error:
             raise Refusal(Fault.NO_WORKER, error.message, retry_after=2) from error
         return JSONResponse(report, headers={**_LIVE, **response_headers(report)})
 
@@ -106,23 +114,13 @@ def _nonce(text: str) -> bytes:
         raise Refusal(Fault.BAD_QUERY, error.message) from error
 
 
-def _one(gateway: Gateway, model: str | None) -> Epoch:
-    """A worker that is offered now, and serves the model if one is named."""
-    for epoch in gateway.registry.offered(gateway.clock.wall()):
-        if model is None or any(item.name == model for item in epoch.appraised.binding.models):
-            return epoch
-    raise Refusal(Fault.NO_WORKER, "no admitted worker serves this", retry_after=2)
-
-
-async def _live(gateway: Gateway, epoch: Epoch, nonce: bytes) -> Presented:
-    wid = epoch.appraised.binding.wid
-    try:
-        answer = await gateway.workers.challenge(wid, epoch.bh, b64u(nonce), None)
-        posture = answer["posture"]
-        return Presented(
-            unb64u(answer["binding"]),
-            evidence_list(answer["evidence"]),
-            None if posture is None else unb64u(posture),
-        )
-    except (UnavailableError, MalformedError) as error:
-        raise Refusal(Fault.NO_WORKER, error.message, retry_after=2) from error
+def _offered(gateway: Gateway, model: str | None) -> list[Epoch]:
+    """The workers that are offered now, and serve the model if one is named; at least one."""
+    found = [
+        epoch
+        for epoch in gateway.registry.offered(gateway.clock.wall())
+        if model is None or any(item.name == model for item in epoch.appraised.binding.models)
+    ]
+    if not found:
+        raise Refusal(Fault.NO_WORKER, "no admitted worker serves this", retry_after=2)
+    return found

@@ -9,14 +9,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from attestation.carried import collateral_json
-from attestation.evidence import evidence_list
 from gateway.errors import Fault, Refusal
 from gateway.intake import check_headers, read_small
 from gateway.runtime import Gateway
+from gateway.shown import Shown
 from wire.canonical import parse_strict
 from wire.errors import MalformedError, UnavailableError
-from wire.ids import b64u, unb64u
+from wire.ids import unb64u
 
 from .names import check_name
 from .sealed import SCOPE
@@ -29,7 +28,7 @@ _FRESH = {"cache-control": "no-cache"}
 
 def keys_routes(gateway: Gateway) -> APIRouter:
     """The routes, over one gateway."""
-    router = APIRouter()
+    router, shown = APIRouter(), Shown()
 
     @router.get("/v1/keys", response_class=Response)
     async def get_keys(model: str | None = None) -> Response:
@@ -49,23 +48,14 @@ def keys_routes(gateway: Gateway) -> APIRouter:
         epoch = gateway.registry.epoch(binding_hash(bh))
         if epoch is None:
             raise Refusal(Fault.NOT_FOUND, "no admitted binding has this hash")
-        named, posture = epoch.appraised.binding.beacon, epoch.presented.posture
+        named = epoch.appraised.binding.beacon
         verdict, beacon = await gateway.ledger.dated(epoch.verdict.index, named)
-        return JSONResponse(
-            {
-                "binding": b64u(epoch.appraised.binding.raw),
-                "evidence": [item.to_json() for item in epoch.presented.evidence],
-                "posture": None if posture is None else b64u(posture),
-                "inclusion": verdict.to_json(),
-                "collateral": collateral_json(epoch.collateral.roles),
-                "beacon": None if beacon is None else beacon.to_json(),
-            },
-            headers=_FRESH,
-        )
+        document = shown.document(epoch, verdict, beacon)
+        return Response(document, media_type="application/json", headers=_FRESH)
 
     @router.post("/v1/workers/{wid}/challenge", response_class=Response)
     async def post_challenge(request: Request, wid: str) -> Response:
-        """Relay a client's challenge to a worker, and its answer back, both unchecked."""
+        """Relay a client's challenge to a worker, and its answer back; it judges, not we."""
         gateway.authenticator.authenticate(
             request.headers.get("authorization"), SCOPE, gateway.clock.wall()
         )
@@ -74,10 +64,9 @@ def keys_routes(gateway: Gateway) -> APIRouter:
         nonce, bh, credential = _challenge(raw)
         try:
             answer = await gateway.workers.challenge(wid, bh, nonce, credential)
-            evidence_list(answer["evidence"])
         except (UnavailableError, MalformedError) as error:
             raise Refusal(Fault.NO_WORKER, error.message, retry_after=2) from error
-        return JSONResponse(answer, headers={"cache-control": "no-store"})
+        return JSONResponse(dict(answer.relayed), headers={"cache-control": "no-store"})
 
     return router
 

@@ -1,4 +1,6 @@
-"""Fixtures of the attestation tests: vendor samples, and one real (simulated) TPM a session."""
+"""Fixtures of the attestation tests: vendor samples, one real (simulated) TPM a session, and
+services that sign collateral, with a verifier that pins their roots.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from simulators.kept_collateral import NOW, World, vendors_under
+from simulators.nvidia import Nvidia
+from simulators.vendor_collateral import AmdVendor, IntelVendor, OcspVendor
 
 from attestation.collect.swtpm import missing_tools
 from attestation.collect.tpm import TpmAttester
@@ -15,6 +20,10 @@ from wire.ids import sha256_tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from simulators.nvidia_device import Device
+
+    from attestation.collateral.vendors import Vendors
 
 PARTS = {"first_party": sha256_tag(b"code"), "model": sha256_tag(b"weights")}
 
@@ -49,3 +58,47 @@ def attester(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TpmAttester]:
         yield tpm
     finally:
         tpm.close()
+
+
+@pytest.fixture(scope="session")
+def pcs() -> IntelVendor:
+    """Intel's service for collateral."""
+    return IntelVendor(NOW)
+
+
+@pytest.fixture(scope="session")
+def kds() -> AmdVendor:
+    """AMD's."""
+    return AmdVendor(NOW)
+
+
+@pytest.fixture(scope="session")
+def responder() -> OcspVendor:
+    """NVIDIA's, for what is revoked."""
+    return OcspVendor(NOW)
+
+
+@pytest.fixture(scope="session")
+def vendors(pcs: IntelVendor, kds: AmdVendor) -> Vendors:
+    """The checks of a verifier that pins the roots of both."""
+    return vendors_under(pcs.anchors.pins | kds.anchors.pins)
+
+
+@pytest.fixture(scope="session")
+def vendor() -> Nvidia:
+    """NVIDIA, whose devices a test may change and whose certificates it may not."""
+    return Nvidia()
+
+
+@pytest.fixture
+def gpus(vendor: Nvidia) -> list[Device]:
+    """Three of its GPUs, made for one test."""
+    return [vendor.gpu() for _ in range(3)]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """All vendors served to a verifier with an empty cache, anew for each test."""
+    found = World(tmp_path)
+    with found.served:
+        yield found

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulators.amd import Amd
 from simulators.hardware_tee import (
+    KINDS,
     AzureSnpTee,
     AzureTdxTee,
     HardwareTee,
@@ -33,7 +34,6 @@ from wire.ids import sha256_tag
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-KINDS: list[type[HardwareTee]] = [SnpTee, TdxTee, NitroTee, AzureSnpTee, AzureTdxTee]
 OTHER = sha256_tag(b"something else")
 every_kind = pytest.mark.parametrize("make", KINDS)
 

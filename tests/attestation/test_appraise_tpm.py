@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from simulators.tee import NOW, refused
-from simulators.tpm import TpmTee, ecdsa_signature, public_area, rsa_key
+from simulators.tpm import TpmTee, ecdsa_signature, pss_signature, public_area, rsa_key
 
 from attestation.appraise import appraise
 from attestation.binding import report32
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 EK_USAGE = "2.23.133.8.1"
 OTHER = sha256_tag(b"something else")
+OTHER_SCHEME = "quote: the scheme is not the attestation key's own"
 
 
 @pytest.fixture
@@ -115,8 +116,23 @@ def test_step_15_refuses_an_edited_signature(tee: TpmTee, edit: Callable[[bytes]
 
 def test_step_15_refuses_a_scheme_that_is_not_the_keys(tee: TpmTee) -> None:
     tee.ak_key = rsa_key("ak")
-    tee.sig_edit = lambda sig: b"\x00\x16" + sig[2:]
-    refused(tee.appraise(), "signature_invalid")
+    binding = tee.binding()
+    evidence = tee.evidence(binding)
+    genuine = pss_signature(tee.ak_key, parse_body(evidence.body).quote.raw)
+    tee.sig_edit = lambda _: genuine
+    verdict = tee.appraise(binding_raw=binding)
+    refused(verdict, "signature_invalid")
+    assert [r.detail for r in verdict.reasons] == [OTHER_SCHEME]
+
+
+def test_step_15_accepts_the_other_scheme_of_a_key_that_is_of_it(tee: TpmTee) -> None:
+    tee.ak_key = rsa_key("ak")
+    area = public_area(tee.ak_key, tee.ak_attributes)
+    tee.body["ak"] = area.replace(bytes.fromhex("0014000b"), bytes.fromhex("0016000b"))
+    binding = tee.binding()
+    genuine = pss_signature(tee.ak_key, parse_body(tee.evidence(binding).body).quote.raw)
+    tee.sig_edit = lambda _: genuine
+    assert isinstance(tee.appraise(binding_raw=binding), AppraisedEvidence)
 
 
 def test_every_bit_of_the_quote_counts(tee: TpmTee) -> None:

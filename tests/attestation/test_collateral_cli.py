@@ -147,7 +147,13 @@ def test_a_service_that_is_down_is_4_with_a_reason_and_a_hint(run: Any, place: P
     assert "status 404" in out
     assert "import a bundle" in out
     assert "1 entry in the cache, 1 not" in out
-    assert err
+    hint = "check the network and the services file, or import a bundle"
+    assert f"\nhint: {hint}\n" in err
+    code, out, err = run([*place.fetch(CHAIN, QE), "--json"])
+    error = json.loads(out)["error"]
+    assert (code, error["code"], error["hint"]) == (4, "collateral_unavailable", hint)
+    assert error["message"].startswith(f"{CHAIN}: ")
+    assert f"\nhint: {hint}\n" in err
 
 
 def test_what_another_root_signed_is_2(run: Any, place: Place) -> None:
@@ -158,6 +164,8 @@ def test_what_another_root_signed_is_2(run: Any, place: Place) -> None:
     document = json.loads(out)
     assert document["exit_code"] == 2
     assert [row["code"] for row in document["refused"]] == ["untrusted_root"]
+    assert document["error"]["code"] == "untrusted_root"
+    assert "use none of what was refused" in document["error"]["hint"]
 
 
 def test_without_roots_of_ones_own_only_the_vendors_count(run: Any, place: Place) -> None:

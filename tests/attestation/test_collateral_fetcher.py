@@ -307,3 +307,24 @@ def test_an_error_names_the_host_and_never_the_content(
         fetcher.fetch(ask(served, "/x"))
     assert "127.0.0.1" in caught.value.message
     assert "SECRET" not in caught.value.diagnostics()
+
+
+@pytest.mark.parametrize(
+    "address", ["socks5://user:secret@127.0.0.1:1", "http://user:secret@[::1", "garbage://secret"]
+)
+@pytest.mark.parametrize("variable", ["ALL_PROXY", "HTTPS_PROXY"])
+def test_a_proxy_that_cannot_be_used_is_a_clean_error_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, variable: str, address: str
+) -> None:
+    monkeypatch.setenv(variable, address)
+    with VendorServices() as served, pytest.raises(ConfigError, match=r"(?i)proxy") as caught:
+        HttpFetcher(served.services())
+    assert "secret" not in caught.value.diagnostics()
+
+
+def test_what_is_asked_after_the_end_is_no_answer(served: VendorServices) -> None:
+    """Searches go on for a moment when a gateway stops."""
+    with HttpFetcher(served.services()) as fetcher:
+        pass
+    unavailable(fetcher, ask(served), "this ends")
+    assert not served.asked

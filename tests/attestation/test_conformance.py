@@ -374,7 +374,7 @@ def test_every_clause_of_a_rule_counts() -> None:
         "", "report_data", "report_data ==", "report_data == ", "report_data == SHA-256(a",
         "report_data == a)", "report_data == a ||", "report_data == a | b", "report_data = a",
         "report_data == a +b",
-        "report_data == MD5(a)", "report_data == SHA-256()", "report_data == a; ", "a == a b",
+        "report_data == MD5(a)", "report_data == SHA-256()", "report_data == a;; ", "a == a b",
         "report_data == " + "SHA-256(" * 6 + "a" + ")" * 6, "x" * 2000,
     ],
 )  # fmt: skip

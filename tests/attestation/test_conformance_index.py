@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from attestation.conformance.document import DEPTH_MAX, read_document
+from attestation.conformance.document import DEPTH_MAX, LongNumber, read_document
 from attestation.conformance.index import Index, parse_index
 from wire.canonical import DIGITS_MAX
 from wire.errors import MalformedError
+from wire.limits import TIME_MAX
 
 GOOD = {"id": "good", "kind": "k", "files": {}, "expected": {"authentic": True, "strict": None}}
 LONG = "1" * (DIGITS_MAX + 1)
@@ -73,6 +74,21 @@ def test_a_bad_sample_leaves_the_others(what: str) -> None:
     bad.id.encode()
 
 
+def test_a_bad_sample_keeps_its_name_and_has_one_where_it_gave_none() -> None:
+    assert parsed(sample(verify_at="now")).samples[0].id == "bad"
+    assert parsed("{}").samples[0].id == "index.vectors[0]"
+
+
+@pytest.mark.parametrize(
+    ("moment", "seconds"),
+    [("1970-01-01T00:00:00Z", 0), ("9999-12-31T00:00:00Z", TIME_MAX)],
+    ids=["first", "last"],
+)
+def test_the_first_and_the_last_second_of_time_are_times(moment: str, seconds: int) -> None:
+    bad, _ = parsed(sample(verify_at=moment)).samples
+    assert (bad.at, bad.fault) == (seconds, "")
+
+
 @pytest.mark.parametrize(
     "value",
     ["null", "1.5", LONG, "1e999", '"\\ud800"', '{"a":1,"a":2}', "[" * 200 + "]" * 200, "-0"],
@@ -88,7 +104,7 @@ def test_what_nothing_reads_may_be_anything(value: str) -> None:
 
 @pytest.mark.parametrize(
     "entry", ["{}", "null", "1", '{"file":"a"}', f'{{"sha256_der":{LONG}}}',
-              '{"sha256_der":"11","sha256_der":"22"}']
+              f'{{"sha256_der":"{"22" * 32}","sha256_der":"{"33" * 32}"}}']
 )  # fmt: skip
 def test_a_bad_root_is_no_anchor_and_is_told(entry: str) -> None:
     good = f'{{"sha256_der":"{"11" * 32}"}}'
@@ -96,6 +112,15 @@ def test_a_bad_root_is_no_anchor_and_is_told(entry: str) -> None:
     assert index.roots == {bytes.fromhex("11" * 32)}
     (note,) = index.notes
     assert note.startswith("index.roots.'bad'")
+
+
+@pytest.mark.parametrize(
+    "policy",
+    ['{"amd":["a"],"amd":["b"]}', '{"amd":["\\ud800"]}', '{"amd":[[]]}', f'{{"amd":[{LONG}]}}'],
+)
+def test_a_policy_that_two_readers_would_read_differently_is_refused(policy: str) -> None:
+    with pytest.raises(MalformedError, match=r"^index\.strict_policy"):
+        parsed(sample(), strict_policy=policy)
 
 
 @pytest.mark.parametrize("member", ["roots", "strict_policy"])
@@ -113,6 +138,27 @@ def test_a_member_of_the_index_that_may_be_absent_may_be_null(member: str) -> No
 def test_what_is_no_json_is_no_index(raw: bytes) -> None:
     with pytest.raises(MalformedError):
         parse_index(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "sentence"),
+    [
+        (b"\xff", "not valid UTF-8"),
+        (b'{"a":NaN}', "NaN is not a number"),
+        (b"[-Infinity]", "-Infinity is not a number"),
+        (b'{"a":1', "not well formed near byte 6"),
+        (b"[" * 100_000, "nested too deep"),
+    ],
+    ids=["bytes", "a number", "another", "an end", "a depth"],
+)
+def test_what_is_no_json_is_no_document(raw: bytes, sentence: str) -> None:
+    with pytest.raises(MalformedError, match=sentence):
+        read_document(raw, len(raw))
+
+
+def test_a_number_has_its_greatest_length_and_no_more() -> None:
+    assert read_document(b"1" * DIGITS_MAX, DIGITS_MAX) == int("1" * DIGITS_MAX)
+    assert isinstance(read_document(LONG.encode(), len(LONG)), LongNumber)
 
 
 def test_a_document_has_a_largest_size() -> None:

@@ -18,13 +18,10 @@ from simulators.nras import NOW, NrasService
 from simulators.tokens import Issuer
 
 from attestation.conformance.binding_rule import binding_rules
-from attestation.conformance.codes import CASES, generalised
 from attestation.conformance.index import Sample, parse_index
-from attestation.conformance.roles import by_kind
+from attestation.conformance.roles import KEY_ROLES, by_kind
 from attestation.conformance.run import run_sample
 from attestation.formats import pem
-from attestation.reasons import CODES
-from attestation.result import Reason
 from attestation.schemes import SCHEMES
 from wire.errors import MalformedError
 
@@ -36,7 +33,6 @@ INDEX = FOLDER / "index.json"
 needs_samples = pytest.mark.skipif(
     not INDEX.is_file(), reason="ANCHORHOLD_VECTORS names no folder of vendor samples"
 )
-SPEC = Path(__file__).parents[2] / "docs" / "spec" / "evidence.md"
 BOUND = "snp-milan-v5-key-bound"
 NONCE = bytes(range(32))
 
@@ -269,116 +265,43 @@ def test_of_two_unnamed_key_sets_neither_is_taken() -> None:
     assert by_kind(scheme, files) == files
 
 
-def test_a_key_under_the_kinds_own_role_is_the_only_one() -> None:
-    files = {"token": b"", "public_key": Issuer().pem(), "other": Issuer().jwks()}
-    assert by_kind(SCHEMES["ear-jwt"], files) == files
+@pytest.mark.parametrize("kind", ["ear-jwt", "corim", "nvidia-nras-eat"])
+@pytest.mark.parametrize("own", KEY_ROLES)
+def test_a_key_under_the_kinds_own_role_is_the_only_one(kind: str, own: str) -> None:
+    """Also where it is none: nobody else's takes its place."""
+    for given in (Issuer().pem(), b"no key") if own in SCHEMES[kind].collateral else ():
+        files = {"evidence": b"", own: given, "keys": Issuer().jwks()}
+        assert by_kind(SCHEMES[kind], files) == files
 
 
-def test_what_does_not_read_as_keys_is_none() -> None:
-    files = {"token": b"", "notes": b"{}", "more": b"\xff", "empty": b'{"keys": []}'}
+@pytest.mark.parametrize(
+    ("kind", "own"), [("ear-jwt", "jwks"), ("corim", "public_key"), ("nvidia-nras-eat", "jwks")]
+)
+def test_a_key_under_another_name_is_the_kinds_and_nothing_elses(kind: str, own: str) -> None:
+    keys = Issuer().jwks()
+    files = {"evidence": b"", "trusted_keys": keys, "notes": keys}
+    assert by_kind(SCHEMES[kind], files) == {"evidence": b"", own: keys, "notes": keys}
+
+
+def test_no_kind_that_takes_keys_calls_something_else_so() -> None:
+    """A file would be taken from its own role."""
+    for scheme in SCHEMES.values():
+        if set(KEY_ROLES) & set(scheme.collateral):
+            for role in {*scheme.evidence[0], *scheme.evidence[1], *scheme.collateral}:
+                moved = {role: Issuer().jwks()}
+                assert by_kind(scheme, moved) == moved
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"\xff", b'{"keys": []}'])
+@pytest.mark.parametrize("role", ["keys", "notes"])
+def test_what_does_not_read_as_keys_is_none(role: str, data: bytes) -> None:
+    files = {"token": b"", role: data}
     assert by_kind(SCHEMES["ear-jwt"], files) == files
 
 
 def test_a_kind_without_keys_takes_none() -> None:
     files = {"quote": b"", "keys": Issuer().jwks()}
     assert by_kind(SCHEMES["intel-tdx-quote"], files) == files
-
-
-# ---- codes
-
-
-def test_the_codes_are_ours_and_the_specification_lists_them() -> None:
-    text = SPEC.read_text(encoding="utf-8")
-    table = text[text.index("### 9.4 ") :]
-    for general, cases in CASES.items():
-        row = next(line for line in table.splitlines() if line.startswith(f"| `{general}` |"))
-        assert {general, *cases} == set(row.replace("|", " ").replace(",", " ").split("`")[1::2])
-        assert {general, *cases} <= set(CODES)
-
-
-@pytest.mark.parametrize(
-    ("found", "general"),
-    [
-        (["crl_expired"], ["collateral_expired"]),
-        (["attestation_key_not_bound"], ["signature_invalid"]),
-        (["collateral_expired"], []),  # the general is no case of the special
-        (["crl_expired", "collateral_expired"], []),  # it is there already
-        (["crl_expired", "crl_not_yet_valid"], ["collateral_expired"]),
-        (["alg_none", "debug_enabled", "evidence_malformed"], []),
-        ([], []),
-    ],
-)
-def test_the_general_code_of_a_case_is_reported_beside_it(
-    found: list[str], general: list[str]
-) -> None:
-    reasons = [Reason(code, "why", f"step {code}") for code in found]
-    told = generalised(reasons)
-    assert [reason.code for reason in told] == general
-    if told:
-        assert (told[0].detail, told[0].step) == (f"{found[0]} is a case of it", reasons[0].step)
-
-
-@pytest.mark.parametrize(
-    ("code", "step", "detail", "general"),
-    [
-        ("collateral_missing", "snp 2 root", "root: found none", ["chain_invalid"]),
-        ("collateral_missing", "snp 3 certificate", "found none", ["chain_invalid"]),
-        ("collateral_missing", "snp 4 chain", "chain: found no ASK", ["chain_invalid"]),
-        ("collateral_missing", "tpm 2 key", "found no root", ["chain_invalid"]),
-        ("collateral_missing", "tpm 2 key", "neither a certificate nor a trusted key",
-         ["unknown_signing_key"]),
-        ("collateral_missing", "tdx 3 collateral", "found no collateral", []),
-        ("collateral_missing", "azure 7 collateral", "found no collateral", []),
-        ("untrusted_root", "snp 2 root", "none is pinned", ["chain_invalid"]),
-        ("untrusted_root", "", "the sample's root is not pinned", []),
-        ("product_mismatch", "snp 7 product", "found a Milan, expected Genoa", ["chain_invalid"]),
-        ("product_mismatch", "snp 7 product", "found version 3 of a Turin", []),
-        ("chip_id_mismatch", "snp 8 chip", "is another chip's", ["chain_invalid"]),
-        ("chip_id_mismatch", "snp 8 chip", "found no chip id", []),
-        ("crl_invalid", "snp 5 revocation", "it does not parse, expected DER", []),
-        ("crl_invalid", "snp 5 revocation", "another issuer's", ["chain_invalid"]),
-    ],
-)  # fmt: skip
-def test_a_general_code_is_reported_only_where_it_is_true(
-    code: str, step: str, detail: str, general: list[str]
-) -> None:
-    assert [reason.code for reason in generalised([Reason(code, detail, step)])] == general
-
-
-@needs_samples
-@pytest.mark.parametrize(
-    ("name", "absent", "general"),
-    [
-        ("azure-tdx-v1", "", set()),
-        ("tdx-v4-uptodate-b0c06f", "collateral", set()),
-        ("snp-genoa-v3", "endorsement_cert", {"chain_invalid"}),
-        ("snp-genoa-v3", "ca", {"chain_invalid"}),
-        ("tpm2-coco-rsa", "ak_spki", {"unknown_signing_key"}),
-        ("gce-cos-85-nonce9009", "root", {"chain_invalid"}),
-    ],
-)
-def test_what_is_missing_says_which_general_code_it_stands_for(
-    name: str, absent: str, general: set[str]
-) -> None:
-    found = run(name, lambda sample: sample["files"].pop(absent, None))
-    codes = {reason.code for reason in found.reasons}
-    assert "collateral_missing" in codes
-    assert codes & {"chain_invalid", "unknown_signing_key"} == general
-
-
-@needs_samples
-def test_a_sample_is_told_the_code_of_the_index_and_the_one_that_is_ours() -> None:
-    def late(sample: dict[str, Any]) -> None:
-        sample["verify_at"] = "2021-01-01T00:00:00Z"
-        sample["expected"] = {
-            "authentic": False, "strict": "reject", "reasons": ["collateral_expired"]
-        }  # fmt: skip
-
-    outcome = run("tdx-v4-uptodate-b0c06f", late)
-    assert {"collateral_not_yet_valid", "collateral_expired"} <= {
-        reason.code for reason in outcome.reasons
-    }
-    assert outcome.ok, outcome.faults
 
 
 # ---- binding rules

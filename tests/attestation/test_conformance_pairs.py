@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FOLDER = Path(os.environ.get("ANCHORHOLD_VECTORS", "/nonexistent"))
 INDEX = FOLDER / "index.json"
 DOCUMENT = json.loads(INDEX.read_bytes()) if INDEX.is_file() else {"vectors": []}
+# What comes of other bytes under a GPU's name that the CPU names.
+NAMED = ["evidence_malformed", "gpu_not_bound_to_cpu"]
 QUOTE, GPU, GPUS = "tdx-v4-uptodate-b0c06f", "nvidia-hopper-550", "nvidia-hopper-multi4"
 
 pytestmark = pytest.mark.skipif(
@@ -176,8 +178,8 @@ def test_a_rule_about_something_else_does_not_bind_the_gpu() -> None:
 
 
 @pytest.mark.parametrize("word", ["gpu_list", "gpu_evidence"])
-def test_a_gpu_that_the_report_data_names_is_bound(word: str, tmp_path: Path) -> None:
-    """No published report names a GPU: what one does name stands in for the GPU's evidence."""
+def test_what_the_report_data_names_is_examined(word: str, tmp_path: Path) -> None:
+    """No published report names a GPU: what one does name is no GPU's evidence."""
     name = "snp-milan-v5-key-bound"
     given = _sample(name)["inputs"]
     stand_in = tmp_path / "gpu"
@@ -185,7 +187,7 @@ def test_a_gpu_that_the_report_data_names_is_bound(word: str, tmp_path: Path) ->
     found = outcome(
         name, {"gpu_list": str(stand_in)}, binding=f"report_data == SHA-512({word})", nonce_hex=None
     )
-    assert (found.accepted, codes(found)) == (True, [])
+    assert (found.authentic, found.accepted, codes(found)) == (True, False, NAMED)
 
 
 def test_a_stated_digest_of_other_gpus_binds_none(tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_a_stated_digest_of_other_gpus_binds_none(tmp_path: Path) -> None:
     stand_in.write_bytes(bytes.fromhex(given["nonce_hex"] + given["x25519_public_hex"]))
     rule = "report_data == SHA-512(gpu_evidence)"
     for digest, codes_found in (
-        (hashlib.sha256(stand_in.read_bytes()).hexdigest(), []),
+        (hashlib.sha256(stand_in.read_bytes()).hexdigest(), NAMED),
         ("11" * 32, ["gpu_not_bound_to_cpu"]),
         (None, ["gpu_not_bound_to_cpu"]),
     ):
@@ -220,19 +222,23 @@ def test_each_of_two_gpus_must_be_named(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes.fromhex(given["nonce_hex"] + given["x25519_public_hex"]))
     (tmp_path / "b").write_bytes(b"another's")
     rule = "report_data == SHA-512(gpu_a)"
-    assert codes(outcome(name, {"gpu_a": str(tmp_path / "a")}, binding=rule, nonce_hex=None)) == []
+    one = {"gpu_a": str(tmp_path / "a")}
+    assert codes(outcome(name, one, binding=rule, nonce_hex=None)) == NAMED
     both = {"gpu_a": str(tmp_path / "a"), "gpu_b": str(tmp_path / "b")}
     assert codes(outcome(name, both, binding=rule, nonce_hex=None)) == ["gpu_not_bound_to_cpu"]
 
 
-@pytest.mark.parametrize("role", ["gpu_cert_chain", "gpu_rim", "gpu_ocsp_note"])
+@pytest.mark.parametrize(
+    "role", ["gpu_cert_chain", "gpu_rim", "gpu_ocsp_note", "nras_jwks", "gpu_jwk", "nvidia_keyset"]
+)
 def test_what_lies_beside_a_gpus_evidence_need_not_be_named(role: str, tmp_path: Path) -> None:
     name = "snp-milan-v5-key-bound"
     given = _sample(name)["inputs"]
     (tmp_path / "a").write_bytes(bytes.fromhex(given["nonce_hex"] + given["x25519_public_hex"]))
     (tmp_path / "b").write_bytes(b"no evidence")
     both = {"gpu_a": str(tmp_path / "a"), role: str(tmp_path / "b")}
-    assert codes(outcome(name, both, binding="report_data == SHA-512(gpu_a)", nonce_hex=None)) == []
+    found = outcome(name, both, binding="report_data == SHA-512(gpu_a)", nonce_hex=None)
+    assert codes(found) == NAMED
 
 
 @pytest.mark.parametrize(
@@ -386,7 +392,14 @@ def test_hex_that_is_stated_may_begin_with_0x(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "nonce"), [(QUOTE, "11" * 32), ("snp-genoa-v3", "11" * 32), (GPU, "11" * 32)]
+    ("name", "nonce"),
+    [
+        (QUOTE, "11" * 32),
+        ("snp-genoa-v3", "11" * 32),
+        (GPU, "11" * 32),
+        ("eventlog-rhel8-uefi", "11" * 32),
+        ("corim-cca-platform-valid", "11" * 32),
+    ],
 )
 def test_a_nonce_that_stands_nowhere_is_refused_for_every_kind(name: str, nonce: str) -> None:
     key = "expected_nonce" if name == GPU else "expected_nonce_hex"
@@ -394,10 +407,31 @@ def test_a_nonce_that_stands_nowhere_is_refused_for_every_kind(name: str, nonce:
     assert (found.authentic, codes(found)) == (False, ["nonce_mismatch"])
 
 
+@pytest.mark.parametrize("name", [QUOTE, "snp-milan-v5-key-bound"])
 @pytest.mark.parametrize("place", [slice(0, 128), slice(0, 64), slice(64, 128)])
-def test_a_nonce_is_found_in_the_report_data_where_guests_put_it(place: slice) -> None:
-    nonce = _sample(QUOTE)["expected"]["claims"]["report_data"][place]
-    assert outcome(QUOTE, {}, expected_nonce_hex=nonce).accepted is True
+def test_a_nonce_is_found_in_the_report_data_where_guests_put_it(name: str, place: slice) -> None:
+    nonce = _sample(name)["expected"]["claims"]["report_data"][place]
+    none = {"nonce_hex": None, "binding": None}
+    assert outcome(name, {}, **none, expected_nonce_hex=nonce).accepted is True
+    other = f"{nonce[:-2]}{int(nonce[-2:], 16) ^ 1:02x}"
+    found = outcome(name, {}, **none, expected_nonce_hex=other)
+    assert (found.authentic, codes(found)) == (False, ["nonce_mismatch"])
+
+
+def test_a_firmware_logs_quote_answers_what_its_own_kind_answers() -> None:
+    name = "ccel-gcp-cos113"
+    data = "00" * 64  # this guest was asked nothing
+    for inputs, answered in (
+        ({"expected_report_data": data}, True),
+        ({"expected_nonce_hex": data}, True),
+        ({"binding": "report_data == key", "key_hex": data}, True),
+        ({"expected_report_data": "11" * 64}, False),
+        ({"expected_nonce_hex": "11" * 32}, False),
+        ({"binding": "report_data == key", "key_hex": "11" * 64}, False),
+    ):
+        found = outcome(name, {}, **inputs)
+        assert (found.authentic, found.accepted) == (answered, answered), inputs
+        assert set(codes(found)) == (set() if answered else {"nonce_mismatch"})
 
 
 @pytest.mark.parametrize(("end", "found"), [(94, False), (96, True), (98, True)])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from simulators.corim import (
     CCA_PLATFORM,
+    PSA,
     CorimPublisher,
     component,
     digest,
@@ -47,7 +48,6 @@ def test_a_component_is_named_by_its_key_and_its_name() -> None:
     assert found.values[0].digests == {"sha256": (digest("component"),)}
     assert found.values[0].environment == f"class=560:h'{digest('class').hex()}'"
     assert found.named("sha512") == {"cca.software-component/RMM": (bytes(64),)}
-    assert found.left_out == ()
 
 
 @pytest.mark.parametrize(
@@ -143,6 +143,70 @@ def test_what_cannot_be_expressed_is_left_out_and_said() -> None:
         "raw value of a",
         "version of a",
         f"endorsement of class=560:h'{digest('class').hex()}'",
+    )
+
+
+def left_out_beside_one(*measurements: dict[int, Any]) -> tuple[str, ...]:
+    """What is said to be left out of a manifest of which one honest element is imported."""
+    publisher = CorimPublisher().reference(environment(), element("honest"), *measurements)
+    found = imported(publisher)
+    assert [value.key for value in found.values] == ["honest"]
+    return found.left_out
+
+
+def test_a_value_that_only_an_authority_may_state_is_not_imported_as_anybodys() -> None:
+    """Whoever copies it into a policy would accept it of every signer."""
+    for keys in ([tagged(554, "-----BEGIN PUBLIC KEY-----")], []):
+        assert left_out_beside_one(element("a", authority=keys)) == (
+            "all of a, which names an authority",
+        )
+    alone = CorimPublisher().reference(environment(), element("a", authority=[tagged(557, [1])]))
+    refused(alone, "reference_values_empty")
+
+
+def test_the_registers_of_an_authorised_element_are_not_imported_either() -> None:
+    registers = {14: {0: [[1, digest("zero")]]}, 1: 7}
+    assert left_out_beside_one(element("a", registers, authority=[tagged(554, "key")])) == (
+        "all of a, which names an authority",
+    )
+
+
+def test_an_element_with_a_structured_name_is_not_imported_under_no_name() -> None:
+    """All of them would have the same one, and each value would do for each element."""
+    named = element(tagged(601, {1: "BL", 4: "1.0"}))
+    assert left_out_beside_one(named) == ("an element that a structure names (tag 601)",)
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({13: [tagged(554, "key")]}, "keys"),
+        ({13: []}, "keys"),
+        ({5: b"\xff"}, "mask"),
+        ({0: {0: "1.0"}}, "version"),
+        ({0: {1: 16384}}, "version"),
+        ({4: b"\1"}, "raw value"),
+    ],
+)
+def test_a_condition_beside_an_imported_digest_is_said_to_be_left_out(
+    values: dict[int, Any], what: str
+) -> None:
+    publisher = CorimPublisher()
+    publisher.reference(environment(), element("a", {2: [[1, digest("x")]], **values}))
+    found = imported(publisher)
+    assert found.named("sha256") == {"a": (digest("x"),)}
+    assert found.left_out == (f"{what} of a",)
+
+
+def test_a_module_s_own_keys_are_said_to_be_left_out() -> None:
+    publisher = CorimPublisher(members={3: PSA})
+    publisher.reference(environment(), component("psa.software-component"))
+    publisher.attest_key(
+        environment(instance=tagged(550, b"\1" + bytes(32))), tagged(554, "-----BEGIN PUBLIC KEY")
+    )
+    assert imported(publisher).left_out == (
+        "keys of psa.software-component/BL2",
+        f"keys of class=560:h'{digest('class').hex()}' instance=550:h'01{'00' * 32}'",
     )
 
 

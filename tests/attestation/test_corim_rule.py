@@ -78,13 +78,6 @@ def test_the_statements_own_time_counts_beside_the_signatures() -> None:
     assert codes(publisher.signed()) == ("manifest_expired",)
 
 
-def test_times_in_cwt_claims_count_too() -> None:
-    publisher = CorimPublisher()
-    publisher.headers |= {8: ..., 15: {1: "publisher", 4: NOW - 1}}
-    assert codes(publisher.signed()) == ("manifest_expired",)
-    assert parse_manifest(publisher.signed()).claims()["signer"] == "publisher"
-
-
 def test_a_profile_without_known_rules_is_refused_unless_named() -> None:
     publisher = CorimPublisher(members={3: "http://example.com/profile"})
     assert codes(publisher.signed()) == ("profile_not_accepted",)

@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulators.amd import ARK_SERIAL, ASK_SERIAL, ASVK_SERIAL, DAY, LEAF_SERIAL, NOW, Amd
+from simulators.intel_parts import stamp
 
 from attestation.schemes.snp import SCHEME
 from attestation.verify.crl import CRL_MAX, PART_MAX, check_crl, load_crl
@@ -262,7 +263,7 @@ def test_an_issuer_that_may_not_sign_lists_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("now", "code"),
-    [(NOW - DAY - CLOCK_SKEW_S - 1, "crl_not_yet_valid"), (NOW + DAY + 1, "crl_expired")],
+    [(NOW - DAY - CLOCK_SKEW_S - 1, "crl_not_yet_valid"), (NOW + DAY, "crl_expired")],
     ids=["early", "late"],
 )
 def test_a_list_outside_its_time_is_refused(issuer: Issuer, now: int, code: str) -> None:
@@ -270,6 +271,22 @@ def test_a_list_outside_its_time_is_refused(issuer: Issuer, now: int, code: str)
     assert refused(lambda: check(issuer, raw, now=now)) == code
     inside = now + 1 if code == "crl_not_yet_valid" else now - 1
     assert check(issuer, raw, now=inside) == NOW + DAY
+
+
+def test_a_refusal_says_by_how_many_seconds_a_list_is_not_of_now(issuer: Issuer) -> None:
+    raw = issuer.list()
+    with pytest.raises(AttestationError) as ended:
+        check(issuer, raw, now=NOW + DAY)
+    end = stamp(NOW + DAY)
+    assert ended.value.message == (
+        f"revocation list: found next update {end}, expected one after {end}"
+    )
+    early = NOW - DAY - CLOCK_SKEW_S - 1
+    with pytest.raises(AttestationError) as begun:
+        check(issuer, raw, now=early)
+    assert begun.value.message == (
+        f"revocation list: found update {stamp(NOW - DAY)}, expected one by {stamp(early)}"
+    )
 
 
 def test_a_list_of_changes_or_for_others_is_not_the_whole(issuer: Issuer) -> None:

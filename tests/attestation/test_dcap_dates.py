@@ -61,3 +61,30 @@ def test_verdict_holds_until_the_first_of_its_grounds_ends(
     examined = examine(intel)
     assert examined.authentic is True
     assert examined.not_after == intel.now + 5 * DAY
+
+
+@pytest.mark.parametrize("attributes", [None, NO_OPINION], ids=["", "no opinion"])
+@pytest.mark.parametrize(
+    ("which", "last", "code"),
+    [
+        ("lists", 1, "crl_expired"),
+        ("tcb_info", 0, "collateral_expired"),
+        ("qe_identity", 0, "collateral_expired"),
+    ],
+)
+def test_lists_end_in_the_second_of_their_next_update_and_statements_one_later(
+    which: str, last: int, code: str, attributes: bytes | None
+) -> None:
+    """And we say so before dcap-qvl, whose refusal names no cause."""
+    intel = Intel()
+    if attributes is not None:
+        intel.body["td_attributes"] = attributes
+    for left in (last, last - 1):
+        if which == "lists":
+            intel.crl_window = (-DAY, left)
+        else:
+            getattr(intel, which)["nextUpdate"] = stamp(intel.now + left)
+        if left == last:
+            assert examine(intel).authentic is True
+        else:
+            refused(intel, code)

@@ -246,6 +246,46 @@ def test_sgx_extension_of_another_form_is_malformed(extension: bytes) -> None:
         parse_pck(intel.pck.der(intel.now))
 
 
+def test_a_whole_sgx_extension_in_which_one_field_stands_twice_is_malformed() -> None:
+    """Which of the two counts would be the parser's choice, and another's may be another."""
+    intel = Intel()
+    honest = intel.sgx_extension()
+    assert honest[:2] == b"\x30\x82"
+    fields = honest[4:]
+    for level in ("2", "7"):
+        intel.pck_fields[level] = tlv(0x30, _fields_of(intel, level))
+    assert intel.sgx_extension() == honest
+    for tail, value in (
+        ("1", octets(intel.ppid)),
+        ("4", octets(bytes(6))),
+        ("5", tlv(0x0A, b"\x00")),
+        ("2.5", integer(255)),
+        ("2.17", integer(intel.pcesvn)),
+        ("7.3", tlv(0x01, b"\x00")),
+    ):
+        again, (level, _, inner) = pair(tail, value), tail.partition(".")
+        for before in (True, False):
+            if inner:
+                own = _fields_of(intel, level)
+                intel.pck_fields = {level: tlv(0x30, again + own if before else own + again)}
+                intel.pck.sgx = intel.sgx_extension()
+            else:
+                intel.pck.sgx = tlv(0x30, again + fields if before else fields + again)
+            with pytest.raises(MalformedError, match="found an SGX field twice"):
+                parse_pck(intel.pck.der(intel.now))
+    intel.pck.sgx = honest
+    assert parse_pck(intel.pck.der(intel.now)).fmspc == intel.fmspc
+
+
+def _fields_of(intel: Intel, level: str) -> bytes:
+    """The honest fields of the TCB, or of the configuration."""
+    if level == "2":
+        values = enumerate([*intel.components, intel.pcesvn], 1)
+        numbers = b"".join(pair(f"2.{index}", integer(value)) for index, value in values)
+        return numbers + pair("2.18", octets(bytes(intel.components)))
+    return b"".join(pair(f"7.{index}", tlv(0x01, b"\xff")) for index in (1, 2, 3))
+
+
 def test_certificate_without_an_sgx_extension_is_malformed() -> None:
     with pytest.raises(MalformedError):
         parse_pck(Intel().root_der())

@@ -84,7 +84,6 @@ def test_trust_without_hardware_never_affirms_anything_about_hardware(
     assert status_of(vector) == "contraindicated"
 
 
-@pytest.mark.parametrize("trust", ["hardware", "vtpm"])
 @pytest.mark.parametrize(
     ("kind", "memory", "status"),
     [
@@ -92,19 +91,33 @@ def test_trust_without_hardware_never_affirms_anything_about_hardware(
         ("amd-sev-snp-report", 2, "affirming"),
         ("azure-vtpm-tdx", 2, "affirming"),
         ("aws-nitro-document", 32, "warning"),
-        ("tpm2-quote", 96, "contraindicated"),
         ("a-later-kind", 96, "contraindicated"),
     ],
 )
-def test_hardware_affirms_what_its_kind_proves(
-    trust: Trust, kind: str, memory: int, status: str
-) -> None:
-    vector = accepted_vector(trust, kind, posture=True)
+def test_hardware_affirms_what_its_kind_proves(kind: str, memory: int, status: str) -> None:
+    vector = accepted_vector("hardware", kind, posture=True)
     for name in ("instance-identity", "configuration", "executables", "file-system", "hardware"):
         assert vector[name] == AFFIRMING
     assert vector["runtime-opaque"] == memory
     assert vector["storage-opaque"] == vector["sourced-data"] == 0
     assert status_of(vector) == status
+
+
+def test_a_tpm_affirms_what_was_measured_and_no_machine() -> None:
+    """Which machine it is in, nobody says: its key may be one that a policy lists."""
+    vector = accepted_vector("vtpm", "tpm2-quote", posture=True)
+    affirmed = {name for name, value in vector.items() if tier(value) == "affirming"}
+    assert affirmed == {"configuration", "executables", "file-system"}
+    for name in ("instance-identity", "hardware", "runtime-opaque"):
+        assert vector[name] == FAILING[name]
+    assert status_of(vector) == "contraindicated"
+
+
+def test_only_hardware_is_named_as_a_device() -> None:
+    verdict = like(accepted(), kind="tpm2-quote", trust="hardware", identities=("key:00",))
+    assert "ueid" in made(verdict)
+    for trust in ("vtpm", "simulated", "software"):
+        assert "ueid" not in made(like(verdict, trust=trust))
 
 
 def test_where_the_policy_demands_no_control_the_configuration_is_not_claimed() -> None:

@@ -45,7 +45,6 @@ def test_a_token_parses_to_what_was_signed() -> None:
     token = parse_token(TOKEN.encode())
     assert token.claims == {"iat": 1}
     assert token.header == {"alg": "ES256", "kid": "key-1"}
-    assert token.signing_input == TOKEN.rpartition(".")[0].encode()
     assert len(token.signature) == 64
 
 

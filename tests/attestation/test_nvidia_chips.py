@@ -10,7 +10,7 @@ from attestation.formats.spdm import CHIP_INFO
 from attestation.ledger import Ledger
 from attestation.members import Members
 from attestation.schemes.nvidia_gpu import SCHEME
-from attestation.verify.spdm import Device, parse_device
+from attestation.verify.spdm import Device, Family, parse_device
 from wire.errors import PolicyError
 
 NONCE = bytes(range(32))
@@ -153,3 +153,22 @@ def test_a_model_is_what_certificate_and_report_say(
     SCHEME.judge(ledger, examined.facts, SCHEME.rule(members), vendor.now)
     codes = [reason.code for reason in ledger.reasons]
     assert codes == ([] if accepted else ["product_not_accepted"])
+
+
+@pytest.mark.parametrize(
+    ("certified", "chip", "held"),
+    [
+        ("GB20X", "GB202", True),
+        ("GB20X", "GB20B", True),
+        ("GB20X", "GB212", False),
+        ("GB20X", "GB102", False),
+        ("GB100", "GB102", True),
+        ("GB100", "GB110", True),
+        ("GB100", "GB202", False),
+        ("GH100", "GH200", False),
+    ],
+)
+def test_a_line_holds_its_chips_and_a_chip_its_siblings(
+    certified: str, chip: str, held: bool
+) -> None:
+    assert Family("BLACKWELL", certified).holds(chip) is held

@@ -14,6 +14,8 @@ from attestation.examined import Expected, Question
 from attestation.ledger import Ledger
 from attestation.members import Members
 from attestation.schemes import nvidia_gpu, nvidia_list, nvidia_switch
+from attestation.verify.fleet import Fleet
+from attestation.verify.spdm import parse_device
 from wire.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -265,3 +267,20 @@ def test_a_rule_that_demands_manifests_without_the_library_is_not_met() -> None:
         "print([reason.code for reason in ledger.reasons])"
     )
     assert python(source) == "['rim_not_available', 'gpu_count']"
+
+
+@pytest.mark.parametrize("models", ["any", ["GH100"]])
+def test_a_device_of_no_known_family_is_of_no_accepted_model(vendor: Nvidia, models: Any) -> None:
+    """An examination refuses it, and each step of the rule by itself says so too."""
+    gpu = vendor.gpu(common="GA100 A01 GSP FMC LF")
+    device = parse_device(gpu.report(NONCE), gpu.chain())
+    ledger = Ledger()
+    fleet = Fleet((device,), None, (), vendor.anchors)
+    nvidia_gpu.SCHEME.judge(ledger, fleet, rule({**GPU, "models": models}), vendor.now)
+    refused = {reason.step: reason.code for reason in ledger.reasons}
+    assert refused["nvidia 10 architecture"] == "product_not_accepted"
+    if models == "any":
+        found = {check.step: check.detail for check in ledger.checks}
+        assert found["nvidia 11 model"] == "an unknown product: any accepted by the policy"
+    else:
+        assert refused["nvidia 11 model"] == "product_not_accepted"

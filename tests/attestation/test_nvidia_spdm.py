@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulators.nvidia import Nvidia
+from simulators.nvidia_verdicts import NONCE, examine
+from simulators.verdicts import codes
 
-from attestation.examined import Examined, Expected, Question
 from attestation.formats.nvidia_chain import parse_chain
 from attestation.formats.spdm import REPORT_MAX, parse_report
-from attestation.schemes import nvidia_gpu, nvidia_switch
 from wire.errors import MalformedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from simulators.nvidia_device import Device
-
-NONCE = bytes(range(32))
 ORDER = ec.SECP384R1.group_order
 BLOCKS_AT = 45  # request 37, response header 8
-
-
-@pytest.fixture(scope="module")
-def vendor() -> Nvidia:
-    return Nvidia()
-
-
-def examine(device: Device, nonce: bytes | None = NONCE, **changes: Any) -> Examined:
-    scheme = nvidia_switch.SCHEME if device.architecture == "LS10" else nvidia_gpu.SCHEME
-    facts: dict[str, Any] = {
-        "evidence": {"evidence": device.report(NONCE), "cert_chain": device.chain()},
-        "anchors": device.vendor.anchors,
-        "now": device.vendor.now,
-        "expected": Expected(nonce=nonce, arch=device.architecture),
-        **changes,
-    }
-    return scheme.examine(Question(**facts))
-
-
-def codes(examined: Examined) -> set[str]:
-    return {reason.code for reason in examined.reasons}
 
 
 def patched(at: int, value: bytes) -> Callable[[bytes], bytes]:

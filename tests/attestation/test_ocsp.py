@@ -145,9 +145,10 @@ def test_the_nonce_is_looked_for_in_the_responses_extensions(gpu: Device) -> Non
 @pytest.mark.parametrize(
     ("facts", "shift"),
     [
+        pytest.param({}, DAY, id="at nextUpdate"),
         pytest.param({}, DAY + 1, id="after nextUpdate"),
         pytest.param({}, -3600 - CLOCK_SKEW_S - 1, id="before thisUpdate"),
-        pytest.param({"end": None}, DAY, id="a day and an hour without nextUpdate"),
+        pytest.param({"end": None}, DAY - 3600, id="a day without nextUpdate"),
         pytest.param(
             {"end": None}, -3600 - CLOCK_SKEW_S - 1, id="before thisUpdate without nextUpdate"
         ),
@@ -157,6 +158,19 @@ def test_a_response_outside_its_time_is_refused(
     gpu: Device, facts: dict[str, Any], shift: int
 ) -> None:
     assert refusal(gpu, respond(gpu, **facts), now=gpu.vendor.now + shift) == "collateral_expired"
+
+
+@pytest.mark.parametrize(("facts", "last"), [({}, DAY - 1), ({"end": None}, DAY - 3601)])
+def test_a_response_counts_until_the_second_before_newer_news(
+    gpu: Device, facts: dict[str, Any], last: int
+) -> None:
+    assert checked(gpu, respond(gpu, **facts), now=gpu.vendor.now + last).complete
+
+
+def test_a_refusal_says_by_how_many_seconds_a_response_is_not_of_now(gpu: Device) -> None:
+    times = r":\d\dZ to .*:\d\dZ, expected it to hold .*:\d\dZ$"
+    with pytest.raises(AttestationError, match=times):
+        checked(gpu, respond(gpu), now=gpu.vendor.now + DAY)
 
 
 @pytest.mark.parametrize("end", [DAY, None])

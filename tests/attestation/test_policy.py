@@ -20,8 +20,10 @@ from attestation.rules.tpm import TpmRule
 from wire.canonical import encode
 from wire.errors import PolicyError
 from wire.ids import b64u, sha256_tag
+from wire.verifier_key import VerifierKey
 
 TAG = sha256_tag(b"x")
+VKEY = VerifierKey("example/log", bytes(range(32))).vkey
 PEM = TpmTee().rule["roots"][0]
 FULL: dict[str, Any] = {
     **SoftwareTee().demands,
@@ -36,7 +38,7 @@ FULL: dict[str, Any] = {
     ],
     "models": [{"name": "m", "digest": TAG}, {"name": "n"}],
     "directory": {"keys": [{"kid": "dir-1", "alg": "ed25519", "pk": b64u(bytes(32))}]},
-    "log": {"origin": "example/log", "vkeys": ["example/log+00000000+AAAA"]},
+    "log": {"origin": "example/log", "vkeys": [VKEY]},
     "deny": {"bh": [b64u(bytes(32))], "measurements": [TAG], "kids": [b64u(bytes(32))]},
     "freshness": {"beacon_max_age_s": 60, "directory_max_age_s": 90, "require_beacon": True},
 }
@@ -73,7 +75,7 @@ def test_a_full_policy_says_what_it_says() -> None:
     assert tpm.roots == (TpmTee().maker.root,)
     assert (policy.k, policy.min_workers, policy.require_pq) == (5, 4, False)
     assert policy.directory_keys[0].kid == "dir-1"
-    assert (policy.log_origin, policy.log_vkeys) == ("example/log", ("example/log+00000000+AAAA",))
+    assert (policy.log_origin, policy.log_vkeys) == ("example/log", (VKEY,))
     assert policy.deny.bh == {bytes(32)}
     assert (policy.beacon_max_age_s, policy.directory_max_age_s, policy.require_beacon) == (
         60, 90, True,
@@ -131,6 +133,7 @@ def test_an_unknown_key_anywhere_is_refused_and_named(place: str, named: str) ->
         ("allow_software", 1, "policy.allow_software: found 1, expected true or false"),
         ("accept", [], "policy.accept: found an array of 0 items, expected an array of 1 to"),
         ("accept.0.kind", "sgx", 'policy.accept.kind: found "sgx", expected software or tpm2'),
+        ("accept.0.kind", "ear-jwt", 'found "ear-jwt", which names no worker, expected software'),
         ("accept.0.kind", None, "policy.accept.kind: found null, expected software"),
         ("accept.0.roots", [], "policy.accept.roots"),
         ("accept.0.roots", [b64u(bytes(31))], "Ed25519 public keys of 32 bytes"),
@@ -154,6 +157,15 @@ def test_an_unknown_key_anywhere_is_refused_and_named(place: str, named: str) ->
         ("directory.keys", [FULL["directory"]["keys"][0]] * 2, "found a kid twice"),
         ("log", {"origin": "o"}, 'policy.log: key "vkeys" is missing'),
         ("log.vkeys", [], "policy.log.vkeys"),
+        ("log.vkeys", ["junk"], "policy.log.vkeys: found 'junk', expected a verifier key of the"),
+        ("log.vkeys", [VKEY[:-4] + "AAAA"], "policy.log.vkeys: key hash [0-9a-f]{8} expected"),
+        ("log.vkeys", [VKEY.replace("+", "+0", 1)], "policy.log.vkeys: key hash"),
+        ("log.vkeys", [VKEY, "junk"], "policy.log.vkeys: found 'junk'"),
+        ("log.origin", "other/log", 'expected a key that is named for the origin "other/log"'),
+        ("accept.0.posture", {"secomp": "applied"}, "found 'secomp', expected only wrapper, "),
+        ("models", [{"name": "m"}, {"name": "m"}], 'policy.models: found "m" twice'),
+        ("models", [{"name": "m", "digest": TAG}] * 2, 'policy.models: found "m" twice'),
+        ("models", [{"name": "m"}, {"name": "m", "digest": TAG}], "with a digest and without"),
         ("deny.bh", ["AA"], "hashes of 32 bytes"),
         ("deny.measurements", ["x"], "policy.deny.measurements"),
         ("freshness.beacon_max_age_s", 0, "policy.freshness.beacon_max_age_s: found 0"),
@@ -163,6 +175,24 @@ def test_an_unknown_key_anywhere_is_refused_and_named(place: str, named: str) ->
 def test_a_wrong_value_is_refused_with_a_sentence(path: str, value: Any, sentence: str) -> None:
     with pytest.raises(PolicyError, match=sentence):
         parse(at(path, value))
+
+
+def test_a_model_may_have_several_digests_and_a_log_keys_of_other_names() -> None:
+    models = [{"name": "m", "digest": TAG}, {"name": "m", "digest": sha256_tag(b"y")}]
+    assert len(parse(at("models", models)).models) == 2
+    other = VerifierKey("example/other", bytes(32)).vkey
+    assert parse(at("log.vkeys", [other, VKEY])).log_vkeys == (other, VKEY)
+
+
+def test_a_kind_that_names_no_worker_is_not_offered() -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse(at("accept.0.kind", "bogus"))
+    offered = caught.value.message.partition("expected ")[2].split(" or ")
+    assert "amd-sev-snp-report" in offered
+    assert "ear-jwt" not in offered
+    for kind in offered:
+        with pytest.raises(PolicyError, match=r"key "):
+            parse(at("accept", [{"kind": kind}]))
 
 
 def test_a_tpm_rule_may_not_carry_a_software_rules_root() -> None:
@@ -216,6 +246,8 @@ def test_ages_end_at_their_limits(path: str, most: int) -> None:
 
 
 def test_names_in_lists_end_at_their_limit() -> None:
-    assert parse(at("log.vkeys", ["v" * TEXT_MAX]))
+    name = "n" * (TEXT_MAX - len(VerifierKey("", bytes(32)).vkey))
+    longest = VerifierKey(name, bytes(32)).vkey
+    assert parse(at("log", {"origin": name, "vkeys": [longest]}))
     with pytest.raises(PolicyError, match=r"policy\.log\.vkeys"):
-        parse(at("log.vkeys", ["v" * (TEXT_MAX + 1)]))
+        parse(at("log.vkeys", [longest + "="]))

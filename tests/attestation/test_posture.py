@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation.posture import (
+    CONTROLS,
     Control,
     Posture,
+    State,
     encode_posture,
+    open_container,
     parse_posture,
     parse_record,
     record_digest,
@@ -34,6 +39,7 @@ POSTURE = Posture(
     },
 )
 RECORD = encode_posture(POSTURE)
+STATES: tuple[State, ...] = ("refused", "unavailable", "applied")
 
 
 def test_a_signed_posture_comes_back_as_it_was() -> None:
@@ -128,3 +134,60 @@ def test_arbitrary_bytes_raise_only_our_error(raw: bytes) -> None:
         parse_posture(raw, PK)
     with pytest.raises(MalformedError):
         parse_record(raw)
+
+
+@pytest.mark.parametrize("found", STATES)
+@pytest.mark.parametrize("demanded", STATES)
+def test_a_state_meets_itself_and_whatever_is_weaker(found: State, demanded: State) -> None:
+    posture = Posture(bytes(16), {"seccomp": Control(found)})
+    assert posture.meets("seccomp", demanded) is (STATES.index(found) >= STATES.index(demanded))
+
+
+def recorded(**facts: Any) -> Posture:
+    return parse_record(encode_posture(Posture(bytes(16), {"c": Control("applied", **facts)})))
+
+
+def test_a_controls_detail_and_error_number_end_at_their_limits() -> None:
+    assert recorded().fields["c"].errno == 0
+    assert recorded(errno=None).fields["c"].errno == 0
+    for last, fact in (("x" * 200, "detail"), (4095, "errno")):
+        assert recorded(**{fact: last})
+        with pytest.raises(MalformedError):
+            recorded(**{fact: last + last[:1] if isinstance(last, str) else last + 1})
+    with pytest.raises(MalformedError):
+        recorded(errno=-1)
+
+
+def record(size: int) -> bytes:
+    """A record of exactly so many bytes."""
+
+    def made(spare: int) -> bytes:
+        lengths = [min(200, max(0, spare - 200 * number)) for number in range(64)]
+        fields = {
+            f"{'c' * 30}{number:02}": {"state": "unavailable", "errno": 0, "detail": "x" * length}
+            for number, length in enumerate(lengths)
+        }
+        return encode({"v": 1, "boot": "A" * 22, "fields": fields})
+
+    return made(size - len(made(0)))
+
+
+def test_a_record_of_sixteen_kibibytes_is_read_and_one_byte_more_is_not() -> None:
+    assert len(record(16_384)) == 16_384
+    assert len(parse_record(record(16_384)).fields) == 64
+    with pytest.raises(MalformedError):
+        parse_record(record(16_385))
+
+
+def test_a_container_of_24_kibibytes_is_read_and_one_byte_more_is_not() -> None:
+    container = sign_posture(record(6000), KEY)
+    assert open_container(container.ljust(24_576))
+    with pytest.raises(MalformedError):
+        open_container(container.ljust(24_577))
+
+
+def test_the_specification_names_every_control_that_a_policy_may_demand() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "spec" / "evidence.md"
+    listed = " ".join(page.read_text().split()).partition("Controls: ")[2].partition(". ")[0]
+    assert tuple(re.findall(r"`(\w+)`", listed)) == CONTROLS
+    assert all(re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name) for name in CONTROLS)

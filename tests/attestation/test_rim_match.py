@@ -10,12 +10,13 @@ pytest.importorskip("signxml", reason="reference manifests need the extra `rim`"
 
 from cryptography import x509
 from cryptography.x509 import ocsp
-from simulators.nvidia import Nvidia
+from simulators.nvidia import DAY, Nvidia
 
 from attestation.anchors import NVIDIA, NVIDIA_RIM, Anchors
-from attestation.examined import Expected, Question
+from attestation.examined import FOREVER, Expected, Question
 from attestation.ledger import Ledger
 from attestation.members import Members
+from attestation.rules.nvidia import NvidiaRule, judge
 from attestation.schemes import nvidia_gpu, nvidia_switch
 from attestation.verify.fleet import Fleet
 from attestation.verify.rim import NVDEC0_BLOCK, check_fleet, compare, verify_manifest
@@ -164,6 +165,29 @@ def test_the_decoders_block_is_passed_over_only_where_it_is_off(
     assert judged(gpu, both(gpu, values={NVDEC0_BLOCK - 1: [WRONG]})) == codes
 
 
+@pytest.mark.parametrize(
+    ("status", "codes"),
+    [
+        (b"\xaa", []),
+        (b"\x55", []),
+        (b"\x00", ["rim_measurement_mismatch"]),
+        (b"\xaa\xaa", ["rim_measurement_mismatch"]),
+        (b"", ["rim_measurement_mismatch"]),
+        (None, ["rim_measurement_mismatch"]),
+    ],
+)
+def test_a_decoder_of_unknown_status_is_refused_though_its_block_is_as_published(
+    vendor: Nvidia, status: bytes | None, codes: list[str]
+) -> None:
+    gpu = vendor.gpu()
+    gpu.opaque = {kind: value for kind, value in gpu.opaque.items() if kind != 11}
+    if status is not None:
+        gpu.opaque[11] = status
+    manifests = both(gpu)
+    assert len(gpu.measurements) >= NVDEC0_BLOCK
+    assert judged(gpu, manifests) == codes
+
+
 @pytest.mark.parametrize("what", ["driver", "vbios"])
 def test_a_missing_manifest_is_refused(gpu: Device, what: str) -> None:
     assert judged(gpu, [gpu.vendor.manifest(gpu, what)]) == ["rim_missing"]
@@ -245,6 +269,29 @@ def fleet_of(gpu: Device, manifests: list[bytes]) -> Fleet:
     """One device, whatever an examination would say of it."""
     device = parse_device(gpu.report(NONCE), gpu.chain())
     return Fleet((device,), None, tuple(manifests), gpu.vendor.anchors)
+
+
+@pytest.mark.parametrize("rim", [True, False])
+def test_a_judgement_lasts_as_long_as_the_first_manifest_that_it_rests_on(
+    gpu: Device, rim: bool
+) -> None:
+    rule = NvidiaRule(
+        architectures=frozenset({gpu.architecture}),
+        models=None,
+        drivers=None,
+        vbios=None,
+        modes=None,
+        rim=rim,
+        ocsp=False,
+        rim_ocsp=False,
+        accept_hold=False,
+        accept_unknown=False,
+        count=None,
+    )
+    ledger, now = Ledger(), gpu.vendor.now
+    end = judge(ledger, fleet_of(gpu, both(gpu)), rule, now)
+    assert ledger.accepted
+    assert end == (now + 365 * DAY if rim else FOREVER)
 
 
 def test_two_manifests_of_one_build_are_refused(gpu: Device) -> None:

@@ -161,3 +161,22 @@ def test_a_configuration_that_the_launcher_chose_is_refused_unless_it_is_named(
 def test_a_configuration_is_named_whole(config: dict[str, Any]) -> None:
     with pytest.raises(PolicyError):
         rule(enclave={"mrenclave": ["ab" * 32], **config})
+
+
+@pytest.mark.parametrize("demanded", [{}, {"min_config_svn": 0}])
+def test_a_named_configuration_of_version_zero_is_accepted_where_none_is_demanded(
+    demanded: dict[str, int],
+) -> None:
+    intel = Intel("sgx")
+    intel.body["config_id"] = CONFIG
+    enclave = {"mrenclave": [intel.body["mrenclave"].hex()], "config_id": [CONFIG.hex()]}
+    assert judged(intel, enclave={**enclave, **demanded}) == []
+    assert judged(intel, enclave={**enclave, "min_config_svn": 1}) == ["enclave_not_accepted"]
+
+
+@pytest.mark.parametrize("config", [b"\x01" + bytes(63), bytes(63) + b"\x01", b"\x01" * 64])
+def test_a_configuration_of_version_zero_is_refused_unless_it_is_named(config: bytes) -> None:
+    intel = Intel("sgx")
+    intel.body["config_id"] = config
+    enclave = {"mrenclave": [intel.body["mrenclave"].hex()]}
+    assert judged(intel, enclave=enclave) == ["enclave_not_accepted"]

@@ -6,7 +6,7 @@ The certificates are a simulated AMD's, with real keys; each test changes one fa
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -15,22 +15,17 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from simulators.amd import DAY, NOW, Amd, integer, rsa_key, text
 from simulators.snp_report import table
+from simulators.verdicts import codes
 
 from attestation.anchors import Anchors
 from attestation.examined import Question
+from attestation.formats.pem import encode
 from attestation.schemes.snp import SCHEME
-
-if TYPE_CHECKING:
-    from attestation.examined import Examined
 
 
 @pytest.fixture(scope="module")
 def amd() -> Amd:
     return Amd("Genoa")
-
-
-def codes(found: Examined) -> set[str]:
-    return {reason.code for reason in found.reasons}
 
 
 def with_leaf(amd: Amd, **lies: Any) -> set[str]:
@@ -40,6 +35,10 @@ def with_leaf(amd: Amd, **lies: Any) -> set[str]:
 def with_ask(amd: Amd, **lies: Any) -> set[str]:
     ask = amd.authority("SEV-Genoa", amd.ask_key, **lies)
     return codes(SCHEME.examine(amd.question(amd.chip().evidence(), amd.collateral(ca=ask))))
+
+
+def with_roles(amd: Amd, **roles: bytes) -> set[str]:
+    return codes(SCHEME.examine(amd.question(amd.chip().evidence(), amd.collateral(**roles))))
 
 
 @pytest.mark.parametrize("product", ["Milan", "Genoa", "Turin"])
@@ -150,6 +149,41 @@ def test_a_leaf_signed_by_the_key_for_vleks_is_refused(amd: Amd) -> None:
     chip = amd.chip(signer=amd.asvk_key, issuer="SEV-VLEK-Genoa")
     question = amd.question(chip.evidence(), amd.collateral("vlek"))
     assert codes(SCHEME.examine(question)) == {"chain_invalid"}  # an ASVK vouches for no chip
+
+
+@pytest.mark.parametrize("signer", ["vcek", "vlek"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_look_alike_beside_the_intermediate_changes_nothing(
+    amd: Amd, signer: str, place: int
+) -> None:
+    """A host could put one there, and so refuse service to a worker that is what it says."""
+    genuine, named, key = {
+        "vcek": (amd.ask, "SEV-Genoa", amd.ask_key),
+        "vlek": (amd.asvk, "SEV-VLEK-Genoa", amd.asvk_key),
+    }[signer]
+    mallory = rsa_key("mallory ask")
+    of_another_key = amd.authority(named, mallory, signer=mallory)
+    of_another_root = amd.authority(named, key, signer=mallory)
+    ended = amd.authority(named, key, end=-1)
+    chip = amd.chip() if signer == "vcek" else amd.provider()
+    for look_alike in (of_another_key, of_another_root, ended):
+        both = [look_alike, look_alike]
+        both[place] = genuine
+        for collateral in (
+            amd.collateral(signer, ca=encode(both)),
+            {"ca": both[0], "root": amd.root, "endorsement_cert": encode((chip.cert, both[1]))},
+        ):
+            found = SCHEME.examine(amd.question(chip.evidence(), collateral))
+            assert found.reasons == ()
+            assert found.facts.endorsement is not None
+            assert found.not_after == NOW + 365 * DAY
+
+
+def test_look_alikes_alone_are_refused_for_what_the_first_of_them_is(amd: Amd) -> None:
+    other = amd.authority("SEV-Genoa", rsa_key("mallory ask"))
+    ended = amd.authority("SEV-Genoa", amd.ask_key, end=-1)
+    assert with_roles(amd, ca=encode((other, ended))) == {"chain_invalid"}
+    assert with_roles(amd, ca=encode((ended, other))) == {"certificate_not_valid_at_time"}
 
 
 @pytest.mark.parametrize(
@@ -263,3 +297,43 @@ def test_who_signed_is_said_of_a_certificate_without_amds_extensions_too(amd: Am
     honest = amd.chip().evidence()
     found = codes(SCHEME.examine(amd.question({**honest, "endorsement_cert": forged})))
     assert found == {"certificate_malformed", "chain_invalid", "signature_invalid"}
+
+
+def test_a_ca_file_holds_the_three_certificates_that_amd_has_and_no_fourth(amd: Amd) -> None:
+    three = (amd.ask, amd.asvk, amd.root)
+    assert with_roles(amd, ca=encode(three)) == set()
+    assert "certificate_malformed" in with_roles(amd, ca=encode((*three, amd.ask)))
+    assert with_roles(amd, root=encode((amd.root,))) == set()
+    assert "certificate_malformed" in with_roles(amd, root=encode((amd.root, amd.ask)))
+
+
+def test_an_endorsement_file_holds_the_certificate_and_three_more(amd: Amd) -> None:
+    chip = amd.chip()
+    four = (chip.cert, amd.ask, amd.asvk, amd.root)
+    found = []
+    for file in (encode(four), encode((*four, amd.ask))):
+        question = amd.question({"report": chip.report()}, {"endorsement_cert": file})
+        found.append(codes(SCHEME.examine(question)))
+    assert found[0] == set()
+    assert "certificate_malformed" in found[1]
+
+
+def padded(amd: Amd, size: int) -> bytes:
+    """The intermediate with an extension that nobody reads, of so many bytes in all."""
+    filled = 0
+    for _ in range(4):
+        der = amd.authority(
+            "SEV-Genoa", amd.ask_key, serial=7, extensions={"99": b"\4\x82" + bytes(filled + 2)}
+        )
+        filled += size - len(der)
+    assert len(der) == size
+    return der
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_certificate_of_four_kibibytes_is_read_and_one_byte_more_is_not(
+    amd: Amd, alone: bool
+) -> None:
+    beside = () if alone else (amd.asvk,)
+    assert "certificate_malformed" not in with_roles(amd, ca=encode((padded(amd, 4096), *beside)))
+    assert "certificate_malformed" in with_roles(amd, ca=encode((padded(amd, 4097), *beside)))

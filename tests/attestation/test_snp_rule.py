@@ -307,7 +307,14 @@ def test_a_report_without_mitigation_vectors_has_none_of_them(amd: Amd) -> None:
     assert judged(amd, demands, version=4) == ["platform_bit_missing"]
 
 
-@pytest.mark.parametrize("value", ["0" * 16, "1", "0x00000000000001", "G" * 16, 63, None])
+@pytest.mark.parametrize(
+    "value", ["0" * 16, "1", "1" * 15, "1" * 17, "0x00000000000001", "G" * 16, 63, None]
+)
 def test_mitigations_are_bits_in_hex(value: object) -> None:
     with pytest.raises(PolicyError):
         rule(mitigations=value)
+
+
+@pytest.mark.parametrize("bits", [1, 0xFF, 0xFEDCBA9876543210, 2**64 - 1])
+def test_mitigations_are_read_as_they_are_written(bits: int) -> None:
+    assert rule(mitigations=f"{bits:016x}").mitigations == bits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import dcap_qvl  # type: ignore[import-untyped]
@@ -125,7 +126,10 @@ def test_no_list_holds_zeros_or_another_length(key: str, length: int) -> None:
         judged(extended(), **{key: []})
 
 
-@pytest.mark.parametrize(("name", "value"), [("vmid", b"\x05"), ("dev_info", b"\x22" * 48)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("vmid", b"\x05"), ("dev_info", b"\x22" * 48), ("dev_info", bytes(47) + b"\x02")],
+)
 def test_another_vm_or_assigned_devices_are_refused_unless_they_are_named(
     name: str, value: bytes
 ) -> None:
@@ -185,6 +189,26 @@ def test_an_origin_that_cannot_be_read_may_be_a_denied_one() -> None:
     intel.body["init_tee_fmspc"] = DENIED + bytes(6)
     origin = [b"".join(intel.body[name] for name in ORIGIN).hex()]
     assert judged(intel, (DENIED,), origin=origin) == {"platform_denied"}
+
+
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        ((0, 0xFFFFF, 1 << 31), True),
+        ((0, 0x100000, 1 << 31), False),
+        ((0, 0xC06F0 | 1 << 31, 1 << 31), False),
+        ((1, 0xC06F0, 1 << 31), False),
+        ((0, 0xC06F0, 1 << 31 | 1), False),
+    ],
+)
+def test_a_model_is_read_up_to_the_extended_family_and_beside_known_words(
+    words: tuple[int, int, int], known: bool
+) -> None:
+    """One that is not known may be the denied one; one that is known is another one."""
+    intel = extended()
+    intel.body["init_tee_fmspc"] = struct.pack("<3I", *words)
+    origin = [b"".join(intel.body[name] for name in ORIGIN).hex()]
+    assert judged(intel, (DENIED,), origin=origin) == (set() if known else {"platform_denied"})
 
 
 def test_no_origin_is_stated_where_nothing_gives_it_a_meaning() -> None:

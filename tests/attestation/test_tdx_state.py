@@ -185,7 +185,7 @@ def test_image_that_names_no_whole_measurement_is_no_rule(value: object) -> None
 
 def aged(status: str) -> Intel:
     intel = Intel()
-    intel.tcb_info["tcbLevels"][0] |= {"tcbStatus": status, "advisoryIDs": ["INTEL-SA-1"]}
+    intel.tcb_info["tcbLevels"][0] |= {"tcbStatus": status, "advisoryIDs": ["INTEL-SA-00001"]}
     return intel
 
 
@@ -202,7 +202,7 @@ def aged(status: str) -> Intel:
 def test_status_is_accepted_only_if_it_is_named(status: str, code: str) -> None:
     intel = aged(status)
     assert judged(intel)[1][0] == code
-    named = {"statuses": ["UpToDate", status], "allow_advisories": ["INTEL-SA-1"]}
+    named = {"statuses": ["UpToDate", status], "allow_advisories": ["INTEL-SA-00001"]}
     assert judged(intel, tcb=named)[1] == []
     assert judged(Intel(), tcb={"statuses": [status]})[1] == ["tcb_status_not_accepted"]
 
@@ -211,12 +211,12 @@ def test_advisory_is_accepted_only_if_it_is_named_and_denied_whatever_the_status
     intel = aged("SWHardeningNeeded")
     statuses = ["SWHardeningNeeded"]
     assert judged(intel, tcb={"statuses": statuses})[1] == ["advisory_not_accepted"]
-    both = {"statuses": statuses, "allow_advisories": ["INTEL-SA-1"]}
+    both = {"statuses": statuses, "allow_advisories": ["INTEL-SA-00001"]}
     assert judged(intel, tcb=both)[1] == []
-    denied = {**both, "deny_advisories": ["INTEL-SA-1"]}
+    denied = {**both, "deny_advisories": ["INTEL-SA-00001"]}
     assert judged(intel, tcb=denied)[1] == ["advisory_not_accepted"]
     assert judged(aged("UpToDate"))[1] == []
-    current = {"deny_advisories": ["INTEL-SA-1"]}
+    current = {"deny_advisories": ["INTEL-SA-00001"]}
     assert judged(aged("UpToDate"), tcb=current)[1] == ["advisory_not_accepted"]
 
 

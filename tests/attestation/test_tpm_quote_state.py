@@ -90,15 +90,26 @@ def test_sha1_cannot_be_demanded_and_satisfies_no_demand() -> None:
     evidence = tpm.evidence(quote_msg=message, quote_sig=signature, pcrs=tpm.pcrs(("sha1",)))
     examined = SCHEME.examine(MAKER.question(evidence))
     assert examined.authentic is True
-    assert _judge(examined.facts) == ["bank_not_accepted"]
+    assert _judge(examined.facts, bank="sha256") == ["bank_not_accepted"]
+    assert _judge(examined.facts, pcrs={"0": [ZERO]}) == ["bank_not_accepted", "pcr_selection"]
+    assert _judge(examined.facts, event_log="required") == ["event_log_missing"]
     assert _carries(examined.facts) == "pcr_selection"
+
+
+def test_where_nothing_is_demanded_of_registers_no_bank_is_missed() -> None:
+    """A rule without registers or bank is none for workers: it asks who signed, no more."""
+    tpm = _tpm(banks=("sha1", "sha256"))
+    message, signature = tpm.quote(NONCE, "sha1")
+    evidence = tpm.evidence(quote_msg=message, quote_sig=signature, pcrs=tpm.pcrs(("sha1",)))
+    assert _judge(_facts(evidence)) == []
+    assert _rule().unsaid
 
 
 def test_a_bank_that_is_not_quoted_is_refused() -> None:
     assert _judge(_facts(_tpm().evidence()), bank="sha384") == ["bank_not_accepted"]
 
 
-def test_without_demands_any_sha2_bank_will_do_and_with_them_the_one_they_are_of() -> None:
+def test_without_demands_any_bank_will_do_and_with_them_the_one_they_are_of() -> None:
     tpm = _tpm(banks=("sha256", "sha384"))
     message, signature = tpm.quote(NONCE, "sha384")
     evidence = tpm.evidence(quote_msg=message, quote_sig=signature, pcrs=tpm.pcrs(("sha384",)))

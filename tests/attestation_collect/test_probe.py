@@ -83,7 +83,18 @@ def test_an_explicit_choice_that_is_here_is_taken(machine: Machine) -> None:
     assert machine.probe().choose("intel-tdx-quote") == "intel-tdx-quote"
 
 
-@pytest.mark.parametrize("wanted", ["amd-sev-snp-report", "aws-nitro-document", "tpm2", "software"])
+@pytest.mark.parametrize("wanted", ["bogus", "tpm2", "software", ""])
+def test_a_kind_that_no_machine_has_is_told_from_one_that_is_not_here(
+    machine: Machine, wanted: str
+) -> None:
+    machine.driver("tdx_guest")
+    with pytest.raises(ConfigError, match=f"found '{wanted}', expected auto, ") as refused:
+        machine.probe().choose(wanted)
+    for kind in ("intel-tdx-quote", "amd-sev-snp-report", "aws-nitro-document"):
+        assert kind in refused.value.message
+
+
+@pytest.mark.parametrize("wanted", ["amd-sev-snp-report", "aws-nitro-document"])
 def test_an_explicit_choice_that_is_not_here_is_never_replaced(
     machine: Machine, wanted: str
 ) -> None:

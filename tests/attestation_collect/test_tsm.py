@@ -11,6 +11,7 @@ from simulators.configfs_tsm import LEVELS, SVSM, ULONG, Clock, ConfigfsTsm, Ite
 
 from attestation.collect.files import OsFiles
 from attestation.collect.tsm import AUXBLOB_MAX, DEADLINE_S, OUTBLOB_MAX, Tsm
+from enclave_worker.port import ANSWER_TIMEOUT_S
 from wire.errors import ConfigError, UnavailableError
 
 BASE = Path("/sys/kernel/config/tsm/report")
@@ -186,14 +187,30 @@ def test_a_provider_that_stays_busy_ends_at_the_deadline(guest: Guest) -> None:
     assert guest.kernel.items == {}
 
 
-def test_a_slow_provider_uses_the_deadline_up_not_the_attempts(guest: Guest) -> None:
-    def slow(inblob: bytes, _: int) -> tuple[bytes, bytes]:
-        guest.clock.now += 30.0
-        raise OSError(errno.ETIMEDOUT, "timed out")
+def waits(guest: Guest, seconds: float, number: int) -> None:
+    """The provider waits so long for its host, and then fails."""
 
-    guest.kernel.provider = Provider("sev_guest", slow, SNP_FILES)
-    with pytest.raises(UnavailableError, match="in 2 attempts"):
-        guest.tsm.report(ASKED, "sev_guest")
+    def slow(inblob: bytes, _: int) -> tuple[bytes, bytes]:
+        guest.clock.now += seconds
+        raise OSError(number, os.strerror(number))
+
+    guest.kernel.provider = Provider("tdx_guest", slow)
+
+
+def test_a_slow_provider_uses_the_deadline_up_not_the_attempts(guest: Guest) -> None:
+    waits(guest, 10.0, errno.ETIMEDOUT)
+    with pytest.raises(UnavailableError, match="in 3 attempts"):
+        guest.tsm.report(ASKED, "tdx_guest")
+
+
+@pytest.mark.parametrize("busy", range(25))
+def test_a_worker_hears_why_a_tdx_host_gave_no_quote(guest: Guest, busy: int) -> None:
+    """The driver waits 30 s for it, whenever it is asked; the worker waits for its evidence."""
+    waits(guest, 30.0, errno.ETIMEDOUT)
+    guest.kernel.fail("write", "inblob", errno.EBUSY, times=busy)
+    with pytest.raises(UnavailableError, match="found no report"):
+        guest.tsm.report(ASKED, "tdx_guest")
+    assert guest.clock.now < ANSWER_TIMEOUT_S
 
 
 @pytest.mark.parametrize(

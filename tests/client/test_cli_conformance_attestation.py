@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -110,6 +111,44 @@ def test_one_bad_sample_does_not_end_the_run(
     first, second = json.loads(out)["samples"]
     assert any(fault in sentence for sentence in first["faults"]), first
     assert second["ok"]
+
+
+def of_many(tmp_path: Path, files: dict[str, str]) -> dict[str, Any]:
+    return {**sample(tmp_path), "id": "bad", "files": files, "sha256": {}}
+
+
+def test_a_file_under_many_spellings_of_its_name_is_read_once(run: Any, tmp_path: Path) -> None:
+    """Each spelling was one more copy in memory: an index of 4 kB took gigabytes."""
+    spellings = {f"role{n}": "./" * n + "large" for n in range(100)}
+    bad = of_many(tmp_path, spellings)
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(16 << 20)
+    path = index(tmp_path, bad, sample(tmp_path))
+    tracemalloc.start()
+    try:
+        code, out, _ = run("conformance", "attestation", path, "--json")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert code == 2
+    assert json.loads(out)["samples"][1]["ok"]
+    assert "in all files" not in out  # nor counted for each
+    assert most < 100 << 20
+
+
+def test_the_files_of_a_sample_have_an_end_in_number_and_in_all(run: Any, tmp_path: Path) -> None:
+    for number in range(5):
+        with (tmp_path / f"large{number}").open("wb") as file:
+            file.truncate(16 << 20)
+    five = of_many(tmp_path, {f"role{number}": f"large{number}" for number in range(5)})
+    roles = of_many(tmp_path, {f"role{number}": "document.cbor" for number in range(257)})
+    path = index(tmp_path, five, {**roles, "id": "worse"}, sample(tmp_path))
+    code, out, _ = run("conformance", "attestation", path, "--json")
+    assert code == 2
+    first, second, third = json.loads(out)["samples"]
+    assert "expected at most 67108864 bytes in all files" in first["faults"][0]
+    assert second["faults"] == ["sample files: found 257, expected at most 256"]
+    assert third["ok"]
 
 
 @pytest.mark.parametrize(

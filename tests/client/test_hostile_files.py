@@ -7,10 +7,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from simulators.tee import SoftwareTee
 
 from client.files import make_file, read_file
 from wire.errors import ConfigError
+from wire.ids import b64u
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -227,6 +230,49 @@ def test_a_policy_key_is_never_read_as_an_option(place: Path, run: Any) -> None:
     for number in range(150):
         _, public, _ = run("policy", "keygen", place / f"{number}.key")
         assert not public.startswith("-")
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_key_that_begins_like_an_option_is_taken_as_it_is_printed(
+    place: Path, run: Any, joined: bool
+) -> None:
+    key = next(
+        made
+        for made in map(Ed25519PrivateKey.from_private_bytes, (bytes([n] * 32) for n in range(256)))
+        if b64u(made.public_key().public_bytes_raw()).startswith("-")
+    )
+    public = b64u(key.public_key().public_bytes_raw())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (place / "dashed.key").write_bytes(pem)
+    signed = place / "signed.json"
+    code, out, _ = run(
+        "policy", *words(place, ("sign", "POLICY", "--key", "X", "--out"), place / "dashed.key"),
+        signed,
+    )  # fmt: skip
+    assert (code, f"--policy-key={public}" in out) == (0, True)
+    option = (f"--policy-key={public}",) if joined else ("--policy-key", public)
+    assert run("policy", "check", signed, *option)[0] == 0
+    assert run("policy", "check", *option, signed)[0] == 0
+
+
+def test_an_option_after_a_key_option_is_still_one(place: Path, run: Any) -> None:
+    code, _, err = run("policy", "check", "--policy-key", "--json", place / "policy.json")
+    assert (code, "expected one argument" in err) == (4, True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("policy", "check"), ("policy", "sign", "x"), ("verify", "--unknown", "u"), ("receipt", "x")],
+)
+def test_a_usage_error_as_json_says_the_same(run: Any, command: tuple[str, ...]) -> None:
+    code, out, err = run(*command, "--json")
+    document = json.loads(out)
+    assert (code, document["ok"], document["exit_code"]) == (4, False, 4)
+    assert document["error"]["code"] == "usage"
+    told = " ".join(err.split())
+    assert " ".join(document["error"]["message"].split()) in told
+    assert f"hint: {document['error']['hint']}" in told
+    assert run(*command)[1] == ""
 
 
 def test_a_manifests_key_and_the_word_of_who_takes_it_exclude_each_other(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,6 +32,8 @@ REFUSED = {
     "live_other_boot": "live_mismatch",
     "live_other_model": "live_mismatch",
     "live_longer_life": "live_mismatch",
+    "live_other_beacon": "live_mismatch",
+    "live_other_posture": "live_mismatch",
     "live_no_nonce": "nonce_mismatch",
     "live_other_nonce": "nonce_mismatch",
     "live_evidence_of_another_worker": "report_data_mismatch",
@@ -164,12 +167,11 @@ def test_a_worker_that_nobody_can_ask_is_passed_over_and_alone_is_an_error(
     assert sealed(service) == 0
 
 
-def test_live_evidence_of_another_kind_than_listed_is_refused(
-    options: Callable[..., Options],
-) -> None:
-    """A TPM worker that can only show software evidence live has not shown its TPM."""
+def refusal(
+    tee: SoftwareTee | TpmTee, options: Callable[..., Options]
+) -> tuple[Service, AttestationError]:
+    """Of the only worker there is, and what was asked before."""
     service = Service()
-    tee = _TwoFaced("two", service.now)
     service._first_tee = tee  # type: ignore[assignment]
     service.add(tee)
     service.publish()
@@ -179,7 +181,55 @@ def test_live_evidence_of_another_kind_than_listed_is_refused(
         pytest.raises(AttestationError) as caught,
     ):
         client.chat(MESSAGES, "m")
-    assert caught.value.reasons == ("live_mismatch",)
+    return service, caught.value
+
+
+@pytest.mark.parametrize("wid", [".", "..", "a/../b", "a b", "a?b", "a%2fb", "a#b"])
+def test_a_name_that_is_no_segment_of_a_path_is_asked_nothing(
+    options: Callable[..., Options], wid: str
+) -> None:
+    """It would choose what the client asks, and of whom, before anything in it is verified."""
+    tee = SoftwareTee("w", Service().now)
+    tee.facts["wid"] = wid
+    service, error = refusal(tee, options)
+    assert error.reasons == ("binding_malformed",)
+    assert not any(seen.method == "POST" for seen in service.seen)
+
+
+def test_live_evidence_of_another_kind_than_listed_is_refused(
+    options: Callable[..., Options],
+) -> None:
+    """A TPM worker that can only show software evidence live has not shown its TPM."""
+    _, error = refusal(_TwoFaced("two", Service().now), options)
+    assert error.reasons == ("live_mismatch",)
+
+
+def test_evidence_of_a_kind_that_the_policy_does_not_accept_is_not_challenged(
+    options: Callable[..., Options],
+) -> None:
+    """A challenge costs the worker's TPM time, for evidence that is refused all the same."""
+    now = Service().now
+    tee = TpmTee("tpm", now)
+    tee.demands["allow_software"] = True
+    tee.demands["accept"] = [SoftwareTee("tpm", now).rule]
+    service, error = refusal(tee, options)
+    assert error.reasons == ("kind_not_accepted",)
+    assert questions(service) == []
+
+
+def test_evidence_that_cannot_be_challenged_is_refused_for_what_it_is(
+    options: Callable[..., Options],
+) -> None:
+    service, error = refusal(_Garbled("tpm", Service().now), options)
+    assert error.reasons == ("evidence_malformed",)
+    assert questions(service) == []
+
+
+class _Garbled(TpmTee):
+    """Lists a quote that is none."""
+
+    def evidence(self, binding_raw: bytes) -> Any:
+        return replace(super().evidence(binding_raw), body=b"{}")
 
 
 class _TwoFaced(TpmTee):

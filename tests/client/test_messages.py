@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from attestation.collateral.services import parse_services
+from attestation.collateral_key import parse_key
+from attestation.evidence import evidence_list
 from client.calls import parse_call
 from client.http import endpoint
 from client.proxy import SOCKET_PATH_MAX, listen_tcp, listen_unix
+from client.workers import parse_binding_document
+from wire.canonical import parse_strict
 from wire.conformance import run_vectors
-from wire.errors import ConfigError, MalformedError
+from wire.errors import ConfigError, MalformedError, ProtocolFailure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,3 +133,70 @@ def test_a_file_that_holds_no_vectors_is_told_what_it_is(document: Any, said: st
 def test_a_port_beyond_the_last_is_named() -> None:
     with pytest.raises(ConfigError, match="found port 99999, expected 1 to 65535"):
         endpoint("http://127.0.0.1:99999", None, 300)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("qe", "collateral key: found 'qe', expected <source>:<key>"),
+        ("intel:qe/tdx", "collateral source: found 'intel', expected one of intel-pcs, amd-kds"),
+        (
+            "intel-pcs:qe/tdz",
+            "collateral key: found 'qe/tdz', expected a form that intel-pcs has",
+        ),
+    ],
+)
+def test_a_refused_collateral_key_is_told_from_others(text: str, said: str) -> None:
+    with pytest.raises(MalformedError) as refused:
+        parse_key(text)
+    assert said in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://kds.example/x", "found http, host 'kds.example', expected https://"),
+        ("ftp://127.0.0.1", "found ftp, host '127.0.0.1', expected https://"),
+        ("kds.example", "found no host, expected a URL with a host"),
+        (f"https://me:{SECRET}@kds.example", "found a user name, expected a URL"),
+        (f"https://kds.example/?key={SECRET}", "found a query, expected"),
+        (f"https://kds.example/#{SECRET}", "found a fragment, expected"),
+        ("https://kds.example/a b", "found spaces, other signs than ASCII, or too many, expected"),
+        ("https://[::1", "found no URL, expected one"),
+    ],
+)
+def test_a_refused_service_says_what_is_wrong_and_no_secret(url: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_services({"amd_kds": url})
+    assert f"services.amd_kds: {said}" in refused.value.message
+    assert SECRET not in refused.value.diagnostics()
+
+
+def test_a_refused_issuer_is_named() -> None:
+    with pytest.raises(ConfigError, match="found an issuer 'No Name', expected 1 to 64 of a-z"):
+        parse_services({"jwks": {"No Name": "https://keys.example"}})
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"[]", "found an array, expected an object"),
+        (b"null", "found null, expected an object"),
+        (b"{}", "binding: found null, expected base64url of at most"),
+        (b'{"binding":"AA"}', "evidence: found null, expected an array of 1 to 4 items"),
+    ],
+)
+def test_a_refused_worker_document_says_what_was_found(body: bytes, said: str) -> None:
+    with pytest.raises(ProtocolFailure) as refused:
+        parse_binding_document(body)
+    assert f"worker document: {said}" in refused.value.message
+
+
+def test_refused_evidence_says_how_many_items_there_were() -> None:
+    with pytest.raises(MalformedError, match="found an array of 5, expected an array of 1 to 4"):
+        evidence_list([{}] * 5)
+
+
+def test_text_that_is_not_utf_8_says_where_and_what_was_expected() -> None:
+    with pytest.raises(MalformedError, match="not valid UTF-8 near byte 1, expected UTF-8 text"):
+        parse_strict(b'"\xff"')

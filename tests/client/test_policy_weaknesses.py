@@ -18,19 +18,25 @@ if TYPE_CHECKING:
 
 COLUMNS = 80
 VALUE = "ef" * 48
-SHARED = {"measurements": ["sha256:" + "ab" * 32]}
+SHARED = {"measurements": ["sha256:" + "ab" * 32], "posture": {"seccomp": "applied"}}
+FLOOR = {"bl": 10, "tee": 0, "snp": 23, "ucode": 84}
 SNP = {
-    "min_tcb": {"Genoa": {"bl": 10}},
+    "min_tcb": {"Genoa": FLOOR},
     "products": ["Genoa"],
     "image": {"measurement_in": [VALUE]},
+    "require": ["alias_check_complete", "ecc_en"],
+    "min_abi": "1.51",
+    "min_committed_fw": "1.55.40",
 }
 TD = {
     "image": {"any_of": [dict.fromkeys(("mr_td", "rt_mr0", "rt_mr1", "rt_mr2"), VALUE)]},
     "tcb": {"min_eval_number": 18},
+    "platform": {"ppid_allow": ["ab" * 16]},
 }
 GPU = {
-    "architectures": ["HOPPER"], "models": "any", "driver_in": ["550.90.07"], "vbios_in": "any",
-    "modes": ["spt"], "rim": "required", "rim_ocsp": "required", "ocsp": "required", "count": 1,
+    "architectures": ["HOPPER"], "models": ["GH100"], "driver_in": ["550.90.07"],
+    "vbios_in": ["96.00.9F.00.01"], "modes": ["spt"], "rim": "required", "rim_ocsp": "required",
+    "ocsp": "required", "count": 1,
 }  # fmt: skip
 PCRS = {"pcrs": {"4": ["cd" * 32]}}
 RULES: dict[str, dict[str, Any]] = {
@@ -38,7 +44,7 @@ RULES: dict[str, dict[str, Any]] = {
     "intel-tdx-quote": {**TD, "gpu": GPU},
     "azure-vtpm-snp": {**SNP, **PCRS},
     "azure-vtpm-tdx": {**TD, **PCRS},
-    "aws-nitro-document": {"image": {"any_of": [{"pcr0": VALUE}]}},
+    "aws-nitro-document": {"image": {"any_of": [{"pcr0": VALUE}]}, "pcr8_in": [VALUE]},
     "tpm2-quote": {
         **PCRS,
         "roots": [ssl.DER_cert_to_PEM_cert(VtpmMaker().root)],
@@ -51,7 +57,7 @@ AZURE_KINDS = ("azure-vtpm-snp", "azure-vtpm-tdx")
 
 SNP_SENTENCES: list[tuple[dict[str, Any], str]] = [
     (
-        {"products": ["Milan"], "min_tcb": {"Milan": {"bl": 3}}},
+        {"products": ["Milan"], "min_tcb": {"Milan": FLOOR}},
         "accepts AMD Milan: its keys were extracted, reports can be forged",
     ),
     (
@@ -61,6 +67,30 @@ SNP_SENTENCES: list[tuple[dict[str, Any], str]] = [
     (
         {"min_tcb": {"Genoa": {"bl": 0, "snp": 0}}},
         "min_tcb.Genoa sets no floor: firmware with known holes is accepted",
+    ),
+    (
+        {"min_tcb": {"Genoa": {"bl": 1, "snp": 0}}},
+        "min_tcb.Genoa sets no floor for snp, ucode: holes may be open",
+    ),
+    (
+        {"min_abi": None},
+        "min_abi is absent: the guest may allow firmware of any ABI",
+    ),
+    (
+        {"min_committed_fw": None},
+        "min_committed_fw is absent: the host may go back to firmware of any version",
+    ),
+    (
+        {"signer": ["vcek", "vlek"], "csp_in": ["CN=Cloud"]},
+        "signer accepts vlek: a provider's key for its whole fleet, which names no chip",
+    ),
+    (
+        {"require": ["alias_check_complete"]},
+        "require leaves out ecc_en: memory may be without error correction",
+    ),
+    (
+        {"cxl_allowed": True},
+        "cxl_allowed is true: memory may be on devices outside of the package",
     ),
     (
         {"revocation": "as_supplied"},
@@ -109,6 +139,55 @@ TD_SENTENCES: list[tuple[dict[str, Any], str]] = [
         "td.migratable or td.service_td: another TD may move the worker with its keys",
     ),
     (
+        {"platform": None},
+        "platform.ppid_allow is absent: any genuine machine will do, a stranger's too",
+    ),
+    (
+        {"platform": {"fmspc_allow": ["b0c06f000000"]}},
+        "platform.ppid_allow is absent: any genuine machine will do, a stranger's too",
+    ),
+    (
+        {"tcb": {"min_eval_number": 18, "allow_advisories": ["INTEL-SA-00001"]}},
+        "tcb.allow_advisories is not empty: the holes it names may be open",
+    ),
+    *(
+        (
+            {"td": {name: True}},
+            f"td.{name} is true: the TD may use more of the CPU than a worker needs",
+        )
+        for name in ("pks", "kl", "perfmon")
+    ),
+    (
+        {"td": {"xfam_allow_mask": "ff" * 8}},
+        "td.xfam_allow_mask allows features of no known use",
+    ),
+    (
+        {"td": {"vmid": ["01"]}},
+        "td.vmid names virtual machines within a TD: what is above them nobody judged",
+    ),
+    (
+        {"td": {"dev_info": [VALUE]}},
+        "td.dev_info names devices: they are outside of what the report measures",
+    ),
+    (
+        {"td": {"attributes_eq": "00" * 8}},
+        "td.attributes_eq has no SEPT_VE_DISABLE: the host can interrupt the TD by #VE",
+    ),
+    *(
+        ({"td": {"attributes_eq": (1 << 28 | bit).to_bytes(8, "little").hex()}}, sentence)
+        for bit, sentence in (
+            (
+                1 << 29,
+                "td.attributes_eq has MIGRATABLE: another TD may move the worker with its keys",
+            ),
+            (1 << 30, "td.attributes_eq has PKS: the TD may use more than a worker needs"),
+            (1 << 31, "td.attributes_eq has KL: the TD may use more than a worker needs"),
+            (1 << 63, "td.attributes_eq has PERFMON: the TD may use more than a worker needs"),
+            (1 << 17, "td.attributes_eq has SERVTD_EXT: service TDs may be bound anew"),
+            (1 << 40, "td.attributes_eq has bits of no known use"),
+        )
+    ),
+    (
         {"td": {"origin": ["ab" * 44]}},
         "td.origin names other platforms: what held the worker there nobody judged",
     ),
@@ -136,12 +215,40 @@ GPU_SENTENCES: list[tuple[dict[str, Any], str]] = [
         "gpu.unknown_fields is accept: reports may say what nobody understands",
     ),
     ({"modes": ["ppcie"]}, "gpu.modes accepts ppcie: links between GPUs are in clear text"),
-    ({"modes": "any"}, "gpu.modes accepts ppcie: links between GPUs are in clear text"),
+    (
+        {"modes": ["spt", "unstated"]},
+        "gpu.modes accepts unstated: nobody knows how links between GPUs are kept",
+    ),
+    ({"models": "any"}, "gpu.models is any: nobody decided on what passes"),
+    ({"driver_in": "any"}, "gpu.driver_in is any: nobody decided on what passes"),
+    ({"vbios_in": "any"}, "gpu.vbios_in is any: nobody decided on what passes"),
+    (
+        {"count": "any"},
+        "gpu.count is any: GPUs may be fewer than those that were given to the worker",
+    ),
+]
+NITRO_SENTENCES: list[tuple[dict[str, Any], str]] = [
+    (
+        {"max_age_s": "any"},
+        "max_age_s is any: a document counts however old it was when it was bound",
+    ),
+    ({"pcr8_in": None}, "pcr8_in is absent: whoever can build the same image may sign it"),
+]
+POSTURE_SENTENCES: list[tuple[dict[str, Any], str]] = [
+    (
+        {"posture": None},
+        "posture demands no control: the worker need not have confined itself",
+    ),
+    ({"posture": {}}, "posture demands no control: the worker need not have confined itself"),
+    (
+        {"posture": {"seccomp": "applied", "mlock": "unavailable"}},
+        "posture.mlock is unavailable: the worker may run without that control",
+    ),
 ]
 
 
 def document(*rules: dict[str, Any]) -> dict[str, Any]:
-    accept = [{**SHARED, **rule} for rule in rules]
+    accept = [{"measurements": SHARED["measurements"], **rule} for rule in rules]
     return {**SoftwareTee().demands, "expires": 2**33, "accept": accept}
 
 
@@ -150,7 +257,8 @@ def policy(*rules: dict[str, Any]) -> Policy:
 
 
 def said(kind: str, **changes: Any) -> list[str]:
-    return weaknesses(policy({"kind": kind, **RULES[kind], **changes}))
+    rule = {"kind": kind, **SHARED, **RULES[kind], **changes}
+    return weaknesses(policy({name: value for name, value in rule.items() if value is not None}))
 
 
 @pytest.mark.parametrize("kind", RULES)
@@ -187,18 +295,67 @@ def test_what_weakens_a_rule_for_gpus_is_said(change: dict[str, Any], sentence: 
     assert said("intel-tdx-quote", gpu=gpu) == [sentence]
 
 
+def test_gpus_of_any_mode_are_said_to_be_of_either_weak_one() -> None:
+    assert said("intel-tdx-quote", gpu={**GPU, "modes": "any"}) == [
+        "gpu.modes accepts ppcie: links between GPUs are in clear text",
+        "gpu.modes accepts unstated: nobody knows how links between GPUs are kept",
+    ]
+
+
+@pytest.mark.parametrize(("change", "sentence"), NITRO_SENTENCES)
+def test_what_weakens_a_rule_for_enclaves_is_said(change: dict[str, Any], sentence: str) -> None:
+    assert said("aws-nitro-document", **change) == [sentence]
+
+
+@pytest.mark.parametrize("kind", RULES)
+@pytest.mark.parametrize(("change", "sentence"), POSTURE_SENTENCES)
+def test_a_worker_that_need_not_confine_itself_is_said(
+    kind: str, change: dict[str, Any], sentence: str
+) -> None:
+    assert said(kind, **change) == [sentence]
+
+
+def test_posture_is_said_of_software_too() -> None:
+    rule = SoftwareTee().rule
+    assert weaknesses(policy(rule)) == []
+    assert weaknesses(policy({**rule, "posture": {}})) == [POSTURE_SENTENCES[0][1]]
+
+
+def test_the_key_of_any_provider_is_said_beside_that_there_is_one() -> None:
+    first, second = said("amd-sev-snp-report", signer=["vlek"], csp_in="any")
+    assert first.startswith("signer accepts vlek")
+    assert second == "csp_in is any: the key of any provider will do"
+
+
+def test_attributes_stated_whole_are_judged_instead_of_those_named() -> None:
+    """What stands beside them counts for nothing, so it is neither a weakness nor a strength."""
+    strict = "0000001000000000"
+    beside = {"sept_ve_disable": False, "migratable": True, "pks": True}
+    assert said("intel-tdx-quote", td={**beside, "attributes_eq": strict}) == []
+    found = said("intel-tdx-quote", td={"attributes_eq": "0000026000000000"})
+    for name in ("SEPT_VE_DISABLE", "MIGRATABLE", "PKS", "SERVTD_EXT"):
+        assert sum(f" {name}:" in sentence for sentence in found) == 1
+    assert len(found) == 4
+
+
 def test_a_certified_virtual_tpm_whose_revocation_is_not_demanded_is_said() -> None:
     assert said("tpm2-quote", revocation="as_supplied") == [
         "revocation is as_supplied: a revoked virtual TPM's certificate may pass"
     ]
     # Listed keys have no certificate that could be revoked.
     listed = {name: value for name, value in RULES["tpm2-quote"].items() if name != "roots"}
-    rule = {"kind": "tpm2-quote", **listed, "aks": ["ab" * 32], "revocation": "as_supplied"}
+    rule = {
+        "kind": "tpm2-quote",
+        **SHARED,
+        **listed,
+        "aks": ["ab" * 32],
+        "revocation": "as_supplied",
+    }
     assert weaknesses(policy(rule)) == []
 
 
 def test_a_sentence_that_holds_of_two_rules_is_said_once() -> None:
-    weak = {"kind": "amd-sev-snp-report", **SNP, "revocation": "as_supplied"}
+    weak = {"kind": "amd-sev-snp-report", **SHARED, **SNP, "revocation": "as_supplied"}
     other = {**weak, "vmpl": {"max": 2}}
     first, second = weaknesses(policy(weak, other))
     assert first.startswith("revocation is as_supplied")
@@ -220,6 +377,9 @@ def test_check_says_them_within_a_terminals_width(run: Any, tmp_path: Path) -> N
 
 
 def test_each_is_one_sentence_of_one_line() -> None:
-    for _, sentence in (*SNP_SENTENCES, *TD_SENTENCES, *GPU_SENTENCES, ({}, SECURE_BOOT)):
+    for _, sentence in (
+        *SNP_SENTENCES, *TD_SENTENCES, *GPU_SENTENCES, *NITRO_SENTENCES, *POSTURE_SENTENCES,
+        ({}, SECURE_BOOT),
+    ):  # fmt: skip
         assert len(sentence) <= COLUMNS
         assert ". " not in sentence

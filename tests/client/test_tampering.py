@@ -71,6 +71,7 @@ CASES = [
     Case("unlisted_kid", AttestationError, "kid_not_listed"),
     Case("flattering_verdict", AttestationError, "verdict_mismatch"),
     Case("other_measurement_verdict", AttestationError, "verdict_mismatch"),
+    Case("other_type_verdict", AttestationError, "verdict_invalid"),
     Case("no_beacon_proof", AttestationError, "beacon_unverified"),
     Case("other_beacon_entry", AttestationError, "beacon_unverified"),
     Case("damaged_beacon_path", AttestationError, "beacon_unverified"),
@@ -153,6 +154,48 @@ async def test_async_client_refuses(lying: Any, service: Service, case: Case) ->
         with pytest.raises(AnchorholdError) as caught:
             [delta async for delta in await client.chat(MESSAGES, "m", stream=True)]
     expect(case, caught.value)
+
+
+OF_A_WORKER = [case for case in CASES if case.error is AttestationError]
+UNPROVED = [case for case in OF_A_WORKER if case.reason == "beacon_unverified"]
+FORGED = [case for case in OF_A_WORKER if case not in UNPROVED]
+
+
+@pytest.fixture
+def beside(
+    service: Service, options: Callable[..., Options], case: Case
+) -> Iterator[Callable[[], Client]]:
+    """Clients of a deployment that lies about one of its three workers; each looks at all."""
+    service.policy_changes["k"] = len(service.workers)
+    service.liars = (service.workers[1],)
+    with service.serve() as server:
+        service.lies.add(case.lie)
+        yield lambda: Client(
+            server.url, service.api_key, policy=service.policy(), options=options()
+        )
+
+
+@pytest.mark.parametrize("case", FORGED, ids=lambda case: case.lie)
+def test_a_lie_about_one_worker_beside_honest_ones_stops_everything(
+    beside: Callable[[], Client], service: Service, case: Case
+) -> None:
+    """Whoever lies about one of a list made the list: the others on it are no better."""
+    with beside() as client, pytest.raises(AnchorholdError) as caught:
+        client.chat(MESSAGES, "m")
+    expect(case, caught.value)
+    assert all(seen.path != "/v1/sealed" for seen in service.seen)
+
+
+@pytest.mark.parametrize("case", UNPROVED, ids=lambda case: case.lie)
+def test_one_worker_whose_age_nothing_proves_is_passed_over(
+    beside: Callable[[], Client], service: Service, case: Case
+) -> None:
+    with beside() as client:
+        verified = client.verify()
+    assert verified.ok
+    (liar,) = service.liars
+    honest = {worker.tee.facts["wid"] for worker in service.workers if worker is not liar}
+    assert {worker.wid for worker in verified.workers} == honest
 
 
 WHOLE = [case for case in CASES if case.lie in ("truncated", "edited", "spliced", "plaintext")]

@@ -158,7 +158,7 @@ def test_gpus_that_are_demanded_and_cannot_be_looked_at_are_an_error(tmp_path: P
     assert "nvidia-ml-py" in caught.value.hint
 
 
-@pytest.mark.parametrize("attester", [None, "intel-tdx-quote", "amd-sev-snp-report", "software"])
+@pytest.mark.parametrize("attester", [None, "intel-tdx-quote", "amd-sev-snp-report"])
 def test_hardware_that_is_not_here_is_an_error_with_findings_and_never_something_weaker(
     tmp_path: Path, attester: str | None
 ) -> None:
@@ -168,3 +168,9 @@ def test_hardware_that_is_not_here_is_an_error_with_findings_and_never_something
     assert "/sys/kernel/config/tsm/report: no provider" in caught.value.message
     assert "/dev/nsm: " in caught.value.message
     assert caught.value.hint
+
+
+def test_what_is_no_hardware_is_no_attester(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, trust="hardware", attester="software"))
+    with pytest.raises(ConfigError, match="attester: found 'software', expected auto, intel-tdx"):
+        make_attester(config)

@@ -20,8 +20,9 @@ from evidence.checkpoint import (
     peek_checkpoint,
 )
 from evidence.merkle import leaf_hash
-from evidence.note import NoteSigner, make_vkey, open_note, parse_vkey, split_note
+from evidence.note import NoteSigner, make_vkey, open_note, split_note
 from wire.errors import MalformedError
+from wire.verifier_key import parse_vkey
 
 if TYPE_CHECKING:
     from pathlib import Path

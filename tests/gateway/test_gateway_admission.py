@@ -14,7 +14,6 @@ from simulators.deployment import now, problem, seal
 from attestation.binding import Kem
 from attestation.posture import CONTAINER_MAX, Control
 from evidence.events import parse_event
-from gateway.admission import WID_MAX
 from wire.ids import b64u, sha256_tag, unb64u
 from wire.link import (
     BYTES,
@@ -33,6 +32,7 @@ from wire.suites import HYBRID, SUITES
 
 if TYPE_CHECKING:
     from simulators.deployment import Fleet, Observed, Up
+    from simulators.worker_peer import WorkerPeer
 
 
 async def test_an_admitted_worker_gets_a_lease_and_the_index_of_its_verdict(
@@ -123,16 +123,26 @@ async def test_a_name_that_is_not_the_bindings_is_refused(fleet: Fleet) -> None:
     assert await worker.refused(wid="somebody") == ["wid_malformed"]
 
 
-async def test_a_name_longer_than_log_entries_take_is_refused(up: Up, fleet: Fleet) -> None:
-    for length, verdict in ((WID_MAX, None), (WID_MAX + 1, ["wid_malformed"])):
-        worker = fleet.make("a")
-        worker.tee.facts["wid"] = "w" * length
-        worker.binding = worker.tee.binding()
-        if verdict is None:
-            await worker.admitted()
-        else:
-            assert await worker.refused() == verdict
-    assert list(up.gateway.registry.sessions) == ["w" * WID_MAX]
+def named(fleet: Fleet, wid: str) -> WorkerPeer:
+    worker = fleet.make("a")
+    worker.tee.facts["wid"] = wid
+    worker.binding = worker.tee.binding()
+    return worker
+
+
+@pytest.mark.parametrize("wid", ["w" * 65, "a b", "..", "../..", "a/b", "w~|<>", "a%2e"])
+async def test_a_name_that_logs_or_paths_cannot_hold_is_refused(
+    up: Up, fleet: Fleet, wid: str
+) -> None:
+    """No client would ask it for live evidence; other workers are judged without it."""
+    assert await named(fleet, wid).refused() == ["wid_malformed"]
+    assert not up.gateway.registry.sessions
+
+
+@pytest.mark.parametrize("wid", ["w" * 64, "x", "Worker_1.eu-2", ".a"])
+async def test_a_name_of_names_form_is_taken(up: Up, fleet: Fleet, wid: str) -> None:
+    await named(fleet, wid).admitted()
+    assert list(up.gateway.registry.sessions) == [wid]
 
 
 @pytest.mark.parametrize(
@@ -260,6 +270,16 @@ async def test_new_keys_of_another_process_are_refused(up: Up, fleet: Fleet) -> 
     refused = (await worker.receive(MessageType.REFUSED)).json()
     assert refused["reasons"] == ["session_mismatch"]
     assert len(up.gateway.roster) == 1
+
+
+async def test_new_keys_under_another_name_are_refused(up: Up, fleet: Fleet) -> None:
+    """Sessions are counted and cut off by their names."""
+    (worker,) = await fleet.admit("a")
+    before = worker.wid
+    await worker.new_keys(epoch=1, wid="another")
+    refused = (await worker.receive(MessageType.REFUSED)).json()
+    assert refused["reasons"] == ["session_mismatch"]
+    assert list(up.gateway.registry.sessions) == [before]
 
 
 async def test_new_keys_under_another_signing_key_are_refused(up: Up, fleet: Fleet) -> None:

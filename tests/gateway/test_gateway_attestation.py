@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulators.deployment import Fleet, Up, now, problem
@@ -13,11 +13,17 @@ from simulators.deployment import Fleet, Up, now, problem
 from attestation.aci import keyset_digest, keyset_of, report_data_of
 from attestation.binding import parse_binding
 from attestation.ear_token import verify_result
+from gateway.link import CHALLENGES_MAX
+from gateway.live_reports import TRIES_MAX, LiveReports
+from wire.errors import UnavailableError
 from wire.ids import b64u, unb64u
 from wire.link import CHALLENGE_ANSWER, MessageType, json_message
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     import httpx2
+    from simulators.worker_peer import WorkerPeer
 
 
 async def asked(up: Up, path: str, tenant: str | None = "tenant-a") -> httpx2.Response:
@@ -46,6 +52,94 @@ async def test_an_aci_report_without_a_nonce_is_the_listed_evidence(up: Up, flee
     (worker,) = await fleet.admit("a")
     report = (await asked(up, "/v1/aci/attestation", tenant=None)).json()
     assert unb64u(report["attestation"]["evidence"]["binding"]) == worker.binding
+
+
+async def live(up: Up, tenant: str = "tenant-a") -> httpx2.Response:
+    return await asked(up, f"/v1/aci/attestation?nonce={os.urandom(32).hex()}", tenant)
+
+
+async def shows_nothing(worker: WorkerPeer) -> None:
+    """Answers, but with nothing that can be used."""
+    question = (await worker.receive(MessageType.CHALLENGE_JOB)).json()
+    answer = {"id": question["id"], "binding": b64u(worker.binding), "evidence": []}
+    worker.send(json_message(CHALLENGE_ANSWER, answer))
+
+
+async def shows_its_listed_binding(worker: WorkerPeer) -> None:
+    question = (await worker.receive(MessageType.CHALLENGE_JOB)).json()
+    evidence = [item.to_json() for item in worker.tee.presented(worker.binding)]
+    answer = {"id": question["id"], "binding": b64u(worker.binding), "evidence": evidence}
+    worker.send(json_message(CHALLENGE_ANSWER, answer))
+
+
+async def leaves(worker: WorkerPeer) -> None:
+    await worker.receive(MessageType.CHALLENGE_JOB)
+    await worker.drop()
+
+
+@pytest.mark.parametrize("bad", [shows_nothing, shows_its_listed_binding, leaves])
+async def test_where_one_worker_shows_nothing_of_use_another_answers(
+    up: Up, fleet: Fleet, bad: Callable[[WorkerPeer], Coroutine[Any, Any, None]]
+) -> None:
+    first, second = await fleet.admit("a", "b")
+    tasks = [asyncio.create_task(bad(first)), asyncio.create_task(second.answer_challenge())]
+    answer = await live(up)
+    if not tasks[0].done():  # the good one was the first to be asked
+        tasks.append(asyncio.create_task(second.answer_challenge()))
+        answer = await live(up)
+    await asyncio.gather(*tasks)
+    assert answer.status_code == 200, answer.text
+    report = answer.json()["attestation"]["workload_keyset"]
+    assert report["subject"].endswith(second.wid)
+
+
+async def test_a_silent_worker_does_not_stand_for_the_others(up: Up, fleet: Fleet) -> None:
+    """One that is admitted and says nothing took the answer from every tenant."""
+    silent, good = await fleet.admit("a", "b")
+
+    async def answers() -> None:
+        while True:
+            await good.answer_challenge()
+
+    answering = asyncio.create_task(answers())
+    waiting: list[asyncio.Task[httpx2.Response]] = []
+    async with asyncio.timeout(10):
+        while silent.got(MessageType.CHALLENGE_JOB) < CHALLENGES_MAX:
+            waiting.append(asyncio.create_task(live(up)))
+            await asyncio.sleep(0.02)
+        for tenant in ("tenant-b",) * 3:
+            assert (await live(up, tenant)).status_code == 200
+    await silent.drop()  # who waited for it is answered by the other
+    answers_had = await asyncio.gather(*waiting)
+    answering.cancel()
+    assert {answer.status_code for answer in answers_had} == {200}
+
+
+async def test_a_worker_that_says_nothing_has_no_more_than_its_part_of_the_time(
+    up: Up, fleet: Fleet
+) -> None:
+    silent, good = await fleet.admit("a", "b")
+    offered = [up.gateway.registry.epoch(worker.bh) for worker in (silent, good)]
+    reports = LiveReports(up.gateway.workers, within_s=4.0)
+    answering = asyncio.create_task(good.answer_challenge())
+    kept = [epoch for epoch in offered if epoch is not None]
+    shown = await reports.ask(kept, bytes(32), lambda shown: {"binding": shown.binding})
+    assert parse_binding(shown["binding"]).wid == good.wid
+    assert silent.got(MessageType.CHALLENGE_JOB) == 1
+    await answering
+
+
+async def test_three_workers_are_asked_at_most_and_each_question_begins_with_another(
+    up: Up, fleet: Fleet
+) -> None:
+    workers = await fleet.admit("a", "b", "c", "d", "e")
+    reports = LiveReports(up.gateway.workers, within_s=0.3)
+    offered = list(up.gateway.registry.offered(now()))
+    for _ in workers:
+        with pytest.raises(UnavailableError, match="in time"):
+            await reports.ask(offered, bytes(32), dict)  # type: ignore[arg-type]
+    counts = [worker.got(MessageType.CHALLENGE_JOB) for worker in workers]
+    assert counts == [TRIES_MAX] * 5
 
 
 async def test_only_a_tenant_makes_a_worker_attest_anew(up: Up, fleet: Fleet) -> None:

@@ -15,6 +15,7 @@ from simulators.vendor_services import Answer, Fault, VendorServices
 from attestation.collateral.http_fetcher import HttpFetcher
 from attestation.collateral.store import Store
 from attestation.collateral.vendors import Vendors
+from attestation.evidence_collateral import judged_kinds
 from attestation.policy import parse_policy
 from client.collateral import OwnCollateral
 from gateway.appraiser import Appraiser
@@ -62,6 +63,7 @@ class World:
             HttpFetcher(services, pause=lambda _: None) if fetch else None,
             Clock(wall=lambda: self.now),
             lambda: self.appraiser.policy.collateral_max_age_s,
+            lambda kinds: judged_kinds(self.appraiser.policy, kinds),
             self.missing.append,
             Questions(lambda: float(self.now), 15, 60),
         )

@@ -59,11 +59,45 @@ def test_absolute_paths_stay_absolute() -> None:
         (MINIMAL + 'tls_key_file = "k"\n', "expected both or neither"),
         (MINIMAL + "directory_life_s = 100\n", "directory_refresh_s: found 180, expected less"),
         (MINIMAL.replace('"a"', '""'), "aud: found 0 characters, .*expected 1 to 128"),
+        (MINIMAL + 'result_kid = ""\n', "result_kid: found '', expected 1 to 256"),
+        (MINIMAL + f'result_kid = "{"k" * 257}"\n', "result_kid: found .*, expected 1 to 256"),
+        (MINIMAL + 'result_kid = "a\\u0000b"\n', "result_kid: found .*, expected 1 to 256"),
+        (MINIMAL + 'source_image = "x"\n', "source_image: found 'x', expected sha256: and 64"),
+        (MINIMAL + f'source_image = "sha256:{"A" * 64}"\n', "source_image: found .*, expected"),
+        (MINIMAL + 'source_commit = ""\n', "source_commit: found '', expected 1 to 128"),
+        (MINIMAL + 'source_commit = "a\\nb"\n', "source_commit: found .*, expected 1 to 128"),
+        *(
+            (MINIMAL + f'source_url = "{url}"\n', "source_url: found .*, expected https:// and a")
+            for url in (
+                "",
+                "x",
+                "http://x",
+                "https://",
+                "https://x\\n",
+                "https://a b/",
+                "https://[",
+                "https://me:secret@x/",
+                "javascript:alert(1)",
+                f"https://x/{'p' * 2048}",
+            )
+        ),
     ],
 )
 def test_a_wrong_configuration_names_found_and_expected(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_config(text, Path())
+
+
+def test_what_attestation_answers_state_is_taken_as_it_is() -> None:
+    stated = {
+        "result_kid": "k" * 256,
+        "source_url": "https://git.example/us/worker",
+        "source_commit": "0f" * 20,
+        "source_image": f"sha256:{'0f' * 32}",
+    }
+    text = "".join(f'{name} = "{value}"\n' for name, value in stated.items())
+    config = parse_config(MINIMAL + text, Path())
+    assert {name: getattr(config, name) for name in stated} == stated
 
 
 def test_an_unknown_key_shows_the_known_ones() -> None:
@@ -150,6 +184,17 @@ def test_a_missing_file_is_named_before_anything_starts(
     (deployment.folder / remove).unlink()
     with pytest.raises(AnchorholdError, match=message):
         Gateway.open(deployment.config)
+
+
+@pytest.mark.parametrize("name", ["there", "there/below"])
+def test_a_file_where_the_cache_should_be_is_refused_before_anything_starts(
+    deployment: Deployment, name: str
+) -> None:
+    """Every worker whose evidence needs a vendor's word would be refused, one by one."""
+    (deployment.folder / "there").write_text("")
+    config = dataclasses.replace(deployment.config, collateral_dir=deployment.folder / name)
+    with pytest.raises(ConfigError, match=r"collateral_dir: .*expected a folder"):
+        Gateway.open(config)
 
 
 def test_a_policy_for_another_deployment_is_refused(deployment: Deployment) -> None:

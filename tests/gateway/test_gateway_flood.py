@@ -65,7 +65,7 @@ async def test_a_flood_of_unknown_chips_costs_the_vendor_little_and_known_worker
     worker = fleet.make("a")
     served_by(worker, served)
     await worker.admitted()
-    flood = [fleet.make(f"flood {number}") for number in range(12)]
+    flood = [fleet.make(f"flood-{number}") for number in range(12)]
     for reasons in await asyncio.gather(*(stranger.refused() for stranger in flood)):
         assert reasons[0] == "collateral_missing"
     assert chips(served) <= 3

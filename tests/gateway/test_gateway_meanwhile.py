@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,45 @@ async def test_a_worker_judged_under_the_policy_before_is_not_taken_and_may_come
     again = fleet.make("a")
     await again.admitted()
     assert up.gateway.registry.knows(again.kid)
+
+
+async def logged_sessions(up: Up, count: int) -> list[tuple[str, str]]:
+    async with asyncio.timeout(5):
+        while len(found := await up.events(WORKER_SESSION)) < count:
+            await asyncio.sleep(0.01)
+    return [(event["phase"], event["reason"]) for event in found]
+
+
+async def test_a_session_whose_worker_left_before_its_beginning_was_durable_has_an_end_too(
+    up: Up, fleet: Fleet
+) -> None:
+    """Whoever counts the workers of a log must not find one that is there for ever."""
+    held, worker = hold(up, WORKER_SESSION), fleet.make("a")
+    await worker.connect()
+    await worker.hello()
+    await held.reached.wait()
+    (link,) = up.gateway.workers._links
+    await worker.drop()
+    async with asyncio.timeout(5):
+        while link.ended is None:
+            await asyncio.sleep(0.01)
+    held.gate.set()
+    assert await logged_sessions(up, 2) == [("open", ""), ("close", "lost")]
+    assert len(up.gateway.roster) == 0
+
+
+async def test_a_session_that_is_ended_before_its_beginning_was_durable_has_an_end_too(
+    up: Up, fleet: Fleet
+) -> None:
+    held, worker = hold(up, WORKER_SESSION), fleet.make("a")
+    await worker.connect()
+    await worker.hello()
+    await held.reached.wait()
+    (link,) = up.gateway.workers._links
+    link.end("stopped")
+    held.gate.set()
+    await worker.closed()
+    assert await logged_sessions(up, 2) == [("open", ""), ("close", "stopped")]
 
 
 async def test_a_worker_denied_while_it_was_judged_is_not_taken(up: Up, fleet: Fleet) -> None:

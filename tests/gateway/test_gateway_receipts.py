@@ -10,8 +10,10 @@ import pytest
 from simulators.deployment import read, seal
 
 from evidence.events import infer_receipt_event
+from gateway.receipts import ITEMS_MAX
 from wire.canonical import encode
 from wire.ids import b64u
+from wire.limits import LINK_ITEMS_MAX
 from wire.link import RECEIPT, MessageType, json_message
 
 if TYPE_CHECKING:
@@ -43,7 +45,19 @@ async def test_a_receipt_about_something_else_cuts_that_answer_alone(
     assert len(up.gateway.roster) == 1
 
 
-@pytest.mark.parametrize("document", [{}, {"event": 7}, {"event": "e30x"}, {"event": b64u(b"[]")}])
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"event": 7},
+        {"event": "e30x"},
+        {"event": b64u(b"[]")},
+        # Of many small items: neither is parsed, which would hold up all that is released.
+        {"event": b64u(encode({"a": [0] * ITEMS_MAX}))},
+        {"event": b64u(encode({"a": 0})), "more": [0] * LINK_ITEMS_MAX},
+    ],
+    ids=lambda document: str(document)[:24],
+)
 async def test_a_receipt_that_is_no_event_ends_the_link(
     up: Up, fleet: Fleet, document: dict[str, Any]
 ) -> None:

@@ -328,8 +328,10 @@ async def test_a_hello_is_parsed_when_a_place_is_free(up: Up, fleet: Fleet) -> N
             up.gateway.workers.challenge(here.wid, here.bh, b64u(bytes(32)), None)
         )
         question = (await here.receive(MessageType.CHALLENGE_JOB)).json()
-        here.send(json_message(CHALLENGE_ANSWER, {"id": question["id"], "binding": "AA"}))
-        assert (await asked)["binding"] == "AA"
+        evidence = [{"kind": "any", "body": ""}]
+        answer = {"id": question["id"], "binding": "AA", "evidence": evidence}
+        here.send(json_message(CHALLENGE_ANSWER, answer))
+        assert (await asked).presented.binding == b"\0"
         assert up.gateway.registry.epoch(worker.bh) is None
     await worker.receive(MessageType.ADMITTED)
 

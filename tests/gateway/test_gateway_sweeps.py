@@ -141,16 +141,16 @@ async def test_collateral_past_its_end_is_waited_for_half_a_minute_whatever_vend
     served.faults[""] = Fault("slow")
     gateway.collateral.clock = Clock(wall=lambda: began + AGE_S + 5)
     gateway.reappraisal.clock = Clock(monotonic=lambda: at[0])
-    assert gateway.reappraisal.pending_s is None
+    assert gateway.reappraisal.reread_due_s is None
     assert await gateway.reappraisal.reread() == 0
-    assert gateway.reappraisal.pending_s == PAST_S
+    assert gateway.reappraisal.reread_due_s == PAST_S
     at[0] += PAST_S - 1
     assert await gateway.reappraisal.reread() == 0
-    assert gateway.reappraisal.pending_s == 1
+    assert gateway.reappraisal.reread_due_s == 1
     assert gateway.registry.knows(worker.kid)
     at[0] += 1
     assert await gateway.reappraisal.reread() == 1
-    assert gateway.reappraisal.pending_s is None
+    assert gateway.reappraisal.reread_due_s is None
     await worker.closed()
     served.faults.clear()
     await worker.drop()
@@ -182,7 +182,7 @@ async def test_collateral_that_comes_in_time_ends_the_wait(
     gateway.reappraisal.clock = Clock(monotonic=lambda: at[0])
     assert await gateway.reappraisal.reread() == 0
     assert await gateway.reappraisal.renew() == 0
-    assert gateway.reappraisal.pending_s is None
+    assert gateway.reappraisal.reread_due_s is None
     at[0] += 2 * PAST_S
     assert await gateway.reappraisal.sweep() == 0
     assert gateway.registry.knows(worker.kid)

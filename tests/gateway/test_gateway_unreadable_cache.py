@@ -47,6 +47,7 @@ class Faulty:
             None,
             Clock(wall=lambda: self.tee.now),
             lambda: 3600,
+            lambda kinds: kinds,
             self.missing.append,
             Questions(lambda: 0.0, 15, 60, Watcher(failed=self.told.append)),
         )

@@ -112,7 +112,7 @@ def _verify(quote: bytes, collateral: dict[str, str], root: x509.Certificate, no
         _need(crl.issuer == issuer.subject and crl.is_signature_valid(_key(issuer)), "crl")
         _need(issuer.extensions.get_extension_for_class(x509.KeyUsage).value.crl_sign, "crl sign")
         until = crl.next_update_utc
-        _need(until is not None and crl.last_update_utc - SKEW <= at <= until, "crl window")
+        _need(until is not None and crl.last_update_utc - SKEW <= at < until, "crl window")
         _need(isinstance(crl.signature_hash_algorithm, hashes.SHA256), "crl hash")
         found = {extension.oid for extension in crl.extensions}
         _need(not found & PARTIAL, "part of a crl")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -91,10 +93,77 @@ def test_the_server_side_is_left_out(home: Path) -> None:
     shipped = {path.relative_to(home).as_posix() for path in home.rglob("*.py")}
     assert "anchorhold/__init__.py" in shipped
     assert "anchorhold/client/api.py" in shipped
+    assert {name for name in shipped if not name.startswith("anchorhold/")} == {
+        "anchorhold_start.py"
+    }
     assert not [name for name in shipped if "collect" in name or "sequencer" in name]
     assert not [
         name for name in shipped if name.startswith(("anchorhold/gateway", "anchorhold/ops"))
     ]
+
+
+def script_of(home: Path) -> str:
+    """What an installer makes of the wheel's console script."""
+    sdk = tomllib.loads((ROOT / "sdk" / "pyproject.toml").read_text())["project"]
+    module, function = sdk["scripts"]["anchorhold"].split(":")
+    return (
+        f"import sys\nsys.path.insert(0, {str(home)!r})\nfrom {module} import {function}\n"
+        f"sys.argv[0] = 'anchorhold'\nsys.exit({function}())\n"
+    )
+
+
+def test_the_console_script_runs_the_package(home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script_of(home), "--help"],
+        capture_output=True, text=True, cwd=home,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "anchorhold verify" in done.stdout
+
+
+KILL = "os.kill(os.getpid(), 2)\n"
+
+
+def interrupted(
+    home: Path, tmp_path: Path, module: str, line: str, hit: str, before: str = ""
+) -> tuple[int, str]:
+    """Status and last words of `--help` where an interrupt comes at one line of a module."""
+    shutil.copytree(home, tmp_path / "sdk")
+    source = (tmp_path / "sdk" / module).read_text()
+    assert line in source
+    (tmp_path / "sdk" / module).write_text(source.replace(line, hit, 1))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", before + script_of(tmp_path / "sdk"), "--help"],
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("module", ["anchorhold/__init__.py", "anchorhold/client/cli.py"])
+def test_an_interrupt_while_the_package_loads_leaves_no_trace(
+    home: Path, tmp_path: Path, module: str
+) -> None:
+    """The program ends as one without Python would."""
+    line = "from __future__ import annotations\n"
+    hit = f"{line}import os\n{KILL}"
+    assert interrupted(home, tmp_path, module, line, hit) == (-signal.SIGINT, "")
+
+
+@pytest.mark.parametrize(
+    ("before", "found"),
+    [
+        ("", (130, "anchorhold: interrupted\n")),
+        # So does a shell with what a script puts in the background.
+        ("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n", (0, "")),
+    ],
+)
+def test_a_command_hears_an_interrupt_unless_it_was_started_deaf(
+    home: Path, tmp_path: Path, before: str, found: tuple[int, str]
+) -> None:
+    line = "    args = _parsed(parser, _joined(sys.argv[1:] if argv is None else argv))\n"
+    hit = f"    {KILL}{line}"
+    assert interrupted(home, tmp_path, "anchorhold/client/cli.py", line, hit, before) == found
 
 
 def test_the_sdk_and_the_server_agree_on_versions_and_light_dependencies() -> None:

@@ -25,18 +25,19 @@ BEACON_LIES = frozenset(
 def shown_beacon(service: Service, listed: Listed) -> BeaconProof | None:
     """The proof served with a binding, true unless `service.lies` names one of the lies."""
     beacon, log = parse_binding(listed.binding).beacon, service.log
-    if beacon is None or "no_beacon_proof" in service.lies:
+    lies = service.lies_about(listed)
+    if beacon is None or "no_beacon_proof" in lies:
         return None
-    if "forked_beacon" in service.lies:
+    if "forked_beacon" in lies:
         log = fork(service, listed, beacon.size)
     honest = prove_beacon(beacon, log.entry(beacon.size - 1), log.consistency)
-    if "other_beacon_entry" in service.lies:
+    if "other_beacon_entry" in lies:
         return replace(honest, entry=log.entry(listed.verdict))
-    if "damaged_beacon_path" in service.lies:
+    if "damaged_beacon_path" in lies:
         return replace(honest, entry=flip_proof(honest.entry))
-    if "damaged_beacon_link" in service.lies:
+    if "damaged_beacon_link" in lies:
         return replace(honest, consistency=(flip(honest.consistency[0]), *honest.consistency[1:]))
-    if "other_beacon_head" in service.lies:
+    if "other_beacon_head" in lies:
         size = log.size - 1
         entry = log.entry(beacon.size - 1, size)
         return prove_beacon(beacon, entry, log.consistency)

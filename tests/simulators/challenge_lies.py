@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from simulators.tee import SoftwareTee
 
-from attestation.binding import Model
+from attestation.binding import Beacon, Model
+from attestation.posture import Control
 from attestation.verify.credential import Credential
 from wire.ids import b64u, sha256_tag, unb64u
 from wire.suites import HYBRID
@@ -25,6 +26,7 @@ LIVE_LIES = frozenset(
     {
         # the binding, beyond its nonce
         "live_other_kem", "live_other_boot", "live_other_model", "live_longer_life",
+        "live_other_beacon", "live_other_posture",
         # the nonce
         "live_no_nonce", "live_other_nonce", "live_recorded",
         # evidence and posture
@@ -39,8 +41,15 @@ def live_answer(service: Service, listed: Listed, asked: dict[str, Any]) -> dict
     """The reply to `POST /v1/workers/{wid}/challenge`."""
     lies, tee = service.lies, listed.tee
     facts = {"nonce": unb64u(asked["nonce"], 32), **_changed(lies, tee)}
+    if "live_other_beacon" in lies:  # genuine, and of now: a new binding would have it
+        size = service.log.size
+        facts["beacon"] = Beacon(service.log.origin, size, service.log.root(size))
+    controls = tee.controls
+    if "live_other_posture" in lies:  # good, and signed by the worker
+        tee.controls = {**controls, "memfd_secret": Control("applied")}
     posture = tee.posture()
     binding = _binding(tee, facts)
+    tee.controls = controls
     evidence = tee.presented(binding)
     if "live_evidence_of_another_worker" in lies:
         stranger = SoftwareTee("stranger", service.now)

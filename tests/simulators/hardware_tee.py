@@ -22,7 +22,7 @@ import copy
 import hashlib
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from cryptography import x509
@@ -316,6 +316,10 @@ class NitroTee(HardwareTee):
         for name, value in {**honest, **self.asked}.items():
             setattr(self.enclave, name, value)
         return {"document": self.enclave.document()}
+
+
+#: Vendors' hardware, one of each; for `QuoteTee` a cloud vouches instead.
+KINDS: Final[list[type[HardwareTee]]] = [SnpTee, TdxTee, NitroTee, AzureSnpTee, AzureTdxTee]
 
 
 def snp_rule(amd: Amd) -> dict[str, Any]:

@@ -6,7 +6,7 @@ sees what hardware would send it; a test changes one fact and expects one refusa
 
     intel = Intel()                               # an up-to-date TDX platform, quote v4
     intel.body["report_data"] = bytes(64)         # before signing
-    intel.revoked_pck.append(intel.pck_serial)    # on the next CRL
+    intel.revoked_pck.append(intel.pck.serial)    # on the next CRL
     question = intel.question()                   # evidence, collateral and pins, for `examine`
 
 Facts are public attributes; `edits` change bytes after signing. Nothing here is random except keys,
@@ -47,6 +47,7 @@ from .intel_parts import (
     tlv,
     wrapped,
 )
+from .intel_reports import ENCLAVE, EXTENSION, TD10, TD15, enclave, processor, td
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -57,25 +58,6 @@ ROOT, PLATFORM, PROCESSOR = (
 )
 SIGNER, PCK = "Intel SGX TCB Signing", "Intel SGX PCK Certificate"
 VENDOR = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
-
-_TD10 = (
-    ("tee_tcb_svn", 16), ("mr_seam", 48), ("mr_signer_seam", 48), ("seam_attributes", 8),
-    ("td_attributes", 8), ("xfam", 8), ("mr_td", 48), ("mr_config_id", 48), ("mr_owner", 48),
-    ("mr_owner_config", 48), ("rt_mr0", 48), ("rt_mr1", 48), ("rt_mr2", 48), ("rt_mr3", 48),
-    ("report_data", 64),
-)  # fmt: skip
-_TD15 = (*_TD10, ("tee_tcb_svn2", 16), ("mr_service_td", 48))
-_EXTENSION = (
-    ("vmid", 1), ("td_id", 32), ("dev_info", 48), ("init_service_td_hash", 48),
-    ("init_service_td_attributes", 8), ("init_cpu_svn", 16), ("init_tee_tcb_svn", 16),
-    ("init_tee_fmspc", 12), ("cur_service_td_hash", 48), ("cur_service_td_attributes", 8),
-)  # fmt: skip
-_ENCLAVE = (
-    ("cpusvn", 16), ("miscselect", 4), ("reserved1", 12), ("isv_ext_prod_id", 16),
-    ("attributes", 16), ("mrenclave", 32), ("reserved2", 32), ("mrsigner", 32), ("reserved3", 32),
-    ("config_id", 64), ("isvprodid", 2), ("isvsvn", 2), ("config_svn", 2), ("reserved4", 42),
-    ("isv_family_id", 16), ("report_data", 64),
-)  # fmt: skip
 
 
 class Intel:
@@ -121,7 +103,7 @@ class Intel:
         self.qe_report = enclave(
             mrsigner=bytes(range(32)), isvprodid=2 if tee == "tdx" else 1, isvsvn=8
         )
-        self.body = self._td() if tee == "tdx" else enclave()
+        self.body = td(self.version) if tee == "tdx" else enclave()
         self.tcb_info = self._tcb_info()
         self.qe_identity = self._qe_identity()
         self.edits: dict[str, Callable[[bytes], bytes]] = {}
@@ -154,7 +136,7 @@ class Intel:
         report = {**self.qe_report}
         if "report_data" not in self.qe_report or not any(self.qe_report["report_data"]):
             report["report_data"] = hashlib.sha256(named + self.qe_auth).digest() + bytes(32)
-        qe = packed(report, _ENCLAVE)
+        qe = packed(report, ENCLAVE)
         certified = (
             qe
             + raw_sign(self.pck.key, qe)
@@ -175,13 +157,13 @@ class Intel:
         raw = b"".join(int(fields[field]).to_bytes(width, "little") for field, width in widths)
         raw += bytes(fields["vendor"]) + bytes(fields["user_data"])  # type: ignore[arg-type]
         if self.tee != "tdx":
-            body, kind = packed(self.body, _ENCLAVE), 1
+            body, kind = packed(self.body, ENCLAVE), 1
         elif "td_id" in self.body:
-            body, kind = packed(self.body, (*_TD15, *_EXTENSION)), 4
+            body, kind = packed(self.body, (*TD15, *EXTENSION)), 4
         elif "mr_service_td" in self.body:
-            body, kind = packed(self.body, _TD15), 3
+            body, kind = packed(self.body, TD15), 3
         else:
-            body, kind = packed(self.body, _TD10), 2
+            body, kind = packed(self.body, TD10), 2
         return raw + (sized(kind, body) if self.version == 5 else body)
 
     def pck_chain(self) -> bytes:
@@ -300,7 +282,7 @@ class Intel:
 
     def extended(self) -> Intel:
         """The TD's module writes extended reports: no service TD, begun on this platform."""
-        self.body |= {field: bytes(size) for field, size in _EXTENSION}
+        self.body |= {field: bytes(size) for field, size in EXTENSION}
         self.body["td_id"] = hashlib.sha256(b"this TD").digest()
         self.body["init_cpu_svn"] = bytes(self.components)
         self.body["init_tee_tcb_svn"] = self.body["tee_tcb_svn"]
@@ -308,19 +290,6 @@ class Intel:
         return self
 
     # ---- honest facts
-
-    def _td(self) -> dict[str, bytes]:
-        body = {field: bytes(size) for field, size in (_TD10 if self.version == 4 else _TD15)}
-        body["tee_tcb_svn"] = bytes([11, 1, 4]) + bytes(13)
-        if self.version == 5:
-            body["tee_tcb_svn2"] = body["tee_tcb_svn"]
-        body["mr_seam"] = hashlib.sha384(b"module").digest()
-        body["td_attributes"] = (1 << 28).to_bytes(8, "little")
-        body["xfam"] = bytes.fromhex("e702060000000000")
-        for register in ("mr_td", "rt_mr0", "rt_mr1", "rt_mr2"):
-            body[register] = hashlib.sha384(register.encode()).digest()
-        body["report_data"] = hashlib.sha512(b"asked for").digest()
-        return body
 
     def _tcb_info(self) -> dict[str, Any]:
         newest = {
@@ -392,24 +361,3 @@ class Intel:
         if facts not in held:
             held[facts] = certificate.der(self.now)
         return held[facts]
-
-
-def processor(fmspc: bytes) -> bytes:
-    """INIT_TEE_FMSPC of a platform: three words, CPUID leaf 1's EAX (of stepping 0) between."""
-    eax = int.from_bytes(fmspc[1:3], "big") << 4
-    return bytes(4) + eax.to_bytes(4, "little") + (1 << 31).to_bytes(4, "little")
-
-
-def enclave(**fields: bytes | int) -> dict[str, bytes]:
-    """An enclave report's fields: 64-bit, initialised, not in debug."""
-    report = {field: bytes(size) for field, size in _ENCLAVE}
-    report["cpusvn"] = bytes([11, 11, 26, 24]) + bytes(12)
-    report["attributes"] = bytes.fromhex("1500000000000000e700000000000000")
-    report["mrenclave"] = hashlib.sha256(b"enclave").digest()
-    report["mrsigner"] = hashlib.sha256(b"signer").digest()
-    if not fields:
-        report["attributes"] = bytes.fromhex("0500000000000000e700000000000000")
-        report["report_data"] = hashlib.sha512(b"asked for").digest()
-    for changed, value in fields.items():
-        report[changed] = value.to_bytes(2, "little") if isinstance(value, int) else value
-    return report

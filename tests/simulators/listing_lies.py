@@ -26,7 +26,9 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "others_verdict": {"bh": b64u(bytes(32))},
     "flattering_verdict": {"trust": "hardware"},
     "other_measurement_verdict": {"measurement": sha256_tag(b"other")},
+    "other_type_verdict": {},
 }
+_UNKNOWN = "attest.remark"  # events of types that nobody knows are logged unread
 LISTING_LIES = frozenset({*_CHANGES, "moved_verdict", "other_head_verdict", "unlisted_kid"})
 
 
@@ -35,17 +37,20 @@ def list_with(service: Service, lie: str) -> bytes:
     if lie == "unlisted_kid":
         return service.publish(
             workers=[
-                WorkerEntry((worker.bh,), worker.bh, worker.verdict, ("m",))  # any other 32 bytes
+                WorkerEntry(_kids(service, worker), worker.bh, worker.verdict, ("m",))
                 for worker in service.workers
             ]
         )
     for worker in service.workers:
+        if lie not in service.lies_about(worker):
+            continue
         honest = _body(service.log, worker.verdict)
         if lie == "moved_verdict":
             service.log.append(ATTEST_VERDICT, honest)
             continue
         changes = _CHANGES.get(lie, {"ok": False})  # other_head: our log says no, the other yes
-        worker.verdict = service.log.append(ATTEST_VERDICT, honest | changes).index
+        kind = _UNKNOWN if lie == "other_type_verdict" else ATTEST_VERDICT
+        worker.verdict = service.log.append(kind, honest | changes).index
     return service.publish()
 
 
@@ -63,6 +68,12 @@ def shown_verdict(service: Service, listed: Listed, lie: str) -> Logged:
             other.append_raw(entry.event, entry.blind)
         return other.entry(listed.verdict)
     return log.entry(listed.verdict)
+
+
+def _kids(service: Service, worker: Listed) -> tuple[bytes, ...]:
+    if service.lies_about(worker):
+        return (worker.bh,)  # any other 32 bytes
+    return tuple(kem.kid for kem in worker.tee.facts["kems"])
 
 
 def _body(log: SimulatedLog, index: int) -> dict[str, Any]:

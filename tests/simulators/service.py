@@ -84,7 +84,8 @@ class Service:
         workers: those that are up; `hidden` are up but not listed, `unanswered` answer no live
             challenge, `busy` no ping.
         answer: makes the logical answer of a request body; replace it to change what is sealed.
-        lies: what the gateway does wrong.
+        lies: what the gateway does wrong; `liars`: the workers of which what it says in their
+            listing, log entry, binding or beacon is wrong, () for all of them.
         fail_next: problems to answer the next requests with, before anything else.
         pause_s: seconds between response chunks.
         kind: of the workers; `carried`: collateral as served, None for what their vendors state.
@@ -97,6 +98,7 @@ class Service:
     busy: set[bytes] = field(default_factory=set)
     answer: Any = None
     lies: set[str] = field(default_factory=set)
+    liars: tuple[Listed, ...] = ()
     fail_next: list[tuple[int, dict[str, object]]] = field(default_factory=list)
     pause_s: float = 0.0
     seen: list[Seen] = field(default_factory=list)
@@ -149,6 +151,10 @@ class Service:
         listed.verdict = self.log.append(ATTEST_VERDICT, body).index
         self.workers.append(listed)
         return listed
+
+    def lies_about(self, listed: Listed) -> set[str]:
+        """What is said wrongly of one worker."""
+        return self.lies if not self.liars or listed in self.liars else set()
 
     def rotate(self, listed: Listed, seed: str) -> Listed:
         """The worker restarts: new keys, a new binding, the old keys are gone."""
@@ -270,23 +276,24 @@ class Service:
         if listed is None:
             return problem_reply(404, problem(NOT_FOUND, 404, "no such binding"))
         binding, evidence, verdict = listed.binding, listed.evidence, listed.verdict
-        if "swapped_keys" in self.lies:
+        lies = self.lies_about(listed)
+        if "swapped_keys" in lies:
             stranger = SoftwareTee("stranger", self.now)
             binding = replace_kems(listed.tee, stranger)
-        if "swapped_evidence" in self.lies:
+        if "swapped_evidence" in lies:
             stranger = SoftwareTee("stranger", self.now)
             evidence = (stranger.evidence(stranger.binding()),)
         beacon = shown_beacon(self, listed)
         inclusion = self.log.entry(verdict).to_json()
-        if "forked_beacon" in self.lies:
+        if "forked_beacon" in lies:
             assert beacon is not None
             other = fork(self, listed, beacon.entry.index + 1)
             inclusion = other.entry(verdict).to_json()
-        for lie in self.lies & LISTING_LIES:
+        for lie in lies & LISTING_LIES:
             inclusion = shown_verdict(self, listed, lie).to_json()
-        if "foreign_verdict" in self.lies:
+        if "foreign_verdict" in lies:
             inclusion = self.log.entry(self._snapshots[0][1]).to_json()
-        if "refused_verdict" in self.lies:
+        if "refused_verdict" in lies:
             body = attest_verdict_event(
                 bh=listed.bh, ok=False, kind="software", evidence=[], policy=sha256_tag(b"p"),
                 reasons=["denied"],

@@ -180,6 +180,12 @@ def sign_quote(key: Any, quote: bytes, hash_id: int = 0x000B) -> bytes:
     return ecdsa_signature(r, s, hash_id)
 
 
+def pss_signature(key: rsa.RSAPrivateKey, quote: bytes) -> bytes:
+    """TPMT_SIGNATURE over `quote` by RSAPSS, SHA-256: genuine, of a key that allows the scheme."""
+    scheme = padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256.digest_size)
+    return bytes.fromhex("0016000b") + _sized(key.sign(quote, scheme, hashes.SHA256()))
+
+
 def ecdsa_signature(r: int, s: int, hash_id: int = 0x000B) -> bytes:
     """TPMT_SIGNATURE of an ECDSA pair."""
     pair = _sized(r.to_bytes(32, "big")) + _sized(s.to_bytes(32, "big"))

@@ -8,6 +8,7 @@ valid for years around it. `VendorServices` serves what these sign over HTTP.
 from __future__ import annotations
 
 import base64
+import copy
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -274,6 +275,14 @@ class OcspVendor:
             nonce = asked.extensions.get_extension_for_class(x509.OCSPNonce).value
             builder = builder.add_extension(nonce, critical=False)
         return builder.sign(self.key, hashes.SHA384()).public_bytes(serialization.Encoding.DER)
+
+
+def altered(vendor: Any, **changes: Any) -> Any:
+    """The same vendor, keys and certificates included, with other facts."""
+    other = copy.copy(vendor)
+    for fact, value in changes.items():
+        setattr(other, fact, value)
+    return other
 
 
 def rim_answer(rim_id: str, manifest: bytes) -> bytes:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
 from attestation.result import AppraisedEvidence, Refused
+from wire.errors import AttestationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from attestation.examined import Examined
 
 
 def accepted(verdict: AppraisedEvidence | Refused) -> AppraisedEvidence:
@@ -25,3 +35,22 @@ def refused_for(verdict: AppraisedEvidence | Refused, *codes: str) -> Refused:
     found = rejected(verdict)
     assert set(found.codes) == set(codes), found.reasons
     return found
+
+
+def codes_of(examined: Examined) -> list[str]:
+    """Why evidence is not genuine, in the order found; it is exactly if nothing speaks against."""
+    assert examined.authentic is (not examined.reasons)
+    return [reason.code for reason in examined.reasons]
+
+
+def codes(examined: Examined) -> set[str]:
+    """What speaks against evidence, in no order."""
+    return {reason.code for reason in examined.reasons}
+
+
+def refusal(step: Callable[[], Any], match: str | None = None) -> str:
+    """The one reason for which a step refuses, in these words."""
+    with pytest.raises(AttestationError, match=match) as caught:
+        step()
+    (reason,) = caught.value.reasons
+    return reason

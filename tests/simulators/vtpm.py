@@ -214,8 +214,12 @@ class Vtpm:
         bank: str = "sha256",
         selected: Sequence[int] = range(24),
         digest: bytes | None = None,
+        unallocated: Sequence[str] = (),
     ) -> tuple[bytes, bytes]:
-        """TPMS_ATTEST and TPMT_SIGNATURE over these registers of one bank."""
+        """TPMS_ATTEST and TPMT_SIGNATURE over these registers of one bank.
+
+        Banks that were asked for and that the TPM does not keep, it names without registers.
+        """
         if digest is None:
             values = (self.registers[bank][number] for number in sorted(selected))
             digest = hashlib.sha256(b"".join(values)).digest()
@@ -226,7 +230,9 @@ class Vtpm:
             + _sized(nonce)
             + bytes(16) + b"\1"
             + bytes.fromhex("2016051100162800")
-            + b"\0\0\0\1" + IDS[bank].to_bytes(2, "big") + b"\3" + bits.to_bytes(3, "little")
+            + (1 + len(unallocated)).to_bytes(4, "big")
+            + b"".join(IDS[name].to_bytes(2, "big") + b"\3" + bytes(3) for name in unallocated)
+            + IDS[bank].to_bytes(2, "big") + b"\3" + bits.to_bytes(3, "little")
             + _sized(digest)
         )  # fmt: skip
         return message, sign_quote(self.key, message)

@@ -122,6 +122,18 @@ def test_strict_json_keeps_the_size_limit():
         parse_strict(b"1234", max_bytes=3)
 
 
+@pytest.mark.parametrize(
+    "data", [b"[0,0,0]", b"[[[[]]]]", b'{"":{"":{"":{}}}}', b'{"a":[",,"]}', b"[,,,"]
+)
+def test_strict_json_counts_commas_and_opening_brackets_before_it_parses(data):
+    with pytest.raises(MalformedError, match=r"JSON: at most 2 items, found [34]"):
+        parse_strict(data, max_items=2)
+    with pytest.raises(MalformedError, match=r"JSON: at most 2 items, found [34]"):
+        parse_evj1(data, max_items=2)
+    if data != b"[,,,":
+        assert parse_strict(data, max_items=4) == parse_strict(data)
+
+
 def test_a_refusal_shows_no_content():
     with pytest.raises(MalformedError) as caught:
         parse_strict(b'{"my secret prompt":1,}')

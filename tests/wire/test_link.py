@@ -102,16 +102,22 @@ def test_a_payload_that_is_no_strict_object_is_refused(payload):
             message.json()
 
 
-def test_a_message_of_evidence_holds_few_items_and_others_as_many_as_fit():
-    few = b'{"a":[' + b"1," * (LINK_ITEMS_MAX - 1) + b"1]}"
-    assert len(Message(HELLO, few).json()["a"]) == LINK_ITEMS_MAX
+def test_a_message_of_evidence_or_an_event_holds_few_items_and_others_as_many_as_fit():
+    few = b'{"a":[' + b"1," * (LINK_ITEMS_MAX - 2) + b"1]}"  # and two brackets
     many = few[:-2] + b",1]}"
-    for kind in (HELLO, KEYS, CHALLENGE_ANSWER):
-        with pytest.raises(MalformedError, match="256 items"):
-            Message(kind, many).json()
+    for kind, rid in ((HELLO, b""), (KEYS, b""), (CHALLENGE_ANSWER, b""), (RECEIPT, RID)):
+        assert len(Message(kind, rid + few).json()["a"]) == LINK_ITEMS_MAX - 1
+        with pytest.raises(MalformedError, match="at most 256 items, found 257"):
+            Message(kind, rid + many).json()
         with pytest.raises(MalformedError, match="256 items"):  # before its form is looked at
-            Message(kind, b"," * LINK_ITEMS_MAX).json()
-    assert len(Message(PULL, many).json()["a"]) == LINK_ITEMS_MAX + 1
+            Message(kind, rid + b"," * (LINK_ITEMS_MAX + 1)).json()
+    assert len(Message(PULL, many).json()["a"]) == LINK_ITEMS_MAX
+
+
+@pytest.mark.parametrize("nested", [b'{"":' * 300 + b"0" + b"}" * 300, b"[" * 900 + b"]" * 900])
+def test_what_is_nested_deeply_in_a_few_places_counts_as_many_items(nested):
+    with pytest.raises(MalformedError, match="at most 256 items"):
+        Message(HELLO, b'{"a":[' + b",".join([nested] * 250) + b"]}").json()
 
 
 @pytest.mark.parametrize("kind", list(MessageType))

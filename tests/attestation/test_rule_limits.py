@@ -1,25 +1,13 @@
-"""Every limit of a rule and of a parser, from both sides: the last value accepted, the next not."""
+"""Every limit of a rule from both sides, and what a rule says that does not say it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from simulators.amd import Amd
+from simulators.nvidia_verdicts import LEAST as GPU
 
-from attestation.examined import Expected
-from attestation.formats.pem import encode
 from attestation.members import Members
-from attestation.posture import (
-    Control,
-    Posture,
-    State,
-    encode_posture,
-    open_container,
-    parse_record,
-    sign_posture,
-)
 from attestation.registers import NITRO_PCR
 from attestation.rules import tdx as tdx_rules
 from attestation.schemes import (
@@ -36,8 +24,7 @@ from attestation.schemes import (
     tdx,
     tpm_quote,
 )
-from wire.canonical import encode as encoded
-from wire.errors import MalformedError, PolicyError
+from wire.errors import PolicyError
 
 if TYPE_CHECKING:
     from attestation.scheme import Scheme
@@ -53,12 +40,9 @@ LEAST: dict[str, dict[str, Any]] = {
     "azure-vtpm-tdx": {"image": "any", "pcrs": {}},
     "tpm2-quote": {"pcrs": {}},
     "tcg-event-log": {"events": {}, "unchecked": []},
-    "nvidia-gpu-spdm": {
-        "architectures": ["HOPPER"], "models": "any", "driver_in": "any", "vbios_in": "any",
-        "modes": "any", "rim": "not_checked", "ocsp": "not_checked",
-    },
-}  # fmt: skip
-LEAST["nvidia-gpu-spdm-list"] = LEAST["nvidia-gpu-spdm"] | {"count": 1}
+    "nvidia-gpu-spdm": GPU,
+    "nvidia-gpu-spdm-list": GPU | {"count": 1},
+}
 SIGNED = {"mrsigner": ["ab" * 32], "isvprodid": 0, "min_isvsvn": 0}
 
 
@@ -80,6 +64,10 @@ def accepts(scheme: Scheme, **changes: Any) -> bool:
 
 def texts(count: int) -> list[str]:
     return [f"text {n}" for n in range(count)]
+
+
+def advisories(count: int) -> list[str]:
+    return [f"INTEL-SA-{n:05}" for n in range(count)]
 
 
 def hexes(count: int, length: int) -> list[str]:
@@ -121,8 +109,8 @@ LONGEST = [
     (snp.SCHEME, "vmpl", 3, lambda n: {"max": n}),
     (tdx.SCHEME, "image", 256, lambda n: {"any_of": [images(h) for h in hexes(n, 48)]}),
     (tdx.SCHEME, "tcb", 366, lambda n: {"grace_days": n}),
-    (tdx.SCHEME, "tcb", 4096, lambda n: {"allow_advisories": texts(n)}),
-    (tdx.SCHEME, "tcb", 4096, lambda n: {"deny_advisories": texts(n)}),
+    (tdx.SCHEME, "tcb", 4096, lambda n: {"allow_advisories": advisories(n)}),
+    (tdx.SCHEME, "tcb", 4096, lambda n: {"deny_advisories": advisories(n)}),
     (tdx.SCHEME, "platform", 4096, lambda n: {"ppid_allow": hexes(n, 16)}),
     (sgx.SCHEME, "enclave", 65_535, lambda n: SIGNED | {"isvprodid": n}),
     (sgx.SCHEME, "enclave", 65_535, lambda n: SIGNED | {"min_isvsvn": n}),
@@ -271,123 +259,10 @@ def test_the_worker_stands_in_the_first_register_that_the_hypervisor_leaves_free
     assert NITRO_PCR == 16
 
 
-def test_a_node_brings_as_many_manifests_and_answers_as_it_may_and_no_more() -> None:
-    for role, count in (("rim", 16), ("ocsp", 64)):
-        roles = {name for name in nvidia_list.SCHEME.collateral if name.startswith(role)}
-        wanted = {role, *(f"{role}_{number}" for number in range(1, count))}
-        assert roles - {"ocsp_nonce"} == wanted
-
-
-# --- AMD's certificates
-
-
-@pytest.fixture(scope="module")
-def amd() -> Amd:
-    return Amd("Genoa")
-
-
-def examined(amd: Amd, **roles: bytes) -> list[str]:
-    question = amd.question(amd.chip().evidence(), {**amd.collateral(), **roles})
-    return [reason.code for reason in snp.examine(question).reasons]
-
-
-def test_a_nonce_stands_first_in_the_report_data_with_zeros_after_it(amd: Amd) -> None:
-    nonce = bytes(range(32))
-    evidence = amd.chip().evidence(report_data=nonce.ljust(64, b"\0"))
-    assert snp.examine(amd.question(evidence, expected=Expected(nonce=nonce))).bound is True
-
-
-def test_a_ca_file_holds_the_three_certificates_that_amd_has_and_no_fourth(amd: Amd) -> None:
-    three = (amd.ask, amd.asvk, amd.root)
-    assert examined(amd, ca=encode(three)) == []
-    assert "certificate_malformed" in examined(amd, ca=encode((*three, amd.ask)))
-    assert examined(amd, root=encode((amd.root,))) == []
-    assert "certificate_malformed" in examined(amd, root=encode((amd.root, amd.ask)))
-
-
-def test_an_endorsement_file_holds_the_certificate_and_three_more(amd: Amd) -> None:
-    chip = amd.chip()
-    four = (chip.cert, amd.ask, amd.asvk, amd.root)
-    codes = []
-    for file in (encode(four), encode((*four, amd.ask))):
-        question = amd.question({"report": chip.report()}, {"endorsement_cert": file})
-        codes.append([reason.code for reason in snp.examine(question).reasons])
-    assert codes[0] == []
-    assert "certificate_malformed" in codes[1]
-
-
-def padded(amd: Amd, size: int) -> bytes:
-    """The intermediate with an extension that nobody reads, of so many bytes in all."""
-    filled = 0
-    for _ in range(4):
-        der = amd.authority(
-            "SEV-Genoa", amd.ask_key, serial=7, extensions={"99": b"\4\x82" + bytes(filled + 2)}
-        )
-        filled += size - len(der)
-    assert len(der) == size
-    return der
-
-
-@pytest.mark.parametrize("alone", [True, False])
-def test_a_certificate_of_four_kibibytes_is_read_and_one_byte_more_is_not(
-    amd: Amd, alone: bool
-) -> None:
-    beside = () if alone else (amd.asvk,)
-    assert "certificate_malformed" not in examined(amd, ca=encode((padded(amd, 4096), *beside)))
-    assert "certificate_malformed" in examined(amd, ca=encode((padded(amd, 4097), *beside)))
-
-
-# --- posture records
-
-
-STATES: tuple[State, ...] = ("refused", "unavailable", "applied")
-
-
-@pytest.mark.parametrize("found", STATES)
-@pytest.mark.parametrize("demanded", STATES)
-def test_a_state_meets_itself_and_whatever_is_weaker(found: State, demanded: State) -> None:
-    posture = Posture(bytes(16), {"seccomp": Control(found)})
-    assert posture.meets("seccomp", demanded) is (STATES.index(found) >= STATES.index(demanded))
-
-
-def recorded(**facts: Any) -> Posture:
-    return parse_record(encode_posture(Posture(bytes(16), {"c": Control("applied", **facts)})))
-
-
-def test_a_controls_detail_and_error_number_end_at_their_limits() -> None:
-    assert recorded().fields["c"].errno == 0
-    assert recorded(errno=None).fields["c"].errno == 0
-    for last, fact in (("x" * 200, "detail"), (4095, "errno")):
-        assert recorded(**{fact: last})
-        with pytest.raises(MalformedError):
-            recorded(**{fact: last + last[:1] if isinstance(last, str) else last + 1})
-    with pytest.raises(MalformedError):
-        recorded(errno=-1)
-
-
-def record(size: int) -> bytes:
-    """A record of exactly so many bytes."""
-
-    def made(spare: int) -> bytes:
-        lengths = [min(200, max(0, spare - 200 * number)) for number in range(64)]
-        fields = {
-            f"{'c' * 30}{number:02}": {"state": "unavailable", "errno": 0, "detail": "x" * length}
-            for number, length in enumerate(lengths)
-        }
-        return encoded({"v": 1, "boot": "A" * 22, "fields": fields})
-
-    return made(size - len(made(0)))
-
-
-def test_a_record_of_sixteen_kibibytes_is_read_and_one_byte_more_is_not() -> None:
-    assert len(record(16_384)) == 16_384
-    assert len(parse_record(record(16_384)).fields) == 64
-    with pytest.raises(MalformedError):
-        parse_record(record(16_385))
-
-
-def test_a_container_of_24_kibibytes_is_read_and_one_byte_more_is_not() -> None:
-    container = sign_posture(record(6000), Ed25519PrivateKey.generate())
-    assert open_container(container.ljust(24_576))
-    with pytest.raises(MalformedError):
-        open_container(container.ljust(24_577))
+@pytest.mark.parametrize("member", ["allow_advisories", "deny_advisories"])
+@pytest.mark.parametrize(
+    "name", ["zzz", "INTEL-SA-1", "INTEL-SA-000001", "intel-sa-00001", "INTEL-SA-0000l", "SA-00001"]
+)
+def test_an_advisory_that_intel_never_names_so_is_no_demand(member: str, name: str) -> None:
+    assert accepts(tdx.SCHEME, tcb={member: ["INTEL-SA-00001"]})
+    assert not accepts(tdx.SCHEME, tcb={member: ["INTEL-SA-00001", name]})

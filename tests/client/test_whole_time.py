@@ -1,0 +1,126 @@
+"""A gateway that drips keeps every read in time; the whole has its own end."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+from simulators.vendor_services import Answer, Fault, ServerTls, VendorServices
+
+from client.async_driver import AsyncDriver
+from client.commands import Close, Fetch, Opened, Read, Send, Steps, fetch
+from client.driver import Driver
+from client.http import endpoint
+from client.state import TrustState
+from wire.errors import StreamTruncated, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from simulators.vendor_services import Kind
+
+    from client.http import Endpoint
+
+pytestmark = pytest.mark.anyio
+
+WHOLE_S = 1.0
+KINDS = ["slow", "drip", "headers"]
+SLOW = Fetch("GET", "/slow", 1 << 20, whole_s=WHOLE_S)
+HONEST = Fetch("GET", "/honest", 1 << 20)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that answers /honest, and who vouches for it."""
+
+    vendor: VendorServices
+    trust: ssl.SSLContext
+    where: Endpoint
+    state: TrustState
+
+    def spoil(self, kind: Kind) -> None:
+        self.vendor.faults["/slow"] = Fault(kind)
+
+    def driver(self) -> Driver:
+        return Driver(self.where, self.state, httpx2.HTTPTransport(verify=self.trust))
+
+    def async_driver(self) -> AsyncDriver:
+        return AsyncDriver(self.where, self.state, httpx2.AsyncHTTPTransport(verify=self.trust))
+
+
+@pytest.fixture(params=["http", "https"])
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
+    tls = ServerTls(tmp_path) if request.param == "https" else None
+    trust = ssl.create_default_context(cafile=None if tls is None else str(tls.ca_file))
+    with VendorServices(tls) as running:
+        running.answers["/honest"] = Answer(b"{}")
+        yield Served(running, trust, endpoint(running.url, None, 60), TrustState(tmp_path))
+
+
+def send(whole_s: float) -> Steps[bytes]:
+    """A sealed request's way, reply and all."""
+    opened: Any = yield Send("/slow", b"sealed", "application/octet-stream", "rid", whole_s)
+    assert isinstance(opened, Opened)
+    whole = b""
+    while chunk := (yield Read()):
+        whole += chunk
+    yield Close()
+    return whole
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reply_that_drips_ends_the_wait(served: Served, kind: Kind) -> None:
+    served.spoil(kind)
+    found = served.driver()
+    with pytest.raises(UnavailableError, match="no reply in time"):
+        found.call(fetch(SLOW))
+    assert found.call(fetch(HONEST)).body == b"{}"
+    found.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_so_does_one_on_a_connection_that_was_kept(served: Served, kind: Kind) -> None:
+    served.spoil(kind)
+    found = served.driver()
+    assert found.call(fetch(HONEST)).body == b"{}"
+    with pytest.raises(UnavailableError, match="no reply in time"):
+        found.call(fetch(SLOW))
+    found.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_reply_that_drips_ends_the_wait_of_the_asyncio_client(
+    served: Served, kind: Kind
+) -> None:
+    served.spoil(kind)
+    found = served.async_driver()
+    with pytest.raises(UnavailableError, match="no reply in time"):
+        await found.call(fetch(SLOW))
+    assert (await found.call(fetch(HONEST))).body == b"{}"
+    await found.close()
+
+
+def test_a_sealed_request_with_an_end_of_its_own_ends_there(served: Served) -> None:
+    found = served.driver()
+    served.spoil("headers")
+    with pytest.raises(UnavailableError, match="no reply in time"):
+        found.call(send(WHOLE_S))
+    served.spoil("drip")
+    with pytest.raises(StreamTruncated):
+        found.call(send(WHOLE_S))
+    found.close()
+
+
+async def test_a_sealed_request_of_the_asyncio_client_ends_there_too(served: Served) -> None:
+    found = served.async_driver()
+    served.spoil("headers")
+    with pytest.raises(UnavailableError, match="no reply in time"):
+        await found.call(send(WHOLE_S))
+    served.spoil("drip")
+    with pytest.raises(StreamTruncated):
+        await found.call(send(WHOLE_S))
+    await found.close()

@@ -1,0 +1,237 @@
+"""How long a verdict counts: a later one takes its place, and a refusal is put off once only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from simulators.deployment import Deployment, Fleet, Up, now, seal
+from simulators.hardware_tee import QuoteTee
+from simulators.tee import SoftwareTee
+
+from attestation.policy import parse_policy
+from evidence.directory import verify_directory
+from gateway.clock import Clock
+from gateway.reappraisal import AGAIN_S, PAST_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from simulators.worker_peer import WorkerPeer
+
+    from gateway.session import Epoch
+
+SELDOM = 3600
+TTL_S = 20
+
+
+def put_in_force(up: Up, **changes: Any) -> None:
+    document = {**up.deployment.tee.demands, "seq": 2, **changes}
+    up.gateway.reappraisal.appraiser.policy = parse_policy(json.dumps(document).encode())
+
+
+def epoch_of(up: Up, worker: WorkerPeer) -> Epoch:
+    found = up.gateway.registry.epoch(worker.bh)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def freshness() -> dict[str, int]:
+    """How fresh the policy wants things; overridden by parametrising `freshness`."""
+    return {}
+
+
+@pytest.fixture
+def deployment(request: pytest.FixtureRequest, freshness: dict[str, int]) -> Iterator[Deployment]:
+    """Sweeps are seldom as far as settings go."""
+    found = Deployment(getattr(request, "param", SoftwareTee), reappraise_s=SELDOM, lease_s=60)
+    found.tee.demands["freshness"] = freshness
+    found.config.admission_policy_file.write_text(json.dumps(found.tee.demands))
+    yield found
+    found.remove()
+
+
+#: Machines whose maker certifies their TPM; its lists of revoked ones are not asked for.
+on_machines = pytest.mark.parametrize("deployment", [QuoteTee], indirect=True)
+#: Verdicts are short.
+briefly = pytest.mark.parametrize("freshness", [{"result_ttl_s": TTL_S}])
+
+
+# ---------------------------------------------------------------- a refusal that is put off
+
+
+def demand_lists(up: Up) -> None:
+    """From now on the maker's lists are demanded; none is to be had, so nothing can be renewed."""
+    rule = {name: value for name, value in up.deployment.tee.rule.items() if name != "revocation"}
+    put_in_force(up, accept=[rule])
+
+
+@on_machines
+async def test_a_refusal_that_no_newer_collateral_mends_fences_after_half_a_minute(
+    up: Up, fleet: Fleet
+) -> None:
+    """Every sweep in between has all its steps: none of them may begin the wait again."""
+    (worker,) = await fleet.admit("a", pull=1)
+    gateway, at = up.gateway, [1000.0]
+    gateway.reappraisal.clock = Clock(monotonic=lambda: at[0])
+    demand_lists(up)
+    for _ in range(3):
+        assert await gateway.reappraisal.sweep() == 0
+        at[0] += PAST_S / 3
+    assert await gateway.reappraisal.sweep() == 1
+    await worker.closed()
+    assert not gateway.registry.knows(worker.kid)
+
+
+@on_machines
+async def test_the_next_sweep_is_due_when_a_refusal_was_put_off_for_long_enough(
+    up: Up, fleet: Fleet
+) -> None:
+    await fleet.admit("a")
+    reappraisal, at = up.gateway.reappraisal, [1000.0]
+    reappraisal.clock = Clock(monotonic=lambda: at[0])
+    demand_lists(up)
+    assert reappraisal.pause_s(SELDOM) > PAST_S
+    await reappraisal.check()
+    assert reappraisal.pause_s(SELDOM) == PAST_S
+    at[0] += PAST_S - AGAIN_S / 2
+    assert reappraisal.pause_s(SELDOM) == AGAIN_S
+
+
+@on_machines
+async def test_what_was_put_off_for_a_binding_that_is_gone_hurries_no_sweep(
+    up: Up, fleet: Fleet
+) -> None:
+    (worker,) = await fleet.admit("a")
+    reappraisal, at = up.gateway.reappraisal, [1000.0]
+    reappraisal.clock = Clock(monotonic=lambda: at[0])
+    demand_lists(up)
+    await reappraisal.check()
+    up.gateway.registry.forget([worker.bh])
+    at[0] += PAST_S
+    await reappraisal.check()
+    assert reappraisal.pause_s(SELDOM) > PAST_S
+
+
+@on_machines
+async def test_a_worker_that_is_accepted_meanwhile_is_put_off_for_as_long_another_time(
+    up: Up, fleet: Fleet
+) -> None:
+    (worker,) = await fleet.admit("a")
+    gateway, at = up.gateway, [1000.0]
+    gateway.reappraisal.clock = Clock(monotonic=lambda: at[0])
+    demand_lists(up)
+    assert await gateway.reappraisal.sweep() == 0
+    put_in_force(up)
+    at[0] += PAST_S - 1
+    assert await gateway.reappraisal.sweep() == 0
+    demand_lists(up)
+    at[0] += 2
+    assert await gateway.reappraisal.sweep() == 0
+    assert gateway.registry.knows(worker.kid)
+
+
+# ---------------------------------------------------------------- an acceptance
+
+
+async def test_a_policy_prolonged_before_its_end_keeps_its_workers_in_the_directory(
+    up: Up, fleet: Fleet
+) -> None:
+    (worker,) = await fleet.admit("a")
+    gateway, ends = up.gateway, now() + 300
+    put_in_force(up, expires=ends)
+    await gateway.reappraisal.check()
+    assert epoch_of(up, worker).offered_until == ends
+    put_in_force(up, seq=3, expires=ends + 86400)
+    await gateway.reappraisal.check()
+    assert epoch_of(up, worker).policy == gateway.reappraisal.appraiser.policy.digest
+    assert [epoch.bh for epoch in gateway.registry.offered(ends)] == [worker.bh]
+
+
+@briefly
+async def test_the_next_verdict_is_given_in_the_last_quarter_of_one(up: Up, fleet: Fleet) -> None:
+    (worker,) = await fleet.admit("a")
+    first = epoch_of(up, worker).appraised
+    given = first.expires - TTL_S
+    for after in (0, TTL_S * 3 // 4 - 1):
+        up.gateway.reappraisal.clock = Clock(wall=lambda at=given + after: at)
+        await up.gateway.reappraisal.check()
+        assert epoch_of(up, worker).appraised is first
+    up.gateway.reappraisal.clock = Clock(wall=lambda: given + TTL_S * 3 // 4)
+    await up.gateway.reappraisal.check()
+    assert epoch_of(up, worker).appraised.expires == first.expires + TTL_S * 3 // 4
+
+
+@briefly
+async def test_sweeps_are_as_close_as_short_verdicts_want_them(up: Up, fleet: Fleet) -> None:
+    """Two in the last quarter: one may be late, and no worker leaves the directory."""
+    reappraisal = up.gateway.reappraisal
+    assert 2 * reappraisal.pause_s(SELDOM) <= TTL_S / 4
+    assert reappraisal.pause_s(0.1) == 0.1
+    put_in_force(up, freshness={"result_ttl_s": 1})
+    assert reappraisal.pause_s(SELDOM) == AGAIN_S
+
+
+@pytest.mark.parametrize("freshness", [{"result_ttl_s": 8}])
+async def test_workers_stay_listed_however_short_verdicts_are(up: Up, fleet: Fleet) -> None:
+    (worker,) = await fleet.admit("a", pull=1)
+    ends = epoch_of(up, worker).appraised.expires
+    while now() < ends + 2:
+        assert [epoch.bh for epoch in up.gateway.registry.offered(now())] == [worker.bh]
+        await asyncio.sleep(0.1)
+    answer = asyncio.create_task(up.post(seal([worker])))
+    await worker.answer(await worker.job())
+    assert (await answer).status_code == 200
+
+
+@pytest.mark.parametrize("freshness", [{"result_ttl_s": 4}])
+async def test_a_worker_that_left_the_directory_is_listed_again_when_it_is_accepted(
+    up: Up, fleet: Fleet
+) -> None:
+    """By a sweep that came late: not at the next refresh, which is a minute away."""
+    (worker,) = await fleet.admit("a")
+    given = now()
+    up.gateway.reappraisal.clock = Clock(wall=lambda: given)
+    for expected in (1, 0, 1):
+        async with asyncio.timeout(10):
+            while await listed(up) != expected:
+                await asyncio.sleep(0.02)
+        if not expected:
+            up.gateway.reappraisal.clock = Clock()
+    assert up.gateway.registry.knows(worker.kid)
+
+
+async def listed(up: Up) -> int:
+    document = (await up.http.get("/v1/keys")).content
+    return len(verify_directory(document, up.deployment.client_policy(), now()).workers)
+
+
+# ---------------------------------------------------------------- the end of a verdict
+
+
+@briefly
+async def test_nothing_is_released_under_a_verdict_that_has_ended(up: Up, fleet: Fleet) -> None:
+    (worker,) = await fleet.admit("a", pull=1)
+    registry, ends = up.gateway.registry, epoch_of(up, worker).appraised.expires
+    assert registry.live(worker.kid, ends - 1) is not None
+    assert registry.live(worker.kid, ends) is None
+
+
+async def test_keys_open_for_their_grace_what_was_sealed_before_their_offer_ended(up: Up) -> None:
+    worker, began = up.deployment.worker("a", beat_s=0.5), now()
+    worker.tee.facts.update(nbf=began - 1795, exp=began + 1805)
+    worker.binding = worker.tee.binding()
+    await worker.admitted()
+    registry, epoch = up.gateway.registry, epoch_of(up, worker)
+    assert epoch.appraised.expires == epoch.appraised.binding.exp < epoch.held_until
+    assert registry.live(worker.kid, epoch.held_until - 1) is not None
+    assert registry.live(worker.kid, epoch.held_until) is None
+    up.gateway.reappraisal.clock = Clock(wall=lambda: epoch.appraised.binding.exp)
+    put_in_force(up, expires=epoch.held_until - 1)  # and no longer than the policy then says
+    await up.gateway.reappraisal.check()
+    assert registry.live(worker.kid, epoch.held_until - 2) is not None
+    assert registry.live(worker.kid, epoch.held_until - 1) is None
+    await worker.drop()
