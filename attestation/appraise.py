@@ -170,6 +170,7 @@ def appraise(
         unexplained = Reason("check_not_run", "a step did not run, expected every step to pass")
         claims = NO_CLAIMS if proof is None else proof.claims
         return Refused(reasons or (unexplained,), checks, claims)
+    judged_until = min(policy.expires, proof.not_after, now + policy.result_ttl_s)
     return AppraisedEvidence(
         binding=binding,
         bh=binding.bh,
@@ -177,7 +178,8 @@ def appraise(
         measurement=proof.measurement,
         kind=proof.kind,
         posture=posture,
-        expires=min(end, policy.expires, proof.not_after, now + policy.result_ttl_s),
+        expires=min(end, judged_until),
+        released_until=min(binding.opens_until, judged_until),
         checks=checks,
         claims=proof.claims,
         identities=proof.identities,

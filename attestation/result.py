@@ -66,6 +66,8 @@ class AppraisedEvidence:
         kind: evidence kind.
         posture: the verified posture record, or None where the worker bound none.
         expires: Unix seconds after which the verdict must not be used.
+        released_until: Unix seconds from which on nothing may be released to the keys, not even
+            what was sealed while they were offered: `expires`, but for the end of that offer.
         checks: every step, all passed.
         claims: evidence kind to what its evidence says, JSON-able.
         identities: platforms and keys behind it, as a deny list names them.
@@ -79,6 +81,7 @@ class AppraisedEvidence:
     kind: str
     posture: Posture | None
     expires: int
+    released_until: int
     checks: tuple[Check, ...]
     claims: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NO_CLAIMS)
     identities: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from .commands import (
     Reply,
     Result,
     Send,
+    Shorten,
     Steps,
 )
 from .http import (
@@ -108,6 +109,8 @@ class AsyncDriver:
                 return await self._send(command, reply)
             case Read():
                 return await reply.read()
+            case Shorten():
+                reply.shorten(command.whole_s)
             case Close():
                 await reply.close()
             case Pause():
@@ -184,6 +187,11 @@ class _OpenReply:
         self.ends: float | None = None
         self.response: httpx2.Response | None = None
         self.chunks: AsyncIterator[bytes] | None = None
+
+    def shorten(self, whole_s: float) -> None:
+        """Have it end so many seconds from now, unless it ends sooner."""
+        ends = asyncio.get_running_loop().time() + whole_s
+        self.ends = ends if self.ends is None else min(self.ends, ends)
 
     async def read(self) -> bytes:
         """Next bytes; empty at the end."""

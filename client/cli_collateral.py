@@ -134,6 +134,9 @@ def fetch(args: argparse.Namespace) -> int:
                 if entry.passing:
                     detail = "OCSP answer: the responder does not know the certificate"
                     refused[key] = Rejected(key, "revocation_unknown", detail)
+                elif not store.keeps(entry, now):
+                    detail = "another process holds the cache: find one that was suspended"
+                    refused[key] = Rejected(key, "collateral_unavailable", detail)
                 else:
                     kept[key] = entry
             except AttestationError as error:

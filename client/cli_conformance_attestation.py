@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,7 @@ anchorhold conformance attestation vectors/index.json
 anchorhold conformance attestation vectors/index.json --kind intel-tdx-quote
 anchorhold conformance attestation vectors/index.json --json > results.json"""
 SAMPLE_FILE_MAX: Final = 16 * 1024 * 1024  # an event log or a bundle of collateral is 1 MiB at most
-SAMPLE_MAX: Final = 64 * 1024 * 1024  # of all files of a sample, which are in memory together
+SAMPLE_MAX: Final = 64 * 1024 * 1024  # of all roles of a sample, each of which is looked through
 ROLES_MAX: Final = 256  # a node of sixteen GPUs has about a hundred
 PROGRESS_AFTER_S: Final = 2.0
 _WORDS: Final = {True: "yes", False: "no", None: "-"}
@@ -126,10 +127,10 @@ def _timed(sample: Sample, index: Index, folder: Path) -> tuple[Outcome, float]:
 def _files(folder: Path, sample: Sample) -> dict[str, bytes | MalformedError]:
     """What each name of a sample stands for: bytes, or why there are none.
 
-    One bad sample must not end the run, and no index fill the memory: a file under many spellings
-    of its name is read once, and of all there is an end.
+    One bad sample must not end the run, and no index fill the memory or take hours: a file under
+    many spellings of its name is read once, and counts for each role that it is looked at under.
     """
-    names = dict.fromkeys(sample.files.values())
+    names = Counter(sample.files.values())
     if len(sample.files) > ROLES_MAX:
         error = MalformedError(
             f"sample files: found {len(sample.files)}, expected at most {ROLES_MAX}"
@@ -138,18 +139,17 @@ def _files(folder: Path, sample: Sample) -> dict[str, bytes | MalformedError]:
     found: dict[str, bytes | MalformedError] = {}
     contents: dict[Path, bytes] = {}
     room = SAMPLE_MAX
-    for name in names:
+    for name, roles in names.items():
         try:
             path = _inside(folder, name)
-            if path not in contents:
-                data = read_file(path, SAMPLE_FILE_MAX, "sample")
-                if len(data) > room:
-                    raise ConfigError(
-                        f"sample file {shown(name)}: expected at most {SAMPLE_MAX} bytes in all"
-                        " files of a sample, found more"
-                    )
-                contents[path] = data
-                room -= len(data)
+            if path not in contents and room >= 0:
+                contents[path] = read_file(path, SAMPLE_FILE_MAX, "sample")
+            room -= roles * len(contents.get(path, b""))
+            if room < 0:
+                raise ConfigError(
+                    f"sample file {shown(name)}: expected at most {SAMPLE_MAX} bytes in all"
+                    " files of a sample, found more"
+                )
             found[name] = _as_listed(contents[path], sample.digests.get(name), name)
         except ConfigError as error:
             found[name] = MalformedError(error.message)

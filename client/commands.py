@@ -52,7 +52,8 @@ class Send:
 
     Attributes:
         rid: text form of the request id, sent as the idempotency key.
-        whole_s: seconds it and its reply may take in all; None for as long as an answer runs.
+        whole_s: seconds it and its reply may take in all; None for as long as an answer runs. A
+            reply that is none is to end sooner: `Shorten`.
     """
 
     path: str
@@ -73,6 +74,17 @@ class Opened:
 @dataclass(frozen=True, slots=True)
 class Read:
     """Next piece of the open reply; the result is bytes, empty at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shorten:
+    """Give the rest of the open reply no more than this; an earlier end of its own stays.
+
+    Attributes:
+        whole_s: seconds from now in all.
+    """
+
+    whole_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +132,7 @@ class Emit:
     event: Any
 
 
-Command: TypeAlias = Fetch | Send | Read | Close | Pause | Exclusive | Recall | Remember
+Command: TypeAlias = Fetch | Send | Read | Shorten | Close | Pause | Exclusive | Recall | Remember
 Result = TypeVar("Result")
 Steps: TypeAlias = Generator[Command | Emit, Any, Result]
 

@@ -24,14 +24,17 @@ from .commands import (
     Reply,
     Result,
     Send,
+    Shorten,
     Steps,
 )
 from .http import (
     Endpoint,
+    TimeLeft,
     content_type,
     http_client,
     request_extensions,
     request_headers,
+    time_left,
     too_long,
     unreachable,
 )
@@ -110,11 +113,14 @@ class Driver:
                 return self._fetch(command)
             case Send():
                 reply.close()
-                response = self._open(command)
-                reply.response, reply.chunks = response, response.iter_raw()
+                left = time_left(self._where, command.whole_s)
+                response = self._open(command, left)
+                reply.response, reply.chunks, reply.left = response, response.iter_raw(), left
                 return Opened(response.status_code, content_type(response))
             case Read():
                 return reply.read()
+            case Shorten():
+                reply.shorten(command.whole_s)
             case Close():
                 reply.close()
             case Pause():
@@ -128,7 +134,7 @@ class Driver:
         return None
 
     def _fetch(self, command: Fetch) -> Reply:
-        response = self._open(command)
+        response = self._open(command, time_left(self._where, command.whole_s))
         try:
             body = b""
             for chunk in response.iter_raw():
@@ -141,10 +147,10 @@ class Driver:
         finally:
             response.close()
 
-    def _open(self, command: Fetch | Send) -> httpx2.Response:
+    def _open(self, command: Fetch | Send, left: TimeLeft) -> httpx2.Response:
         method = command.method if isinstance(command, Fetch) else "POST"
         headers = request_headers(command)
-        extensions = request_extensions(self._where, command.whole_s)
+        extensions = request_extensions(self._where, left)
         for pause in (*self._where.pauses, None):
             request = self._http.build_request(
                 method,
@@ -165,13 +171,19 @@ class Driver:
 
 
 class _OpenReply:
-    """The reply being read, if any."""
+    """The reply being read, if any; `left` is the time that its request and it may take."""
 
-    __slots__ = ("chunks", "response")
+    __slots__ = ("chunks", "left", "response")
 
     def __init__(self) -> None:
         self.response: httpx2.Response | None = None
         self.chunks: Iterator[bytes] = iter(())
+        self.left: TimeLeft | None = None
+
+    def shorten(self, whole_s: float) -> None:
+        """Have it end so many seconds from now, unless it ends sooner."""
+        if self.left is not None:
+            self.left.shorten(whole_s)
 
     def read(self) -> bytes:
         """Next bytes; empty at the end."""
@@ -187,4 +199,4 @@ class _OpenReply:
         """Drop the reply."""
         if self.response is not None:
             self.response.close()
-        self.response, self.chunks = None, iter(())
+        self.response, self.chunks, self.left = None, iter(()), None

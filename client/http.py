@@ -167,25 +167,38 @@ class TimeLeft:
     A limit for each read is none for the whole: a gateway that sends a byte now and then keeps
     each in time, those of headers too. A socket takes whatever has `__index__` for whole seconds,
     and asks it before each read and write.
+
+    Args:
+        each_s: for one read or write, while the whole has no end.
+        whole_s: seconds from now to the end of the whole; None for no end.
     """
 
-    __slots__ = ("_ends",)
+    __slots__ = ("_each_s", "_ends")
 
-    def __init__(self, whole_s: float) -> None:
-        self._ends = time.monotonic() + whole_s
+    def __init__(self, each_s: float, whole_s: float | None) -> None:
+        self._each_s = each_s
+        self._ends = math.inf if whole_s is None else time.monotonic() + whole_s
+
+    def shorten(self, whole_s: float) -> None:
+        """End so many seconds from now, unless it ends sooner."""
+        self._ends = min(self._ends, time.monotonic() + whole_s)
 
     def __index__(self) -> int:
+        if self._ends == math.inf:
+            return math.ceil(self._each_s)
         left = self._ends - time.monotonic()
         if left <= 0:
             raise TimeoutError("the whole took too long")
         return math.ceil(left)
 
 
-def request_extensions(where: Endpoint, whole_s: float | None) -> dict[str, Any]:
-    """Extensions of one request over sockets that block: its end, if it has one of its own."""
-    if whole_s is None:
-        return {}
-    left = TimeLeft(whole_s)
+def time_left(where: Endpoint, whole_s: float | None) -> TimeLeft:
+    """How long one request over sockets that block may take."""
+    return TimeLeft(where.life_s + MARGIN_S, whole_s)
+
+
+def request_extensions(where: Endpoint, left: TimeLeft) -> dict[str, Any]:
+    """Extensions of one request over sockets that block: its end."""
     return {"timeout": _timeout(where).as_dict() | {"read": left, "write": left}}
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wire.errors import GatewayError, ProtocolFailure, WorkerNotice
+from wire.errors import GatewayError, ProtocolFailure, StreamTruncated, WorkerNotice
 from wire.limits import PROBLEM_MAX
 from wire.notice import notice_kid, verify_notice
 from wire.problems import REWRAP_NEEDED
 from wire.response import CONTENT_TYPE as RESPONSE_TYPE
 
-from .commands import Close, Opened, Read, Send, Steps
+from .commands import FETCH_S, Close, Opened, Read, Send, Shorten, Steps
 from .served import media_type, refusal
 
 if TYPE_CHECKING:
@@ -49,24 +49,35 @@ def check_type(opened: Opened) -> None:
 
 
 def read_refusal(
-    opened: Opened, sealed: SealedRequest, candidates: Iterable[VerifiedWorker]
+    opened: Opened,
+    sealed: SealedRequest,
+    candidates: Iterable[VerifiedWorker],
+    whole_s: float = FETCH_S,
 ) -> Steps[GatewayError]:
     """Read a refusal. Returns the gateway's hint, or raises the worker's verified notice.
+
+    Only an answer may run as long as it runs: a refusal that drips has an end. One that is not
+    whole by then, or broke off, is a refusal by its status alone.
 
     Args:
         opened: a reply of another status than 200.
         sealed: the request it answers.
         candidates: everybody that request was wrapped to.
+        whole_s: seconds that the rest of the reply may take in all.
 
     Raises:
         WorkerNotice: signed by the attested key of a candidate, about this request.
         ProtocolFailure: claims to be one and is not.
     """
+    yield Shorten(whole_s)
     body = b""
-    while chunk := (yield Read()):
-        body += chunk
-        if len(body) > PROBLEM_MAX:
-            break
+    try:
+        while chunk := (yield Read()):
+            body += chunk
+            if len(body) > PROBLEM_MAX:
+                break
+    except StreamTruncated:
+        body = b""
     yield Close()
     error = refusal(opened.status, opened.content_type, body)
     if error.notice is not None and error.type != REWRAP_NEEDED:

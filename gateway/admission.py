@@ -2,8 +2,8 @@
 
 The verdict is written to the evidence log before the worker hears of it, also when it is no: from
 step 3 on, but not where keys were not shown. Who sends bytes that mean nothing must not make a log
-grow that is kept for ever; those are counted, and so are refusals beyond `REFUSALS_PER_MINUTE`, and
-workers that the log has no room for now: nobody is admitted without an entry.
+grow that is kept for ever; those are counted, and so are refusals beyond `REFUSALS_PER_MINUTE`.
+An accepted worker always gets its entry: an honest one too comes again whenever its link breaks.
 
  1. HELLO has exactly the agreed members           (malformed: the link is closed, nothing to log)
  2. the binding parses, and its key signed this connection's nonce with the binding's hash:
@@ -19,8 +19,7 @@ workers that the log has no room for now: nobody is admitted without an entry.
     activation we ran ourselves, whose TPM it is    activation_missing, activation_mismatch
  9. the vendors' statements about it are at hand    collateral_missing, and what its kind says
 10. `attestation.appraise` accepts all of it under the gateway's own policy
-11. the log has room for one more that is accepted     too_often
-12. the verdict is durable in the evidence log
+11. the verdict is durable in the evidence log
 """
 
 import asyncio
@@ -62,16 +61,9 @@ APPRAISALS = 3
 #: Refusals written to the log, of all who ask; three minutes' worth at once. A key costs a stranger
 #: nothing, an entry is kept for ever: two hundred of five kB in a second, if nobody counted.
 REFUSALS_PER_MINUTE = 10
-#: Accepted workers and new keys written to the log, of all; each is up to five entries, with those
-#: of its session and the lists it is on. As many at once as a list has room for, that come back
-#: after a restart; in the long run enough for as many that make new keys every hour.
-ACCEPTED_PER_MINUTE = 120
-ACCEPTED_AT_ONCE = 4096
 _LOG = "evidence-log"
 #: Refusals of steps 2 and 7: whose doing it is has not been shown.
 _NOBODY = ("binding_malformed", "hello_signature", "possession_unproven")
-#: Step 11: no verdict on the worker, which may come again.
-_NO_ROOM = "too_often"
 _MEMBERS = {"wid", "binding", "evidence", "posture", "sig", "activation"}
 
 #: Asks the worker a question and returns its answer; nothing in it is checked.
@@ -152,7 +144,6 @@ class Admission:
         self._rng = rng
         self._turns = Turns(APPRAISALS)
         self._entries = Allowance(REFUSALS_PER_MINUTE)
-        self._accepted = Allowance(ACCEPTED_PER_MINUTE, ACCEPTED_AT_ONCE)
 
     async def admit(
         self,
@@ -193,9 +184,8 @@ class Admission:
         reasons = verdict if isinstance(verdict, Refused) else codes
         if verdict in _NOBODY:
             return NotAdmitted(codes, bh)
-        room = verdict != _NO_ROOM and self._entries.take(asker, _LOG, self._clock.monotonic())
-        if room:
-            await log_verdict(self._ledger, shown, self._appraiser.policy.digest, reasons)  # 12
+        if self._entries.take(asker, _LOG, self._clock.monotonic()):
+            await log_verdict(self._ledger, shown, self._appraiser.policy.digest, reasons)  # 11
         else:
             self._telemetry.count(Metric.VERDICTS_HELD, 1)
         return NotAdmitted(codes, bh)
@@ -211,7 +201,7 @@ class Admission:
     async def _judge(
         self, hello: Hello, nonce: bytes, ask: Ask, session: Session | None, asker: Asker
     ) -> Epoch | Refused | str:
-        """Steps 2 to 12; a text is a reason code of our own."""
+        """Steps 2 to 11; a text is a reason code of our own."""
         # 2
         try:
             binding = parse_binding(hello.binding)
@@ -257,10 +247,7 @@ class Admission:
         )
         if not isinstance(verdict, AppraisedEvidence):
             return verdict
-        # 11
-        if not self._accepted.take(asker, _LOG, self._clock.monotonic()):
-            return _NO_ROOM
-        logged = await log_verdict(self._ledger, shown, policy, verdict)  # 12
+        logged = await log_verdict(self._ledger, shown, policy, verdict)  # 11
         return Epoch(verdict, shown, collateral, policy, logged)
 
     async def _possesses(self, binding: Binding, nonce: bytes, ask: Ask) -> bool:

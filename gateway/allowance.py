@@ -51,15 +51,13 @@ class _Bucket:
 
 @dataclass(slots=True)
 class Allowance:
-    """What others pay for: pieces of vendors' collateral, entries of the log.
+    """What strangers may have: pieces of vendors' collateral, entries of the log.
 
     Args:
         per_minute: of each source.
-        at_once: of each source; `BURST_MINUTES` of the rate where none is said.
     """
 
     per_minute: int
-    at_once: int | None = None
     _buckets: dict[str, _Bucket] = field(default_factory=dict)
 
     def take(self, asker: Asker, source: str, now: float) -> bool:
@@ -70,7 +68,7 @@ class Allowance:
             source: a vendor, one of `attestation.collateral_key.SOURCES`, or what else is shared.
             now: monotonic seconds.
         """
-        most = float(self.at_once or self.per_minute * BURST_MINUTES)
+        most = float(self.per_minute * BURST_MINUTES)
         bucket = self._buckets.setdefault(source, _Bucket(most, now))
         bucket.fill(now, self.per_minute, most)
         left = bucket.left - 1

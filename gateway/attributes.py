@@ -25,7 +25,7 @@ OTHER = "other"
 #: Reasons of the gateway's own for refusing a worker; the others are those of appraisal.
 OWN_REASONS = (
     "hello_signature", "kid_in_use", "nonce_unexpected", "policy_changed", "possession_unproven",
-    "session_mismatch", "too_often", "wid_in_use", "wid_malformed",
+    "session_mismatch", "wid_in_use", "wid_malformed",
 )  # fmt: skip
 REASONS = (*CODES, *OWN_REASONS)
 

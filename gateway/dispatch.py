@@ -152,7 +152,7 @@ class Dispatcher:
         """Give a worker what it asked for."""
         now = self._clock.wall()
         while session.can_take(self._clock.monotonic()):
-            kids = session.kids(now)
+            kids = session.takes(now)
             ticket = self._queue.pop_for(kids, now)
             if ticket is None:
                 return

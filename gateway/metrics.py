@@ -83,7 +83,7 @@ METRICS: dict[Metric, MetricType] = {
         Instrument.COUNTER, "{worker}", "workers refused", (Attr.REASON,)
     ),
     Metric.VERDICTS_HELD: MetricType(
-        Instrument.COUNTER, "{verdict}", "verdicts that left no entry in the log: too many came"
+        Instrument.COUNTER, "{verdict}", "refusals that left no entry in the log: too many came"
     ),
     Metric.LOG_APPEND: MetricType(
         Instrument.HISTOGRAM, "s", "time until an event was durable in the evidence log"

@@ -111,7 +111,8 @@ class Reappraisal:
             verdict, policy = await self._judge(epoch, epoch.collateral)
             if not isinstance(verdict, Refused):
                 self._held_past.pop(epoch.bh, None)
-                self._counts(epoch, verdict, epoch.collateral, policy)
+                if self.registry.epoch(epoch.bh) is epoch:  # else newer collateral came meanwhile
+                    self._counts(epoch, verdict, epoch.collateral, policy)
             elif not (set(verdict.codes) <= _PAST and self._waits(self._held_past, epoch)):
                 fenced += self._fence(epoch, policy, verdict)
             if number % TURN == 0:

@@ -59,13 +59,8 @@ class Epoch:
 
     @property
     def released_until(self) -> int:
-        """Unix seconds from which on nothing is released to it.
-
-        A verdict ends with the offer of the keys at the latest: these open for their grace what was
-        sealed before, and the next sweep says whether they may. Any other end is one.
-        """
-        expires = self.appraised.expires
-        return self.held_until if expires == self.appraised.binding.exp else expires
+        """Unix seconds from which on nothing is released to it: its verdict has ended."""
+        return self.appraised.released_until
 
 
 @dataclass(slots=True, eq=False)
@@ -106,8 +101,13 @@ class Session:
         """The attested key that signs pulls, notices and receipts; one per worker start."""
         return self.newest.appraised.binding.sig_pk
 
-    def kids(self, now: int) -> frozenset[bytes]:
+    def takes(self, now: int) -> frozenset[bytes]:
         """Key ids a request may still be released for."""
+        judged = [epoch.kids for epoch in self.epochs if now < epoch.released_until]
+        return frozenset().union(*judged)
+
+    def kids(self, now: int) -> frozenset[bytes]:
+        """Key ids that open what was released before."""
         held = [epoch.kids for epoch in self.epochs if now < epoch.held_until]
         return frozenset().union(*held)
 

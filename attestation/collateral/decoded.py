@@ -1,7 +1,8 @@
 """Entries that were read from files that have not changed since: a fleet rests on the same few.
 
 Workers of one kind share chains, lists and manifests, and each is judged every minute. Read once,
-an entry is found again by what the system says about its file, and all share its bytes.
+an entry is found again by what the system says about its file, and all share its bytes. So is one
+that could not be written, for as long as the file it was to replace stays as it is.
 """
 
 from __future__ import annotations
@@ -66,8 +67,14 @@ class Decoded:
             return held[1]
 
     def keep(self, key: CollateralKey, stamp: Stamp, entry: Entry) -> None:
-        """Remember what was read; `stamp` was taken before."""
+        """Remember what was read, or could not be written; `stamp` was taken before.
+
+        Beside the same files, what was fetched last counts: they were read before it came.
+        """
         with self._lock:
+            held = self._held.get(key)
+            if held is not None and held[0] == stamp and held[1].fetched_at > entry.fetched_at:
+                return
             self._drop(key)
             self._held[key] = stamp, entry
             self.size += _size(entry)

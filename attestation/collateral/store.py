@@ -11,6 +11,8 @@
   refused with `collateral_rollback`: it is genuine and in force, yet hides what has come to light
   since. Strangers can name certificates without end, so of OCSP answers the last `ANSWERS_MAX` are
   remembered.
+- Where a suspended process keeps an entry from being written, it counts for this process alone,
+  until it ends or its file changes.
 - `exclusive` lets one caller at a time fetch a key; the others then find what it stored. Nobody
   waits for ever (`locks`), nor longer the more there is (`room`).
 
@@ -123,7 +125,8 @@ class Store:
         Raises:
             AttestationError: `collateral_rollback`: nothing is kept.
             ConfigError: the folder cannot be written.
-            UnavailableError: another process, or a slow thread, keeps it from being written.
+            UnavailableError: another process, or a slow thread, keeps it from being written. It
+                was in order, and `get` gives it to this process.
         """
         if entry.passing and not self.holds(entry.key):
             return
@@ -139,8 +142,21 @@ class Store:
                     )
                 self._finish(now)
                 self._write(entry, now, answered=answered)
+        except UnavailableError:
+            stamp = self.stamp(entry.key)
+            self._decoded.keep(entry.key, stamp, self._in_order(entry, answered=answered))
+            raise
         except OSError as cause:
             raise _unusable(self.root, cause) from cause
+
+    def keeps(self, entry: Entry, now: int) -> bool:
+        """Whether the folder has this entry, or a newer one: `get` also gives what it has not.
+
+        Raises:
+            as for `get`.
+        """
+        found = self._find(entry.key, now)
+        return found is not None and found.fetched_at >= entry.fetched_at
 
     def entries(self, now: int) -> Iterator[Entry]:
         """Every usable entry, ordered by key; damaged, overtaken and foreign files are passed over.
@@ -209,9 +225,7 @@ class Store:
 
     def _write(self, entry: Entry, now: int, *, answered: bool) -> None:
         mark, key = self._seen(entry.key), entry.key
-        if answered and mark is not None:
-            entry = replace(entry, sequence=max(entry.sequence or 0, mark))
-        _check_order(entry, mark)
+        entry = self._in_order(entry, answered=answered)
         rises = entry.sequence is not None and entry.sequence != mark
         data, begun = encode_entry(entry), self._begun(key)
         begun_mark = begun.with_suffix(_MARK)
@@ -236,6 +250,16 @@ class Store:
         freed = self._room.freed(count, _name(key), now)
         if freed != count:
             self._room.note(freed)
+
+    def _in_order(self, entry: Entry, *, answered: bool) -> Entry:
+        """The entry, no older than what was remembered or could not be written; raises if it is."""
+        held = self._decoded.get(entry.key, self.stamp(entry.key))
+        numbers = (self._seen(entry.key), None if held is None else held.sequence)
+        newest = max((number for number in numbers if number is not None), default=None)
+        if answered and newest is not None:
+            entry = replace(entry, sequence=max(entry.sequence or 0, newest))
+        _check_order(entry, newest)
+        return entry
 
     def _finish(self, now: int) -> None:
         """What a writer that is gone had begun: moved if its number is remembered, or deleted."""

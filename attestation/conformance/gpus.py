@@ -3,7 +3,8 @@
 A name makes nothing genuine: whatever bytes the CPU signed a digest of, they must be the evidence
 of GPUs. So each file is examined and judged as a sample of its own kind is:
 
- gpus 1 form      it is, or wraps, what a GPU's kind reads             evidence_malformed
+ gpus 1 form      it is, or wraps, what a GPU's kind reads, and holds  evidence_malformed
+                  nothing else that may be evidence
  gpus 2 chain     a chain in the sample, or with it, is the device's   collateral_missing
         keys      for a remote service's word: its key set is here     unknown_signing_key
  gpus 3 …         the kind's own examination and strict rule           those of the kind
@@ -18,25 +19,30 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from attestation.examined import Expected, Question
 from attestation.formats import pem
 from attestation.formats.detached_eat import parse_bundle
 from attestation.formats.gpu_list import parse_list
+from attestation.formats.rim import parse_document
 from attestation.formats.spdm import parse_report
 from attestation.ledger import Ledger
 from attestation.result import Reason
 from attestation.schemes import SCHEMES
 from attestation.verify.fleet import Fleet
+from attestation.verify.ocsp import load_response
 from attestation.verify.spdm import SWITCHES
+from attestation.verify.x509 import load_certificate
 from wire.errors import AttestationError, MalformedError
 from wire.excerpt import cut
 
-from .pairing import outlined
+from .device_chains import certificates, chains_in
+from .pairing import has_outline, outlined
 from .roles import KEY_ROLES, by_kind
 from .strict import strict_rule
-from .wrapped import contents, members, spelled
+from .wrapped import as_file, parts, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,11 +51,15 @@ if TYPE_CHECKING:
     from attestation.examined import Examined
     from attestation.verify.spdm import Device
 
+    from .device_chains import DeviceChains
+
 LIST, EAT = "nvidia-gpu-spdm-list", "nvidia-nras-eat"
 SINGLE: Final = ("nvidia-gpu-spdm", "nvidia-nvswitch-spdm")
-CHAINS_MAX: Final = 16  # of as many devices as a list may have
-_PEM: Final = b"-----BEGIN CERTIFICATE-----"
+FOUND_MAX: Final = 128  # reports and bundles of one sample: a rack has 72 GPUs
+SHORT_MAX: Final = 1024  # of a text that is no evidence: a report has 2 KiB, in base64 3
+CERTIFICATES_MAX: Final = 128  # of one text beside evidence: five a device
 _UNKNOWN_KEY: Final = "unknown_signing_key"
+_OTHER_PRODUCT: Final = "product_not_accepted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,21 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class _Beside:
+    """What stands beside the GPUs' evidence, read once for all of it.
+
+    Attributes:
+        asked: the question.
+        chains: of devices.
+        certificates: DER; a root that a chain lacks may be among them.
+    """
+
+    asked: Asked
+    chains: DeviceChains
+    certificates: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """What is against the GPUs' evidence.
 
@@ -91,9 +116,13 @@ def examine_gpus(gpus: Mapping[str, bytes], asked: Asked) -> Account:
     refuted: list[Reason] = []
     unproved: list[Reason] = []
     devices: list[Device] = []
+    files = dict.fromkeys(asked.files.values())
+    listed = tuple(chain.from_iterable(map(certificates, files)))
+    beside = _Beside(asked, chains_in(files), listed)
+    room = FOUND_MAX
     for role, data in gpus.items():
         try:
-            parts = _readable(data)
+            readable = _readable(data, room)
         except MalformedError as error:
             unproved.append(
                 Reason(
@@ -104,8 +133,9 @@ def examine_gpus(gpus: Mapping[str, bytes], asked: Asked) -> Account:
                 )
             )
             continue
-        for kind, part in parts:
-            found, against = _examined(kind, part, role, asked)
+        room -= _count(readable)
+        for kind, part in readable:
+            found, against = _examined(kind, part, role, beside)
             (unproved if found is None else refuted).extend(against)
             if found is not None:
                 unproved.extend(_named(role, _judged(found, asked.now)))
@@ -137,7 +167,7 @@ def roles_read(asked: Asked) -> frozenset[str]:
     return frozenset(
         role
         for role, file in asked.files.items()
-        if file in data or _chains((file,)) or _certificates(file)
+        if file in data or chains_in((file,)).parsed or certificates(file)
     )
 
 
@@ -158,24 +188,65 @@ def check_distinct(devices: Sequence[Device]) -> str:
     return f"{len(devices)} distinct devices"
 
 
-def _readable(data: bytes) -> list[tuple[str, bytes]]:  # 1
+def _readable(data: bytes, room: int) -> list[tuple[str, bytes]]:  # 1
     """The evidence in a file, with the kind that reads it; SPDM reports as a GPU's.
 
+    A file that wraps evidence is read whole: what is passed over could be a device that fails.
+
     Raises:
-        MalformedError: there is none, or some that looks like it and does not parse.
+        MalformedError: there is none, more than `room`, or something besides that may be evidence.
     """
-    whole = [(kind, part) for part in spelled(data) for kind in _kinds(part)]
-    if whole:
-        return whole[:1]
-    found = []
-    for member in members(data):
-        inside = [(kind, part) for part in spelled(member) for kind in _kinds(part)]
-        if not inside and any(outlined(part) for part in spelled(member)):
-            raise MalformedError("GPU evidence: a part of it does not parse")
-        found += inside[:1]
+    found = _evidence(data)
+    for value in () if found else parts(data):
+        inside = _evidence(as_file(value)) if isinstance(value, str | dict | list) else []
+        if not inside and not _is_none(value):
+            raise MalformedError("GPU evidence: a part of it is none, and nothing known beside it")
+        found += inside
     if not found:
         raise MalformedError("GPU evidence: found nothing that a GPU's kind reads")
+    if _count(found) > room:
+        raise MalformedError(f"GPU evidence: found more than {FOUND_MAX} reports in a sample")
     return found
+
+
+def _count(found: Iterable[tuple[str, bytes]]) -> int:
+    """How many reports and bundles these are."""
+    return sum(len(parse_list(part)) if kind == LIST else 1 for kind, part in found)
+
+
+def _evidence(data: bytes) -> list[tuple[str, bytes]]:
+    """The data, or what it says in base64 or hex, as evidence of a kind; one or none."""
+    return [(kind, part) for part in spelled(data) for kind in _kinds(part)][:1]
+
+
+def _is_none(member: object) -> bool:
+    """Whether nothing in a member can be evidence: short texts, numbers, and what vouches."""
+    rest = [member]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict | list):
+            if has_outline(value):
+                return False
+            rest += (*value, *value.values()) if isinstance(value, dict) else value
+        elif isinstance(value, str):
+            texts = spelled(value.encode())
+            short = len(value) <= SHORT_MAX and not any(map(outlined, texts))
+            if not short and not any(map(_vouches, texts)):
+                return False
+    return True
+
+
+def _vouches(data: bytes) -> bool:
+    """Whether these are certificates, a manifest or a responder's answer."""
+    with contextlib.suppress(MalformedError, AttestationError):
+        for der in pem.certificates(data, "sample", CERTIFICATES_MAX):
+            load_certificate(der)
+        return True
+    for parse in (parse_document, load_response):
+        with contextlib.suppress(MalformedError, AttestationError):
+            parse(data)
+            return True
+    return False
 
 
 def _kinds(part: bytes) -> Iterator[str]:
@@ -186,29 +257,34 @@ def _kinds(part: bytes) -> Iterator[str]:
 
 
 def _examined(
-    kind: str, part: bytes, role: str, asked: Asked
+    kind: str, part: bytes, role: str, beside: _Beside
 ) -> tuple[Examined | None, tuple[Reason, ...]]:
     """Step 2, and the examination of 3; None for what could not be verified."""
+    asked, chains = beside.asked, beside.chains
     expected = Expected(nonce=asked.nonces.get(role))
-    if kind == LIST:  # one that says nothing of its architecture may be of switches
-        both = [expected, *(replace(expected, arch=arch) for arch in SWITCHES)]
-        found = _best(_examine(kind, {"evidence_list": part}, one, asked) for one in both)
+    if kind == LIST:
+        found = _examine(kind, {"evidence_list": part}, expected, beside)
+        if any(reason.code == _OTHER_PRODUCT for reason in found.reasons):
+            # One that says nothing of its architecture may be of switches.
+            kinds = (replace(expected, arch=arch) for arch in SWITCHES)
+            switches = (_examine(kind, {"evidence_list": part}, one, beside) for one in kinds)
+            found = _best((found, *switches))
         return found, _named(role, found.reasons)
     if kind == EAT:
-        found = _examine(kind, {"eat": part}, replace(expected, arch=asked.arch), asked)
+        found = _examine(kind, {"eat": part}, replace(expected, arch=asked.arch), beside)
         known = any(name in by_kind(SCHEMES[EAT], asked.files) for name in KEY_ROLES)
         lacking = not known and {reason.code for reason in found.reasons} == {_UNKNOWN_KEY}
         return (None if lacking else found), _named(role, found.reasons)
-    chains = _chains(asked.files.values())
-    if not chains:
-        detail = "found no certificate chain in the sample, expected the device's"
+    own = chains.of(part)
+    if not own and not (chains.parsed and chains.all_here):
+        what = "too many certificate chains" if chains.parsed else "no certificate chain"
+        detail = f"found {what} in the sample, expected the device's"
         step = f"gpus 2 chain of {role}"
         missing = Reason("collateral_missing", detail, step, case_of="chain_invalid")
         return None, (missing,)
-    # Of several chains one is the device's: its leaf's key signed the report, no other could.
     found = _best(
-        _examine(name, {"evidence": part, "cert_chain": chain}, expected, asked)
-        for chain in chains
+        _examine(name, {"evidence": part, "cert_chain": text}, expected, beside)
+        for text in own or [chains.likeliest(part)]
         for name in SINGLE
     )
     return found, _named(role, found.reasons)
@@ -225,17 +301,16 @@ def _best(candidates: Iterable[Examined]) -> Examined:
 
 
 def _examine(
-    kind: str, evidence: Mapping[str, bytes], expected: Expected, asked: Asked
+    kind: str, evidence: Mapping[str, bytes], expected: Expected, beside: _Beside
 ) -> Examined:
-    scheme = SCHEMES[kind]
+    scheme, asked = SCHEMES[kind], beside.asked
     anchors = scheme.anchors if scheme.anchors.pins else asked.index_roots
     collateral: dict[str, bytes] = {}
     if kind == EAT:
         files = by_kind(scheme, asked.files)
         collateral = {role: files[role] for role in KEY_ROLES if role in files}
     else:
-        listed = [der for data in asked.files.values() for der in _certificates(data)]
-        pinned = dict.fromkeys(anchors.among(listed))
+        pinned = dict.fromkeys(anchors.among(beside.certificates))
         if pinned:
             collateral = {"root": pem.encode(pinned)}
     return scheme.examine(Question(evidence, anchors, asked.now, collateral, expected, asked.skew))
@@ -247,23 +322,6 @@ def _judged(found: Examined, now: int) -> tuple[Reason, ...]:
         scheme = SCHEMES[found.kind]
         scheme.judge(ledger, found.facts, strict_rule(scheme), now)
     return tuple(ledger.reasons)
-
-
-def _chains(files: Iterable[bytes]) -> tuple[bytes, ...]:
-    """Certificates in PEM, wherever in the sample they stand."""
-    found = [
-        part
-        for data in files
-        for part in contents(data)
-        if part.lstrip().startswith(_PEM) and len(_certificates(part)) > 1
-    ]
-    return tuple(dict.fromkeys(found))[:CHAINS_MAX]
-
-
-def _certificates(data: bytes) -> tuple[bytes, ...]:
-    with contextlib.suppress(MalformedError):
-        return pem.certificates(data, "sample")
-    return ()
 
 
 def _named(role: str, reasons: Iterable[Reason]) -> tuple[Reason, ...]:

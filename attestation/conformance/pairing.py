@@ -27,8 +27,7 @@ from attestation.formats.tpm_structures import parse_quote as parse_tpm_quote
 from wire.errors import AttestationError, MalformedError
 
 from .binding_rule import EXPECTED, bare
-from .document import read_document
-from .wrapped import FILE_MAX, contents
+from .wrapped import contents, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Set
@@ -83,8 +82,10 @@ class Pair:
         found = {_USUAL: next(iter(self.gpus.values()))}
         for role, data in self.gpus.items():
             found |= {role: data, role.removesuffix(_EVIDENCE) + _EVIDENCE: data}
+        # Each file is hashed once, under however many names it goes.
+        digests = {data: _digests(data) for data in set(self.gpus.values())}
         return found | {
-            f"{name}_{word}": hashlib.new(algorithm, data).digest()
+            f"{name}_{word}": digests[data][algorithm]
             for name, data in found.items()
             for word, algorithm in _HASHES.items()
         }
@@ -92,7 +93,7 @@ class Pair:
     def all_in(self, terms: Set[bytes]) -> bool:
         """Whether each GPU's evidence, or a digest of it, is among what a rule names."""
         return all(
-            data in terms or any(hashlib.new(name, data).digest() in terms for name in _ALGORITHMS)
+            data in terms or not terms.isdisjoint(_digests(data).values())
             for data in self.gpus.values()
         )
 
@@ -143,6 +144,10 @@ def words_of(role: str) -> set[str]:
     return set(_WORD.findall(_HUMP.sub("_", role).lower()))
 
 
+def _digests(data: bytes) -> dict[str, bytes]:
+    return {name: hashlib.new(name, data).digest() for name in _ALGORITHMS}
+
+
 def _of_cpu(role: str, data: bytes) -> bool:
     words = words_of(role)
     cpus = (parse_quote, parse_snp_report, parse_document, parse_hcl_report)
@@ -173,13 +178,18 @@ def outlined(data: bytes) -> bool:
         claims = parse_token(data).claims
         return any(name.startswith(_NRAS_CLAIM) for name in claims)
     with contextlib.suppress(MalformedError):
-        doc = read_document(data, FILE_MAX)
-        if isinstance(doc, dict):
-            return not doc.keys().isdisjoint(_LISTS) or doc.keys() >= _DEVICE
-        if isinstance(doc, list) and doc:
-            entries = [item for item in doc if isinstance(item, dict)]
-            head = doc[0] if isinstance(doc[0], list) else []
-            return head[:1] == ["JWT"] or any(item.keys() >= _DEVICE for item in entries)
+        return has_outline(opened(data))
+    return False
+
+
+def has_outline(doc: object) -> bool:
+    """The same of JSON that is read already."""
+    if isinstance(doc, dict):
+        return not doc.keys().isdisjoint(_LISTS) or doc.keys() >= _DEVICE
+    if isinstance(doc, list) and doc:
+        entries = [item for item in doc if isinstance(item, dict)]
+        head = doc[0] if isinstance(doc[0], list) else []
+        return head[:1] == ["JWT"] or any(item.keys() >= _DEVICE for item in entries)
     return False
 
 

@@ -57,11 +57,13 @@ from attestation.scheme import Need, Scheme
 from attestation.verify.event_log import check_quoted_registers
 from attestation.verify.tpm import check_freshness, check_registers, verify_signature
 from attestation.verify.tpm_key import (
+    SigningKey,
     TrustedKey,
     brought_key,
     check_public_area,
     check_stated,
     listed_key,
+    shown_key,
     verify_key_certificate,
 )
 from wire.errors import AttestationError, refused
@@ -99,6 +101,10 @@ def examine(question: Question) -> Examined:
 
     if ledger.run("tpm 2 key", key, "chain_invalid"):
         _run_key_steps(ledger, found, trusted[0])
+    elif (shown := shown_key(found.ak_cert or b"")) is not None:
+        # A forged quote must not pass for one whose certificate has merely ended.
+        ledger.skip("tpm 3", "no attestation key is trusted")
+        ledger.run("tpm 4 signatures", lambda: _signed(found, shown))
     else:
         ledger.skip("tpm 3-4", "no attestation key is trusted")
     ledger.run("tpm 5 registers", lambda: _registers(found))
@@ -204,14 +210,14 @@ def _run_key_steps(ledger: Ledger, found: TpmQuotes, key: TrustedKey) -> None:  
     if found.stated_key:
         ledger.run("tpm 3 key stated", lambda: check_stated(key, found.stated_key))
 
-    def signatures() -> str:  # 4
-        details = [
-            verify_signature(signed.quote, signed.signature, key.key, scheme)
-            for signed in found.quotes
-        ]
-        return f"{len(details)} quotes, {details[0]}"
+    ledger.run("tpm 4 signatures", lambda: _signed(found, key.key, scheme))
 
-    ledger.run("tpm 4 signatures", signatures)
+
+def _signed(found: TpmQuotes, key: SigningKey, scheme: tuple[int, str] | None = None) -> str:  # 4
+    details = [
+        verify_signature(signed.quote, signed.signature, key, scheme) for signed in found.quotes
+    ]
+    return f"{len(details)} quotes, {details[0]}"
 
 
 def _registers(found: TpmQuotes) -> str:  # 5

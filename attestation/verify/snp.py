@@ -110,17 +110,21 @@ def verify_amd_chain(
             case_of="chain_invalid",
         )
     # A name is what anybody can give: one that did not issue the leaf must not stand for the other.
-    refusals = []
+    refusals, unread = [], []
     for der in intermediates:
-        middle = load_certificate(der)
+        try:
+            middle = load_certificate(der)
+        except AttestationError as refusal:
+            unread.append(refusal)
+            continue
         if middle.subject != leaf.issuer:
             continue
         try:
             return _chain(leaf, middle, root, now)
         except AttestationError as refusal:
             refusals.append(refusal)
-    if refusals:
-        raise refusals[0]
+    if refusals or unread:
+        raise (*refusals, *unread)[0]
     raise refused("chain_invalid", "chain: the certificate's issuer is not among those given")
 
 

@@ -23,7 +23,7 @@ from cryptography.x509 import ExtendedKeyUsage, ExtensionNotFound, KeyUsage
 from attestation.examined import FOREVER
 from attestation.formats.pem import public_key
 from attestation.formats.tpm_structures import RSA_BITS
-from wire.errors import MalformedError, refused
+from wire.errors import AttestationError, MalformedError, refused
 from wire.limits import CLOCK_SKEW_S
 
 from .crl import check_crl
@@ -153,6 +153,14 @@ def verify_key_certificate(
     not_after = min(not_after, expires)
     key = certificate.public_key()
     return TrustedKey(_usable(key), _spki(key), True, checked, not_after)
+
+
+def shown_key(leaf: bytes) -> SigningKey | None:
+    """The key of a certificate that nothing vouches for; None of what is none, or has none."""
+    try:
+        return _usable(load_certificate(leaf).public_key())
+    except AttestationError:
+        return None
 
 
 def check_public_area(trusted: TrustedKey, ak: Public) -> str:

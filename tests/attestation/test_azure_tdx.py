@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulators.hcl import Paravisor, td_report
-from simulators.intel import DAY, NOW, Intel, key
+from simulators.intel import DAY, NOW, Intel, key, stamp
 from simulators.vtpm import NONCE, pcrs_json, rsa_key
 
 from attestation.anchors import Anchors
@@ -332,3 +332,12 @@ def test_a_rule_must_state_image_and_registers(name: str) -> None:
 def test_what_the_td_quote_needs_is_asked_for() -> None:
     assert [need.role for need in SCHEME.needs(Vm().evidence())] == ["collateral"]
     assert SCHEME.needs({}) == ()
+
+
+@pytest.mark.parametrize("early", [0, 60])
+@pytest.mark.parametrize("skew", [0, 60])
+def test_intels_statements_may_be_ahead_by_the_questions_skew(early: int, skew: int) -> None:
+    vm = Vm()
+    vm.intel.tcb_info["issueDate"] = stamp(NOW + early)
+    found = _codes(vm.examine(skew=skew))
+    assert found == ([] if early <= skew else ["collateral_not_yet_valid"])

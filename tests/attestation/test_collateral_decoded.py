@@ -71,3 +71,13 @@ def test_decoded_entries_are_bounded_in_bytes_the_least_used_go_first() -> None:
     memory.keep(keys[4], ((1,),), entry(keys[4], b"small"))
     assert memory.size == 3 * len(part) + len(b"small")
     assert memory.get(keys[4], ()) is None
+
+
+def test_what_was_read_before_takes_no_place_of_what_was_fetched_since() -> None:
+    memory, later = Decoded(), Entry(CRL, Piece(b"later"), NOW + 1, NOW + 3600, 8)
+    memory.keep(CRL, (), later)
+    memory.keep(CRL, (), entry(CRL))
+    assert memory.get(CRL, ()) is later
+    memory.keep(CRL, ((1,),), entry(CRL))
+    assert memory.get(CRL, ((1,),)) == entry(CRL)
+    assert memory.size == len(b"body")

@@ -107,6 +107,15 @@ def test_evidence_for_nobody_is_authentic_and_answers_no_question(
     assert bool(empty) is (asked == "")
 
 
+@needs_samples
+@pytest.mark.parametrize("nonce", ["00", "00" * 32, "00" * 64])
+@pytest.mark.parametrize("name", ["snp-genoa-v3", "tdx-v4-uptodate-gcp-cos113", "ccel-gcp-cos113"])
+def test_zeros_answer_nobody_where_a_kind_has_no_place_for_a_nonce(name: str, nonce: str) -> None:
+    """Report data of these is zero, in whole or in half: evidence that was made for nobody."""
+    found = published(name, inputs={"expected_nonce_hex": nonce})
+    assert (found.authentic, codes(found)) == (False, ["nonce_mismatch"])
+
+
 def made(carried: bytes, asked: str, authentic: bool, **more: bytes) -> Outcome:
     """A quote of a virtual TPM that carries one nonce, where another may be asked for."""
     maker = VtpmMaker()

@@ -7,103 +7,36 @@ changed, or a simulated service's.
 
 from __future__ import annotations
 
-import base64
-import copy
 import hashlib
 import json
-import os
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulators.nras import NrasService
-from simulators.vtpm import NOW, Vtpm, VtpmMaker
+from simulators.vendor_samples import (
+    BLACKWELL,
+    DOCUMENT,
+    FOLDER,
+    GENUINE,
+    GPU,
+    GPUS,
+    KEYED,
+    OTHER,
+    QUOTE,
+    SWITCH,
+    bound,
+    codes,
+    file,
+    item,
+    needs_samples,
+    report,
+    sample,
+    verdict,
+)
 
 from attestation.conformance.gpus import check_distinct
 from attestation.conformance.index import parse_index
 from attestation.conformance.run import run_sample
-from attestation.conformance.wrapped import MEMBERS_MAX, contents
-
-if TYPE_CHECKING:
-    from attestation.conformance.run import Outcome
-
-FOLDER = Path(os.environ.get("ANCHORHOLD_VECTORS", "/nonexistent"))
-INDEX = FOLDER / "index.json"
-DOCUMENT = json.loads(INDEX.read_bytes()) if INDEX.is_file() else {"vectors": [], "roots": {}}
-needs_samples = pytest.mark.skipif(
-    not DOCUMENT["vectors"], reason="ANCHORHOLD_VECTORS names no folder of vendor samples"
-)
-GPU, OTHER, GPUS = "nvidia-hopper-550", "nvidia-hopper-580", "nvidia-hopper-multi4"
-SWITCH, BLACKWELL = "nvidia-ls10-switch", "nvidia-blackwell-575"
-QUOTE, KEYED = "tdx-v4-uptodate-b0c06f", "snp-milan-v5-key-bound"
-
-
-def sample(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = copy.deepcopy(
-        next(item for item in DOCUMENT["vectors"] if item["id"] == name)
-    )
-    return found
-
-
-def file(name: str, role: str) -> bytes:
-    return (FOLDER / sample(name)["files"][role]).read_bytes()
-
-
-def bound(
-    *gpus: str, now: int | None = NOW, binding: str = "", inputs: Any = None, **files: bytes
-) -> Outcome:
-    """A TPM's quote whose caller's data is the digest of these files, and the files, run.
-
-    Args:
-        gpus: the roles that it names, one after the other.
-    """
-    tpm = Vtpm(VtpmMaker())
-    said = hashlib.sha256(b"".join(files[role] for role in gpus)).digest()
-    quoted = tpm.evidence(said, ak_cert=None)
-    held = {**quoted, "ak_spki": tpm.spki, **files}
-    rule = binding or f"extra_data == SHA-256({' || '.join(gpus)})"
-    entry = {
-        "id": "made",
-        "kind": "tpm2-quote",
-        "files": {role: role for role in held},
-        "verify_at": None if now is None else datetime.fromtimestamp(now, UTC).isoformat(),
-        "inputs": {"binding": rule, **(inputs or {})},
-        "expected": {"authentic": True, "strict": "accept"},
-    }
-    document = {
-        "schema": "attestation-vectors/1",
-        "roots": DOCUMENT["roots"],
-        "vectors": [entry],
-    }
-    index = parse_index(json.dumps(document).encode())
-    return run_sample(index.samples[0], index, held.__getitem__)
-
-
-def codes(found: Outcome) -> list[str]:
-    return [reason.code for reason in found.reasons]
-
-
-def verdict(found: Outcome) -> tuple[bool | None, bool | None, set[str]]:
-    return found.authentic, found.accepted, set(codes(found))
-
-
-GENUINE = (True, True, set[str]())
-
-
-def report(name: str = GPU) -> dict[str, bytes]:
-    """One device's evidence with its chain beside it."""
-    return {"gpu_evidence": file(name, "evidence"), "gpu_cert_chain": file(name, "cert_chain")}
-
-
-def item(name: str = GPU, **changes: Any) -> dict[str, Any]:
-    """One device as NVIDIA's tools write it."""
-    return {
-        "evidence": base64.b64encode(file(name, "evidence")).decode(),
-        "certificate": base64.b64encode(file(name, "cert_chain")).decode(),
-        **changes,
-    }
-
 
 # ---- genuine evidence that the CPU names costs no acceptance
 
@@ -129,27 +62,6 @@ def test_devices_of_both_kinds_in_files_of_their_own_are_accepted() -> None:
         nvswitch_evidence=file(SWITCH, "evidence"), nvswitch_chain=file(SWITCH, "cert_chain"),
     )  # fmt: skip
     assert (verdict(found), found.ignored) == (GENUINE, ())
-
-
-@needs_samples
-def test_evidence_in_the_wrappings_of_other_tools_is_read() -> None:
-    chain = file(GPU, "cert_chain")
-    raw = file(GPU, "evidence")
-    for files in (
-        {"gpu": base64.b64encode(raw), "gpu_chain": chain},
-        {"gpu": base64.encodebytes(raw), "gpu_chain": base64.b64encode(chain)},
-        {"gpu": base64.urlsafe_b64encode(raw).rstrip(b"="), "gpu_chain": chain},
-        {"gpu": raw.hex().encode(), "gpu_chain": chain},
-        {"gpu": b"0x" + raw.hex().upper().encode() + b"\n", "gpu_chain": chain},
-        {"gpu": json.dumps(item()).encode()},
-        {"gpu": json.dumps({"gpu": [item()], "of": "one node"}).encode()},
-        {"gpu": json.dumps({"nvidia_payload": json.dumps([item()])}).encode()},
-        {"gpu": json.dumps({"gpu_0": item(), "gpu_1": item(OTHER)}).encode()},
-        {"gpu": base64.b64encode(json.dumps([item()]).encode())},
-        {"gpu": json.dumps({"report": raw.hex(), "chain": chain.decode()}).encode()},
-    ):
-        found = bound("gpu", **files)
-        assert (verdict(found), found.ignored) == (GENUINE, ()), files["gpu"][:40]
 
 
 @needs_samples
@@ -221,23 +133,6 @@ def test_a_services_word_without_its_keys_is_not_accepted() -> None:
 
 
 @needs_samples
-def test_a_part_that_does_not_parse_is_not_passed_over() -> None:
-    genuine = {"gpu": [item()], "notes": ["none"]}
-    assert verdict(bound("gpu", gpu=json.dumps(genuine).encode())) == GENUINE
-    for other in ([{"evidence": "AA", "certificate": "AA"}], {"evidence_list": []}):
-        data = json.dumps({**genuine, "nvswitch": other}).encode()
-        named = {"evidence_malformed", "gpu_not_bound_to_cpu"}
-        assert verdict(bound("gpu", gpu=data)) == (True, False, named)
-
-
-@needs_samples
-def test_a_member_that_is_there_twice_is_none() -> None:
-    one = json.dumps([item()])
-    data = f'{{"gpu": {one}, "gpu": {one}}}'.encode()
-    assert bound("gpu", gpu=data).accepted is False
-
-
-@needs_samples
 def test_each_file_that_is_named_is_examined() -> None:
     files = report() | {"gpu_b": b"any bytes"}
     found = bound("gpu_evidence", "gpu_b", **files)
@@ -285,6 +180,21 @@ def test_a_device_that_answers_twice_counts_once() -> None:
     found = bound("gpu_a", "gpu_b", gpu_chain=chain, **twice)
     assert verdict(found) == (True, False, {"device_repeated"})
     assert check_distinct([]) == "0 distinct devices"
+
+
+# ---- what is genuine, and not of the state that the strict rule demands
+
+
+def test_a_services_word_on_a_device_that_the_strict_rule_refuses_is_not_accepted() -> None:
+    for claims, code in (
+        ({"dbgstat": "enabled"}, "debug_enabled"),
+        ({"ueid": ""}, "device_check_missing"),
+    ):
+        service = NrasService()
+        service.device_claims = claims
+        found = bound("eat", now=service.now + 1, eat=service.bundle(), jwks=service.jwks())
+        assert verdict(found) == (True, False, {code})
+        assert found.reasons[0].step.startswith("gpus 3 eat: nras 1")
 
 
 # ---- what inputs ask of the GPUs
@@ -365,51 +275,3 @@ def test_the_gpus_certificates_hold_at_the_time_of_the_sample() -> None:
 def test_a_sample_without_a_time_needs_one_where_it_has_certificates() -> None:
     (fault,) = bound("gpu_evidence", now=None, **report()).faults
     assert "verify_at is null" in fault
-
-
-# ---- evidence under other names, and wrapped
-
-
-@needs_samples
-def test_wrapped_evidence_under_any_name_is_a_gpus() -> None:
-    raw = file(GPU, "evidence")
-    for data in (
-        base64.b64encode(raw),
-        base64.encodebytes(raw),
-        raw.hex().encode(),
-        json.dumps({"gpu": [item()]}).encode(),
-        json.dumps({"a": 1, "gpu": {"evidences": []}}).encode(),
-        json.dumps({"nvidia_payload": json.dumps([item()])}).encode(),
-        json.dumps([raw.hex()]).encode(),
-        base64.b64encode(json.dumps({"gpu": [item()]}).encode()),
-    ):
-        found = bound("note", binding="extra_data == SHA-256(text)", note=b"n",
-                      inputs={"text": b"n".hex()}, accelerator=data)  # fmt: skip
-        assert verdict(found) == (True, False, {"gpu_not_bound_to_cpu"}), data[:40]
-
-
-@pytest.mark.parametrize(
-    ("data", "inside"),
-    [
-        (b"", []),
-        (b"\xff\x00", []),
-        (b"AAAA", []),  # too short to be evidence
-        (b"A" * 65, []),  # one digit too many
-        (b"aG9sYQ" + b"A" * 64, [b"hola" + bytes(48)]),
-        (b"ab" * 40, [b"\xab" * 40]),
-        (b'{"a": "x", "b": [1], "c": 2, "d": null}', [b"x", b"[1]"]),
-        (b'{"a": "x", "a": "y"}', []),
-        (b'["x", {}]', [b"x", b"{}"]),
-        (b'["\\ud800"]', [b"?"]),
-        (b"[" * 5000 + b"]" * 5000, []),
-        (b"[[" + b"1" * 5000 + b"]]", [b'["LongNumber"]']),
-        (b'{"a": "' + b"ab" * 40 + b'"}', [b"ab" * 40, b"\xab" * 40]),
-    ],
-)
-def test_what_a_file_holds_inside(data: bytes, inside: list[bytes]) -> None:
-    assert list(contents(data)) == [data, *inside]
-
-
-def test_of_many_members_the_first_are_looked_at() -> None:
-    data = json.dumps(["x"] * (MEMBERS_MAX + 1)).encode()
-    assert len(list(contents(data))) == 1 + MEMBERS_MAX

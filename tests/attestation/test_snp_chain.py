@@ -6,6 +6,7 @@ The certificates are a simulated AMD's, with real keys; each test changes one fa
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -165,8 +166,9 @@ def test_a_look_alike_beside_the_intermediate_changes_nothing(
     of_another_key = amd.authority(named, mallory, signer=mallory)
     of_another_root = amd.authority(named, key, signer=mallory)
     ended = amd.authority(named, key, end=-1)
+    unread = amd.authority("anybody", mallory, extensions={"99": b"\x05\x00"}, critical=True)
     chip = amd.chip() if signer == "vcek" else amd.provider()
-    for look_alike in (of_another_key, of_another_root, ended):
+    for look_alike in (of_another_key, of_another_root, ended, unread):
         both = [look_alike, look_alike]
         both[place] = genuine
         for collateral in (
@@ -337,3 +339,11 @@ def test_a_certificate_of_four_kibibytes_is_read_and_one_byte_more_is_not(
     beside = () if alone else (amd.asvk,)
     assert "certificate_malformed" not in with_roles(amd, ca=encode((padded(amd, 4096), *beside)))
     assert "certificate_malformed" in with_roles(amd, ca=encode((padded(amd, 4097), *beside)))
+
+
+@pytest.mark.parametrize("early", [0, 60])
+@pytest.mark.parametrize("skew", [0, 60])
+def test_amds_list_may_be_ahead_by_the_questions_skew(amd: Amd, early: int, skew: int) -> None:
+    question = amd.question(amd.chip().evidence(), amd.collateral(crl=amd.crl(start=early)))
+    found = codes(SCHEME.examine(replace(question, skew=skew)))
+    assert found == (set() if early <= skew else {"crl_not_yet_valid"})

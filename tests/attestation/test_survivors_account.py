@@ -115,7 +115,7 @@ EAR: dict[str, Any] = {
         (snp.SCHEME, ask({"report": JUNK}), ["snp 2-11"]),
         (tdx.SCHEME, ask({"quote": JUNK}), ["tdx 2-13"]),
         (sgx.SCHEME, ask({"quote": JUNK}), ["sgx 2-13"]),
-        (tpm_quote.SCHEME, ask(Vtpm(VtpmMaker()).evidence()), ["tpm 3-4"]),
+        (tpm_quote.SCHEME, ask(Vtpm(VtpmMaker()).evidence()), ["tpm 3"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else getattr(value, "kind", "of"),
 )

@@ -201,3 +201,16 @@ def test_a_list_that_no_certificate_of_the_chain_could_be_on_is_refused() -> Non
 def test_a_list_in_hex_is_refused() -> None:
     collateral = MAKER.collateral(crl_intermediate=MAKER.crl().hex().encode())
     assert codes_of(examine(measured().evidence(), collateral=collateral)) == ["crl_invalid"]
+
+
+def test_a_forged_quote_is_told_from_one_whose_certificate_has_ended() -> None:
+    """A client passes over the one, and ends at the other."""
+    tpm = measured()
+    ended = MAKER.certify(tpm.key, end=-60)
+    evidence = tpm.evidence(ak_cert=ended)
+    assert codes_of(examine(evidence)) == ["certificate_not_valid_at_time"]
+    forged = bytearray(evidence["quote_sig"])
+    forged[-1] ^= 1
+    found = codes_of(examine({**evidence, "quote_sig": bytes(forged)}))
+    assert found == ["certificate_not_valid_at_time", "signature_invalid"]
+    assert codes_of(examine({**evidence, "ak_cert": b"\x30\x00"})) == ["chain_invalid"]

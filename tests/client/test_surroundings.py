@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,17 +84,44 @@ def test_both_clients_refuse_it_before_anything_is_asked(
 
 
 def test_a_proxy_that_is_usable_is_used(
-    monkeypatch: pytest.MonkeyPatch,
-    service: Service,
-    server: Loopback,
-    options: Callable[..., Options],
+    monkeypatch: pytest.MonkeyPatch, service: Service, options: Callable[..., Options]
 ) -> None:
-    monkeypatch.setenv("HTTP_PROXY", server.url)
-    with Client(
-        "http://127.0.0.1:1", service.api_key, policy=service.policy(), options=options()
-    ) as client:
-        assert client.report().error is None
-    assert service.seen
+    with Proxy() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        with Client(
+            "http://127.0.0.1:1", service.api_key, policy=service.policy(), options=options()
+        ) as client:
+            assert "502" in str(client.report().error)
+    assert proxy.asked[0].startswith("http://127.0.0.1:1/")
+
+
+class Proxy:
+    """Takes what it is asked for, and passes nothing on."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        asked = self.asked
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append(self.path)
+                self.send_response(502)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Not on the terminal."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Proxy:
+        Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 @pytest.mark.parametrize("exempt", ["127.0.0.1", "*"])

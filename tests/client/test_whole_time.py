@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from simulators.sealed_exchange import SealedExchange
 from simulators.vendor_services import Answer, Fault, ServerTls, VendorServices
 
 from client.async_driver import AsyncDriver
-from client.commands import Close, Fetch, Opened, Read, Send, Steps, fetch
+from client.commands import FETCH_S, Close, Fetch, Opened, Read, Send, Shorten, Steps, fetch
 from client.driver import Driver
 from client.http import endpoint
+from client.posting import post, read_refusal
 from client.state import TrustState
-from wire.errors import StreamTruncated, UnavailableError
+from wire.errors import GatewayError, StreamTruncated, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,15 +63,23 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
         yield Served(running, trust, endpoint(running.url, None, 60), TrustState(tmp_path))
 
 
-def send(whole_s: float) -> Steps[bytes]:
+def send(whole_s: float | None, shorten_s: float | None = None) -> Steps[bytes]:
     """A sealed request's way, reply and all."""
     opened: Any = yield Send("/slow", b"sealed", "application/octet-stream", "rid", whole_s)
     assert isinstance(opened, Opened)
+    if shorten_s is not None:
+        yield Shorten(shorten_s)
     whole = b""
     while chunk := (yield Read()):
         whole += chunk
     yield Close()
     return whole
+
+
+def refused(whole_s: float) -> Steps[GatewayError]:
+    """A prompt's way, whose answer may run without end, to a refusal."""
+    opened = yield from post("/slow", b"sealed", "application/octet-stream", "rid")
+    return (yield from read_refusal(opened, SealedExchange().request, (), whole_s))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -123,4 +133,42 @@ async def test_a_sealed_request_of_the_asyncio_client_ends_there_too(served: Ser
     served.spoil("drip")
     with pytest.raises(StreamTruncated):
         await found.call(send(WHOLE_S))
+    await found.close()
+
+
+def test_a_refusal_of_a_prompt_that_drips_ends_the_wait(served: Served) -> None:
+    """Only an answer runs as long as it runs."""
+    served.spoil("refusal")
+    found = served.driver()
+    error = found.call(refused(WHOLE_S))
+    assert (error.status, error.notice) == (500, None)
+    found.close()
+
+
+async def test_a_refusal_that_drips_ends_the_wait_of_the_asyncio_client(served: Served) -> None:
+    served.spoil("refusal")
+    found = served.async_driver()
+    error = await found.call(refused(WHOLE_S))
+    assert (error.status, error.notice) == (500, None)
+    await found.close()
+
+
+def test_a_refusal_has_as_long_as_any_small_reply() -> None:
+    steps = read_refusal(Opened(503, ""), SealedExchange().request, ())
+    assert next(steps) == Shorten(FETCH_S)
+
+
+def test_an_earlier_end_stays(served: Served) -> None:
+    served.spoil("drip")
+    found = served.driver()
+    with pytest.raises(StreamTruncated):
+        found.call(send(WHOLE_S, FETCH_S))
+    found.close()
+
+
+async def test_an_earlier_end_stays_for_the_asyncio_client(served: Served) -> None:
+    served.spoil("drip")
+    found = served.async_driver()
+    with pytest.raises(StreamTruncated):
+        await found.call(send(WHOLE_S, FETCH_S))
     await found.close()

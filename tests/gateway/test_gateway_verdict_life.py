@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,9 +13,13 @@ from simulators.hardware_tee import QuoteTee
 from simulators.tee import SoftwareTee
 
 from attestation.policy import parse_policy
+from attestation.result import AppraisedEvidence
 from evidence.directory import verify_directory
+from gateway.appraiser import Appraiser
 from gateway.clock import Clock
+from gateway.found import Collected
 from gateway.reappraisal import AGAIN_S, PAST_S
+from gateway.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -209,6 +214,19 @@ async def listed(up: Up) -> int:
     return len(verify_directory(document, up.deployment.client_policy(), now()).workers)
 
 
+async def test_a_later_verdict_leaves_newer_collateral_that_came_while_it_was_given(
+    up: Up, fleet: Fleet
+) -> None:
+    (worker,) = await fleet.admit("a")
+    epoch, newer = epoch_of(up, worker), Collected.of({"software": {"crl": b"\x01"}})
+    put_in_force(up, k=1)
+    judging = asyncio.create_task(up.gateway.reappraisal.check())
+    await asyncio.sleep(0)  # it has begun
+    up.gateway.registry.renew(replace(epoch, collateral=newer))
+    assert await judging == 0
+    assert epoch_of(up, worker).collateral is newer
+
+
 # ---------------------------------------------------------------- the end of a verdict
 
 
@@ -218,6 +236,32 @@ async def test_nothing_is_released_under_a_verdict_that_has_ended(up: Up, fleet:
     registry, ends = up.gateway.registry, epoch_of(up, worker).appraised.expires
     assert registry.live(worker.kid, ends - 1) is not None
     assert registry.live(worker.kid, ends) is None
+
+
+@pytest.mark.parametrize("freshness", [{"result_ttl_s": 4}])
+async def test_a_worker_that_asks_gets_nothing_either(up: Up, fleet: Fleet) -> None:
+    """The request waits for another one, which is in service and busy."""
+    ended, other = await fleet.admit("a", "b")
+    ends, epoch = epoch_of(up, ended).appraised.expires, epoch_of(up, other)
+    up.gateway.reappraisal.registry = Registry()  # of nobody: no later verdict is given
+    lasting = {**up.deployment.tee.demands, "freshness": {}}
+    patient = Appraiser(parse_policy(json.dumps(lasting).encode()))
+    verdict, _ = await patient.judge(epoch.presented, now(), epoch.collateral)
+    assert isinstance(verdict, AppraisedEvidence)
+    up.gateway.registry.renew(replace(epoch, appraised=verdict))
+    while now() < ends:
+        await asyncio.sleep(0.05)
+    sealed = seal([ended, other])
+    answer = asyncio.create_task(up.post(sealed))
+    async with asyncio.timeout(5):
+        while up.gateway.dispatcher.waiting != 1:
+            await asyncio.sleep(0.02)
+    await ended.pull(1)
+    await asyncio.sleep(0.5)
+    assert up.gateway.dispatcher.waiting == 1
+    await other.pull(1)
+    await other.answer(await other.job())
+    assert (await answer).status_code == 200
 
 
 async def test_keys_open_for_their_grace_what_was_sealed_before_their_offer_ended(up: Up) -> None:
@@ -235,3 +279,14 @@ async def test_keys_open_for_their_grace_what_was_sealed_before_their_offer_ende
     assert registry.live(worker.kid, epoch.held_until - 2) is not None
     assert registry.live(worker.kid, epoch.held_until - 1) is None
     await worker.drop()
+
+
+async def test_the_end_of_a_policy_is_one_though_keys_are_offered_no_longer_then(
+    up: Up, fleet: Fleet
+) -> None:
+    (worker,) = await fleet.admit("a")
+    ends = epoch_of(up, worker).appraised.binding.exp
+    put_in_force(up, expires=ends)
+    await up.gateway.reappraisal.check()
+    epoch = epoch_of(up, worker)
+    assert epoch.offered_until == epoch.released_until == ends < epoch.held_until

@@ -128,6 +128,7 @@ class Amd:
         *,
         ca: bool = False,
         extensions: Mapping[str, bytes] | None = None,
+        critical: bool = False,
         start: int = -DAY,
         end: int = 365 * DAY,
         serial: int = LEAF_SERIAL,
@@ -137,7 +138,10 @@ class Amd:
         constraints: bool = True,
         cert_sign: bool = True,
     ) -> bytes:
-        """A DER certificate with the given facts; times are seconds from `now`."""
+        """A DER certificate with the given facts; times are seconds from `now`.
+
+        `critical` is whether whoever does not know `extensions` must refuse it.
+        """
         digest = digest or hashes.SHA384()
         builder = (
             x509.CertificateBuilder()
@@ -154,7 +158,7 @@ class Amd:
             builder = builder.add_extension(_usage(cert_sign), critical=True)
         for oid, der in (extensions or {}).items():
             extension = x509.UnrecognizedExtension(ObjectIdentifier(ARC + oid), der)
-            builder = builder.add_extension(extension, critical=False)
+            builder = builder.add_extension(extension, critical=critical)
         scheme = _padding(pss, digest, salt) if isinstance(signer, rsa.RSAPrivateKey) else None
         return builder.sign(signer, digest, rsa_padding=scheme).public_bytes(Encoding.DER)
 

@@ -42,7 +42,16 @@ ISSUER = "nvidia-nras"
 PIECE = 65_536
 
 Kind = Literal[
-    "slow", "huge", "status", "truncated", "redirect", "wrong", "drip", "headers", "reset"
+    "slow",
+    "huge",
+    "status",
+    "truncated",
+    "redirect",
+    "wrong",
+    "drip",
+    "headers",
+    "reset",
+    "refusal",
 ]
 
 
@@ -60,7 +69,8 @@ class Fault:
 
     Attributes:
         kind: slow (nothing comes), drip (a byte of the body at a time), headers (a header that
-            never ends, likewise), huge (no end), status (that number),
+            never ends, likewise), huge (no end), status (that number), refusal (that number, and a
+            body that drips),
             truncated (half the announced bytes), redirect (to `target`), wrong (other bytes),
             unmarked (the whole, without saying how long it is), reset (the connection ends).
         times: how many requests it spoils; -1 for all.
@@ -222,8 +232,9 @@ class VendorServices:
             case "truncated":
                 whole = contents(answer, body)
                 send(handler, 200, whole[: len(whole) // 2], answer.headers, length=len(whole))
-            case "drip":
-                send(handler, 200, b"", answer.headers, length=1 << 20)
+            case "drip" | "refusal":
+                status = fault.status if fault.kind == "refusal" else 200
+                send(handler, status, b"", answer.headers, length=1 << 20)
                 while not self._stop.is_set():
                     handler.wfile.write(b"x")
                     time.sleep(0.05)
