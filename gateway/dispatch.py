@@ -263,11 +263,18 @@ class Dispatcher:
                 self._not_taken(session)
                 return
             data = b""
-        if exchange.session is session and not exchange.cancelled:
-            session.send(raw_message(JOB, exchange.rid, data))
-        elif exchange.session is session:
+        if exchange.session is not session:
+            return
+        if exchange.cancelled:
             self._drop(exchange)
             self._not_taken(session)
+        elif session.takes(self._clock.wall()).isdisjoint(wrap.kid for wrap in exchange.wraps):
+            # Its key was refused, or the verdict on it ended, while this was read.
+            self._take_back(exchange)
+            self._retry(exchange, "refused")
+            self._not_taken(session)
+        else:
+            session.send(raw_message(JOB, exchange.rid, data))
 
     def _unsent(self, exchange: Exchange, session: Session, error: BaseException) -> None:
         """The envelope could not be given to its worker, and no other would fare better."""

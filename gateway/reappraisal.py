@@ -211,6 +211,9 @@ class Reappraisal:
         self.registry.renew(replace(epoch, appraised=verdict, collateral=collateral, policy=policy))
         if self.clock.wall() >= epoch.offered_until:
             self.roster.changed()  # the directory no longer listed it
+            session = self.registry.holder(epoch.bh)
+            if session is not None:  # and what waited for it was not released
+                self.roster.dispatcher.pump(session)
 
     def _due_s(self, past: dict[bytes, float]) -> float | None:
         if not past:
@@ -240,16 +243,22 @@ class Reappraisal:
     async def _judge(
         self, epoch: Epoch, collateral: Collected
     ) -> tuple[AppraisedEvidence | Refused, str]:
-        now = self.clock.wall()
-        # Keys past their end still open what waited for them; their end is no reason to fence.
-        grace = now >= epoch.appraised.binding.exp
-        try:
-            return await self.appraiser.judge(epoch.presented, now, collateral, grace=grace)
-        except Exception as error:
-            # A judgement that cannot be made is a refusal of this one, and the others go on.
-            self.journal.write(Event.INTERNAL, level=logging.ERROR, error=error)
-            reason = Reason("evidence_malformed", "judging it again failed")
-            return Refused((reason,), ()), self.appraiser.policy.digest
+        """The verdict under the policy that is in force when it is given."""
+        while True:
+            now = self.clock.wall()
+            # Keys past their end still open what waited for them; that is no reason to fence.
+            grace = now >= epoch.appraised.binding.exp
+            try:
+                verdict, policy = await self.appraiser.judge(
+                    epoch.presented, now, collateral, grace=grace
+                )
+            except Exception as error:
+                # A judgement that cannot be made is a refusal of this one, and the others go on.
+                self.journal.write(Event.INTERNAL, level=logging.ERROR, error=error)
+                reason = Reason("evidence_malformed", "judging it again failed")
+                return Refused((reason,), ()), self.appraiser.policy.digest
+            if policy == self.appraiser.policy.digest:
+                return verdict, policy
 
     def _fence(self, epoch: Epoch, policy: str, verdict: Refused) -> bool:
         """Fence one, unless that was done meanwhile; whether it was this time."""

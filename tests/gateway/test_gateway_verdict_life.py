@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from simulators.deployment import Deployment, Fleet, Up, now, seal
+from simulators.deployment import Deployment, Fleet, Up, now, problem, seal
 from simulators.hardware_tee import QuoteTee
 from simulators.tee import SoftwareTee
 
@@ -20,6 +22,7 @@ from gateway.clock import Clock
 from gateway.found import Collected
 from gateway.reappraisal import AGAIN_S, PAST_S
 from gateway.registry import Registry
+from wire.link import MessageType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from gateway.session import Epoch
 
 SELDOM = 3600
+SPOOLED = 200_000  # bytes of a request that waits in a file
 TTL_S = 20
 
 
@@ -227,6 +231,20 @@ async def test_a_later_verdict_leaves_newer_collateral_that_came_while_it_was_gi
     assert epoch_of(up, worker).collateral is newer
 
 
+async def test_a_verdict_under_a_policy_replaced_meanwhile_does_not_count(
+    up: Up, fleet: Fleet
+) -> None:
+    (worker,) = await fleet.admit("a")
+    put_in_force(up, k=1)
+    renewing = asyncio.create_task(up.gateway.reappraisal.check())
+    await asyncio.sleep(0)  # it has begun
+    put_in_force(up, seq=3, freshness={"result_ttl_s": TTL_S})
+    assert await renewing == 0
+    epoch = epoch_of(up, worker)
+    assert epoch.policy == up.gateway.reappraisal.appraiser.policy.digest
+    assert epoch.released_until <= now() + TTL_S
+
+
 # ---------------------------------------------------------------- the end of a verdict
 
 
@@ -244,10 +262,7 @@ async def test_a_worker_that_asks_gets_nothing_either(up: Up, fleet: Fleet) -> N
     ended, other = await fleet.admit("a", "b")
     ends, epoch = epoch_of(up, ended).appraised.expires, epoch_of(up, other)
     up.gateway.reappraisal.registry = Registry()  # of nobody: no later verdict is given
-    lasting = {**up.deployment.tee.demands, "freshness": {}}
-    patient = Appraiser(parse_policy(json.dumps(lasting).encode()))
-    verdict, _ = await patient.judge(epoch.presented, now(), epoch.collateral)
-    assert isinstance(verdict, AppraisedEvidence)
+    verdict = await verdict_of(up, epoch)
     up.gateway.registry.renew(replace(epoch, appraised=verdict))
     while now() < ends:
         await asyncio.sleep(0.05)
@@ -261,6 +276,64 @@ async def test_a_worker_that_asks_gets_nothing_either(up: Up, fleet: Fleet) -> N
     assert up.gateway.dispatcher.waiting == 1
     await other.pull(1)
     await other.answer(await other.job())
+    assert (await answer).status_code == 200
+
+
+async def verdict_of(up: Up, epoch: Epoch, **freshness: int) -> AppraisedEvidence:
+    """What is judged of it now, under the policy as it is but for its freshness."""
+    demands = {**up.deployment.tee.demands, "freshness": freshness}
+    appraiser = Appraiser(parse_policy(json.dumps(demands).encode()))
+    verdict, _ = await appraiser.judge(epoch.presented, now(), epoch.collateral)
+    assert isinstance(verdict, AppraisedEvidence)
+    return verdict
+
+
+async def test_a_verdict_that_ends_while_the_request_is_read_sends_it_elsewhere(
+    up: Up, fleet: Fleet
+) -> None:
+    """Large requests are files, and the threads that read them may be busy."""
+    (ending,) = await fleet.admit("a")
+    epoch, session = epoch_of(up, ending), up.gateway.registry.sessions[ending.wid]
+    ended = await verdict_of(up, epoch, result_ttl_s=1)
+    up.gateway.reappraisal.registry = Registry()  # of nobody: no later verdict is given
+    answer = asyncio.create_task(up.post(seal([ending], b"x" * SPOOLED)))
+    async with asyncio.timeout(5):
+        while up.gateway.dispatcher.waiting != 1 or now() < ended.expires:
+            await asyncio.sleep(0.02)
+    loop, gate = asyncio.get_running_loop(), Event()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    busy = loop.run_in_executor(None, gate.wait)
+    await ending.pull(1)
+    async with asyncio.timeout(5):
+        while up.gateway.dispatcher.waiting:
+            await asyncio.sleep(0.02)
+    assert session.credits == 0
+    up.gateway.registry.renew(replace(epoch, appraised=ended))
+    gate.set()
+    await busy
+    assert problem(await answer)[1] == "rewrap_needed"
+    assert (ending.got(MessageType.JOB), session.credits) == (0, 1)
+
+
+@pytest.mark.parametrize("freshness", [{"result_ttl_s": 4}])
+async def test_what_waited_for_a_later_verdict_goes_out_when_it_is_given(
+    up: Up, fleet: Fleet
+) -> None:
+    idle, busy = await fleet.admit("a", "b")
+    await idle.pull(1)
+    up.gateway.registry.renew(
+        replace(epoch_of(up, busy), appraised=await verdict_of(up, epoch_of(up, busy)))
+    )
+    ends, registry = epoch_of(up, idle).appraised.expires, up.gateway.reappraisal.registry
+    up.gateway.reappraisal.registry = Registry()  # of nobody: no later verdict is given
+    while now() < ends:
+        await asyncio.sleep(0.05)
+    answer = asyncio.create_task(up.post(seal([idle, busy])))
+    async with asyncio.timeout(5):
+        while up.gateway.dispatcher.waiting != 1:
+            await asyncio.sleep(0.02)
+    up.gateway.reappraisal.registry = registry
+    await idle.answer(await idle.job())
     assert (await answer).status_code == 200
 
 
