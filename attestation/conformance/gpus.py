@@ -26,7 +26,6 @@ from attestation.examined import Expected, Question
 from attestation.formats import pem
 from attestation.formats.detached_eat import parse_bundle
 from attestation.formats.gpu_list import parse_list
-from attestation.formats.rim import parse_document
 from attestation.formats.spdm import parse_report
 from attestation.ledger import Ledger
 from attestation.result import Reason
@@ -242,10 +241,21 @@ def _vouches(data: bytes) -> bool:
         for der in pem.certificates(data, "sample", CERTIFICATES_MAX):
             load_certificate(der)
         return True
-    for parse in (parse_document, load_response):
-        with contextlib.suppress(MalformedError, AttestationError):
-            parse(data)
-            return True
+    with contextlib.suppress(MalformedError, AttestationError):
+        load_response(data)
+        return True
+    return _is_manifest(data)
+
+
+def _is_manifest(data: bytes) -> bool:
+    try:
+        # As in the rules: only who has the library for them reads manifests.
+        from attestation.formats.rim import parse_document
+    except ImportError:
+        return False
+    with contextlib.suppress(MalformedError, AttestationError):
+        parse_document(data)
+        return True
     return False
 
 
