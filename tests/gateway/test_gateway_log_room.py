@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from simulators.admitted_epochs import admitted, here
 from simulators.tee import SoftwareTee
 
 from attestation.evidence import Evidence
@@ -18,7 +19,6 @@ from gateway.allowance import BURST_MINUTES, Allowance
 from gateway.appraiser import Presented
 from gateway.asker import Asker
 from gateway.registry import EPOCHS_PER_SESSION_MAX, Registry
-from gateway.session import Epoch, Session
 from gateway.verdicts import CHECKS_MAX, KINDS_MAX, REASONS_MAX, log_verdict
 from wire.ids import b64u, sha256_tag
 from wire.link import MessageType
@@ -127,26 +127,6 @@ def test_room_in_the_log_comes_back_with_time() -> None:
 
 
 # ---------------------------------------------------------------- many bindings
-
-
-def admitted(name: str, epochs: int) -> list[Epoch]:
-    """Epochs of one worker, oldest first; how they came to be accepted is no matter here."""
-    tee, found = SoftwareTee(name), []
-    for number in range(epochs):
-        tee.facts["epoch"] = number
-        binding = tee.binding()
-        appraised = tee.appraise(binding_raw=binding)
-        shown = Presented(binding, tuple(tee.presented(binding)), tee.posture())
-        found.append(Epoch(appraised, shown, None, "", None))  # type: ignore[arg-type]
-    return found
-
-
-def here(registry: Registry, epochs: list[Epoch]) -> Session:
-    session = Session(bytes(32), lambda _: None, epochs[:1], 10.0)
-    registry.add(session)
-    for epoch in epochs[1:]:
-        registry.add_epoch(session, epoch)
-    return session
 
 
 def test_a_worker_with_many_bindings_delays_no_others_judgement() -> None:

@@ -7,34 +7,13 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
+from simulators.admitted_epochs import admitted, here
 from simulators.tee import SoftwareTee
 
-from gateway.appraiser import Presented
 from gateway.registry import EPOCHS_PER_SESSION_MAX, Registry
-from gateway.session import Epoch, Session
 
 if TYPE_CHECKING:
     from simulators.deployment import Fleet, Up
-
-
-def admitted(name: str, count: int) -> list[Epoch]:
-    """Epochs of one worker, oldest first; how they came to be accepted is no matter here."""
-    tee, found = SoftwareTee(name), []
-    for number in range(count):
-        tee.facts["epoch"] = number
-        binding = tee.binding()
-        appraised = tee.appraise(binding_raw=binding)
-        shown = Presented(binding, tuple(tee.presented(binding)), tee.posture())
-        found.append(Epoch(appraised, shown, None, "", None))  # type: ignore[arg-type]
-    return found
-
-
-def here(registry: Registry, epochs: list[Epoch]) -> Session:
-    session = Session(bytes(32), lambda _: None, epochs[:1], 10.0)
-    registry.add(session)
-    for epoch in epochs[1:]:
-        registry.add_epoch(session, epoch)
-    return session
 
 
 @pytest.fixture
