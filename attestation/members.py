@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 from wire.errors import AnchorholdError, MalformedError
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
 
 TEXT_MAX: Final = 256  # names and ids; documents have their own limits
 INT_MAX: Final = 2**53 - 1
-
-_PRINTABLE = re.compile(r"[\x20-\x7e]+")
 
 
 class Members:
@@ -52,7 +49,7 @@ class Members:
         known = (*required, *optional)
         for key in obj:
             if key not in known:
-                shown = key[:40] if _PRINTABLE.fullmatch(key[:40]) else "?"
+                shown = key[:40] if key and _printable(key[:40]) else "?"
                 raise error(
                     f'{where}: found unknown key "{shown}", expected only {", ".join(known)}'
                 )
@@ -79,7 +76,7 @@ class Members:
     def text(self, key: str, limit: int = TEXT_MAX) -> str:
         """A string of 1 to `limit` printable ASCII characters."""
         value = self._obj.get(key)
-        if not isinstance(value, str) or len(value) > limit or _PRINTABLE.fullmatch(value) is None:
+        if not isinstance(value, str) or not 1 <= len(value) <= limit or not _printable(value):
             raise self.fail(key, f"1 to {limit} printable ASCII characters")
         return value
 
@@ -134,7 +131,7 @@ class Members:
         """An array of distinct printable strings."""
         items = self.array(key, limit, low)
         for item in items:
-            if not isinstance(item, str) or len(item) > TEXT_MAX or not _PRINTABLE.fullmatch(item):
+            if not isinstance(item, str) or not 1 <= len(item) <= TEXT_MAX or not _printable(item):
                 raise self.fail_item(key, item, "only printable ASCII strings")
         if len(set(items)) != len(items):
             repeated = next(item for item in items if items.count(item) > 1)
@@ -148,6 +145,10 @@ class Members:
             if not is_sha256_tag(item):
                 raise self.fail_item(key, item, 'only "sha256:" tags with 64 lower-case hex digits')
         return items
+
+
+def _printable(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def _found(value: object) -> str:

@@ -45,6 +45,7 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
         "check_not_run": "a step that had to run did not",
         "chip_id_mismatch": "the certificate of another chip",
         "chip_not_accepted": "a chip that is not listed",
+        "claim_mismatch": "a claim is not what was stated",
         "collateral_expired": "the vendor's statement is out of date",
         "collateral_fmspc_mismatch": "a statement about another platform",
         "collateral_malformed": "the vendor's statement does not follow its format",

@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dcap_qvl
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from median import median_ms
 
 from attestation.conformance.index import Index, Sample, parse_index
 from attestation.conformance.run import run_sample
@@ -36,17 +35,6 @@ KINDS: dict[str, tuple[str, float, dict[str, int]]] = {
     "aws-nitro-document": ("nitro-production", 6.0, {"p384": 5}),
     "tpm2-quote": ("tpm2-coco-rsa", 0.3, {"rsa2048": 1}),
 }
-
-
-def median_ms(work: Callable[[], object], rounds: int) -> float:
-    """Median time of one call, in ms."""
-    work()
-    spent = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        work()
-        spent.append(time.perf_counter() - begin)
-    return statistics.median(spent) * 1000
 
 
 def primitives(rounds: int) -> dict[str, float]:

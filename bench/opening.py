@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import time
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from median import median_ms
 
 from wire.envelope import open_envelope, parse_envelope, seal_request
 from wire.header import RequestHeader
@@ -34,17 +33,6 @@ MIB = 1024 * 1024
 BODY, MESSAGE, PIECE = MIB, 8 * MIB, 4096
 HEAD = {"m": "POST", "p": "/v1/chat/completions", "h": {"content-type": "application/json"}}
 NOW = 1_790_000_000
-
-
-def median_ms(work: Callable[[], object], rounds: int) -> float:
-    """Median time of one call, in ms."""
-    work()
-    spent = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        work()
-        spent.append(time.perf_counter() - begin)
-    return statistics.median(spent) * 1000
 
 
 def request() -> Callable[[], object]:

@@ -145,10 +145,13 @@ class AsyncDriver:
             await response.aclose()
 
     async def _send(self, command: Send, reply: _OpenReply) -> Opened:
-        whole_s = command.whole_s
-        reply.ends = None if whole_s is None else asyncio.get_running_loop().time() + whole_s
+        now, whole_s = asyncio.get_running_loop().time(), command.whole_s
+        reply.ends = None if whole_s is None else now + whole_s
+        begins = now + command.begins_s
         try:
-            async with asyncio.timeout_at(reply.ends):
+            async with asyncio.timeout_at(
+                begins if reply.ends is None else min(begins, reply.ends)
+            ):
                 response = await self._open(command)
         except TimeoutError as error:
             raise unreachable(self._where, error) from error

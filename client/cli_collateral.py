@@ -111,6 +111,11 @@ def register(commands: Any) -> None:
 
 def fetch(args: argparse.Namespace) -> int:
     """0 all is there, 2 something was refused, 3 only outdated, 4 something cannot be had."""
+    return fetch_into(_store(args), args)
+
+
+def fetch_into(store: Store, args: argparse.Namespace) -> int:
+    """The same, into this store."""
     keys = [parse_name(name) for name in args.key or ()]
     for path in args.evidence:
         keys += needed_keys(path)
@@ -119,7 +124,7 @@ def fetch(args: argparse.Namespace) -> int:
             "collateral fetch: found nothing to fetch, expected evidence or keys",
             hint="name evidence files that need collateral, or keys with --key",
         )
-    services, store, now = read_services(args.services), _store(args), wall_clock()
+    services, now = read_services(args.services), wall_clock()
     vendors = Vendors(services, secrets.token_bytes, _anchors(args))
     kept: dict[CollateralKey, Entry] = {}
     refused: dict[CollateralKey, Rejected] = {}
@@ -135,7 +140,8 @@ def fetch(args: argparse.Namespace) -> int:
                     detail = "OCSP answer: the responder does not know the certificate"
                     refused[key] = Rejected(key, "revocation_unknown", detail)
                 elif not store.keeps(entry, now):
-                    detail = "another process holds the cache: find one that was suspended"
+                    cause = store.unwritten(key)
+                    detail = "it cannot be written" if cause is None else cause.words
                     refused[key] = Rejected(key, "collateral_unavailable", detail)
                 else:
                     kept[key] = entry

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # A gateway waits half a minute for a worker that it asks; the largest reply, three megabytes, takes
 # most of a minute at half a megabit a second.
 FETCH_S: Final = 90.0
+# What one read may take beyond a request's life: a stream has a frame every 100 ms, but a whole
+# answer may wait in line and run as long as the request lives.
+MARGIN_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Send:
 
     Attributes:
         rid: text form of the request id, sent as the idempotency key.
+        begins_s: seconds until its reply has begun, header and all: bytes that drip keep each read
+            in time, those of a header too.
         whole_s: seconds it and its reply may take in all; None for as long as an answer runs. A
             reply that is none is to end sooner: `Shorten`.
     """
@@ -60,6 +65,7 @@ class Send:
     body: bytes
     content_type: str
     rid: str
+    begins_s: float
     whole_s: float | None = None
 
 

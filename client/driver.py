@@ -113,8 +113,9 @@ class Driver:
                 return self._fetch(command)
             case Send():
                 reply.close()
-                left = time_left(self._where, command.whole_s)
+                left = time_left(self._where, command)
                 response = self._open(command, left)
+                left.begun()
                 reply.response, reply.chunks, reply.left = response, response.iter_raw(), left
                 return Opened(response.status_code, content_type(response))
             case Read():
@@ -134,7 +135,7 @@ class Driver:
         return None
 
     def _fetch(self, command: Fetch) -> Reply:
-        response = self._open(command, time_left(self._where, command.whole_s))
+        response = self._open(command, time_left(self._where, command))
         try:
             body = b""
             for chunk in response.iter_raw():

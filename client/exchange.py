@@ -26,7 +26,7 @@ from wire.problems import KID_UNKNOWN, REWRAP_NEEDED
 from wire.wraps import CONTENT_TYPE as WRAPS_TYPE
 
 from .commands import Pause, Steps, exclusive
-from .posting import check_type, post, read_refusal
+from .posting import begins_within, check_type, post, read_refusal
 from .receiving import receive
 from .served import HTTP_OK
 from .verify import Verifier, Want
@@ -116,7 +116,9 @@ def _send(terms: Terms, sent: Sent) -> Steps[Sent]:
         ProtocolFailure: a success that is not a sealed response, or a forged notice.
     """
     rid = b64u(sent.sealed.header.rid)
-    opened = yield from post("/v1/sealed", sent.sealed.envelope, REQUEST_TYPE, rid)
+    begins_s = begins_within(terms.life_s)
+    envelope = sent.sealed.envelope
+    opened = yield from post("/v1/sealed", envelope, REQUEST_TYPE, rid, begins_s=begins_s)
     for rewraps in range(REWRAPS_MAX + 1):
         if opened.status == HTTP_OK:
             check_type(opened)
@@ -138,19 +140,26 @@ def _send(terms: Terms, sent: Sent) -> Steps[Sent]:
             raise error
         wraps = sent.sealed.rewrap([worker.candidate for worker in more.workers])
         sent = replace(sent, candidates=sent.candidates.joined(more))
-        opened = yield from post(f"/v1/sealed/{rid}/wraps", wraps, WRAPS_TYPE, rid)
+        path = f"/v1/sealed/{rid}/wraps"
+        opened = yield from post(path, wraps, WRAPS_TYPE, rid, begins_s=begins_s)
     raise AssertionError("the last round returns or raises")
 
 
 def _draw(terms: Terms, want: Want, useless: int | None) -> Steps[Candidates]:
     """Draw candidates; where a refresh was asked for, not before one is allowed."""
     directory = terms.verifier.directory
-    while useless is not None and useless == directory.generation:
+    while useless is not None:
+        yield from exclusive(_turn())  # what another exchange refreshes now is waited for, no more
         wait = directory.wait_for_refresh()
-        if wait <= 0:
+        if useless != directory.generation or wait <= 0:
             break
         yield Pause(wait)  # outside the lock: others go on, and may refresh meanwhile
     return (yield from exclusive(terms.verifier.draw(want, not_generation=useless)))
+
+
+def _turn() -> Steps[None]:
+    """Nothing, in one's turn."""
+    yield from ()
 
 
 def _seal(terms: Terms, call: Call, candidates: Candidates) -> SealedRequest:

@@ -22,15 +22,13 @@ from wire.errors import AnchorholdError, ConfigError, ProtocolFailure, Unavailab
 from wire.excerpt import shown
 from wire.response import CONTENT_TYPE as RESPONSE_TYPE
 
-from .commands import Fetch, Send
+from .commands import MARGIN_S, Fetch, Send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 USER_AGENT: Final = "anchorhold/1"
 CONNECT_S: Final = 10.0
-# A stream has a frame every 100 ms; a whole answer may queue and run as long as the request lives.
-MARGIN_S: Final = 30.0
 # A gateway that restarts is back within seconds. Only connections that never opened are retried
 # here: nothing was sent on them.
 CONNECT_PAUSES: Final = (0.2, 0.5, 1.0, 1.5)
@@ -171,30 +169,35 @@ class TimeLeft:
     Args:
         each_s: for one read or write, while the whole has no end.
         whole_s: seconds from now to the end of the whole; None for no end.
+        begins_s: seconds until it has `begun`.
     """
 
-    __slots__ = ("_each_s", "_ends")
+    __slots__ = ("_begins", "_each_s", "_ends")
 
-    def __init__(self, each_s: float, whole_s: float | None) -> None:
+    def __init__(self, each_s: float, whole_s: float | None, begins_s: float | None = None) -> None:
         self._each_s = each_s
         self._ends = math.inf if whole_s is None else time.monotonic() + whole_s
+        self._begins = math.inf if begins_s is None else time.monotonic() + begins_s
+
+    def begun(self) -> None:
+        """Its header is here: from now on only the whole has an end."""
+        self._begins = math.inf
 
     def shorten(self, whole_s: float) -> None:
         """End so many seconds from now, unless it ends sooner."""
         self._ends = min(self._ends, time.monotonic() + whole_s)
 
     def __index__(self) -> int:
-        if self._ends == math.inf:
-            return math.ceil(self._each_s)
-        left = self._ends - time.monotonic()
+        left = min(self._ends, self._begins) - time.monotonic()
         if left <= 0:
             raise TimeoutError("the whole took too long")
-        return math.ceil(left)
+        return math.ceil(left if self._ends < math.inf else min(left, self._each_s))
 
 
-def time_left(where: Endpoint, whole_s: float | None) -> TimeLeft:
+def time_left(where: Endpoint, command: Fetch | Send) -> TimeLeft:
     """How long one request over sockets that block may take."""
-    return TimeLeft(where.life_s + MARGIN_S, whole_s)
+    begins_s = command.begins_s if isinstance(command, Send) else None
+    return TimeLeft(where.life_s + MARGIN_S, command.whole_s, begins_s)
 
 
 def request_extensions(where: Endpoint, left: TimeLeft) -> dict[str, Any]:

@@ -69,7 +69,9 @@ def ping(
     """
     sealed = _seal(worker, policy, now, rng)  # 1
     rid = b64u(sealed.header.rid)
-    opened = yield from post("/v1/sealed", sealed.envelope, REQUEST_TYPE, rid, WHOLE_S)
+    opened = yield from post(
+        "/v1/sealed", sealed.envelope, REQUEST_TYPE, rid, begins_s=WHOLE_S, whole_s=WHOLE_S
+    )
     if opened.status != HTTP_OK:
         raise (yield from read_refusal(opened, sealed, (worker,)))  # 2
     try:

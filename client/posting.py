@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wire.errors import GatewayError, ProtocolFailure, StreamTruncated, WorkerNotice
-from wire.limits import PROBLEM_MAX
+from wire.limits import CLOCK_SKEW_S, PROBLEM_MAX
 from wire.notice import notice_kid, verify_notice
 from wire.problems import REWRAP_NEEDED
 from wire.response import CONTENT_TYPE as RESPONSE_TYPE
 
-from .commands import FETCH_S, Close, Opened, Read, Send, Shorten, Steps
+from .commands import FETCH_S, MARGIN_S, Close, Opened, Read, Send, Shorten, Steps
 from .served import media_type, refusal
 
 if TYPE_CHECKING:
@@ -25,11 +25,32 @@ if TYPE_CHECKING:
     from .workers import VerifiedWorker
 
 
+def begins_within(life_s: float) -> float:
+    """Seconds after which no honest gateway begins to answer a request of such a life.
+
+    It may come slowly, and is taken for as long as it lives: by the gateway's clock, which may be
+    behind, and with what is added for clocks that differ. After its last byte the gateway may be
+    silent for as long as one read may take: while it waits in line, and runs.
+    """
+    return (life_s + 2 * CLOCK_SKEW_S) + (life_s + MARGIN_S)
+
+
 def post(
-    path: str, body: bytes, content_type: str, rid: str, whole_s: float | None = None
+    path: str,
+    body: bytes,
+    content_type: str,
+    rid: str,
+    *,
+    begins_s: float,
+    whole_s: float | None = None,
 ) -> Steps[Opened]:
-    """Send sealed bytes under a request id (text form); the reply stays open, for `whole_s`."""
-    opened = yield Send(path, body, content_type, rid, whole_s)
+    """Send sealed bytes under a request id (text form); the reply stays open.
+
+    Args:
+        begins_s: seconds until the reply has begun, header and all.
+        whole_s: seconds until it has ended; None for as long as an answer runs.
+    """
+    opened = yield Send(path, body, content_type, rid, begins_s, whole_s)
     assert isinstance(opened, Opened)
     return opened
 

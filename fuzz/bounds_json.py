@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from simulators.gpu_tee import nvidia_of
 from simulators.hcl import Paravisor
 from simulators.intel import Intel
-from simulators.nras import NrasService
+from simulators.nras import NrasService, sdk_token
 from simulators.nvidia_device import listing
 from simulators.tee import NOW, SoftwareTee
 from simulators.tokens import Issuer
@@ -83,6 +83,18 @@ def _devices(count: int) -> Iterable[bytes]:
     one = next(iter(tokens.values()))
     many = {f"GPU-{n}": one for n in range(count)}
     yield text([["JWT", service.overall_token(NONCE, many)], many])
+
+
+def _bundles(count: int) -> Iterable[bytes]:
+    raw = NrasService().bundle(NONCE)
+    yield sdk_token({f"V{n}_CLAIMS": raw for n in range(count)})
+
+
+def _wrappers(count: int) -> Iterable[bytes]:
+    obj = json.loads(sdk_token({"REMOTE_GPU_CLAIMS": NrasService().bundle(NONCE)}))
+    rest = obj[0][1].partition(".")[2]
+    for wrapper in (f"{obj[0][1]}{'A' * count}"[:count], f"{'A' * (count - len(rest) - 1)}.{rest}"):
+        yield text([["JWT", wrapper], obj[1]])
 
 
 def _key_set(key: Callable[[int], dict[str, Any]]) -> Callable[[int], Iterable[bytes]]:
@@ -167,6 +179,11 @@ def _entry() -> dict[str, Any]:
 
 def _entries(count: int) -> Iterable[bytes]:
     yield text([_entry()] * count)
+    hexed = {
+        "attestationReportHexStr": base64.b64decode(_entry()["evidence"]).hex(),
+        "certChainBase64Encoded": _entry()["certificate"],
+    }
+    yield text([hexed] * count)
 
 
 def _marks(count: int) -> Iterable[bytes]:
@@ -298,6 +315,8 @@ JSON: Final = (
     Bound(detached_eat, "BUNDLE_MAX", detached_eat.parse_bundle,
           shaped(lambda: NrasService().bundle())),
     Bound(detached_eat, "DEVICES_MAX", detached_eat.parse_bundle, _devices),
+    Bound(detached_eat, "BUNDLES_MAX", detached_eat.parse_bundle, _bundles),
+    Bound(detached_eat, "WRAPPER_MAX", detached_eat.parse_bundle, _wrappers, exact=False),
     Bound(jwks, "JWKS_MAX", jwks.parse_keys, shaped(lambda: Issuer().jwks())),
     Bound(jwks, "KEYS_MAX", jwks.parse_keys, _keys_of),
     Bound(jwks, "X5C_MAX", jwks.parse_keys, _key_set(lambda n: {"kty": "x", "x5c": ["AAAA"] * n})),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import json
 import os
 import resource
@@ -89,6 +90,8 @@ def _worker(name: str, options: Any) -> int:
             f"{len(outcome.findings)} findings\n"
         )
 
+    gc.collect()
+    gc.freeze()  # what lives through the whole run need not be looked at again for each input
     outcome = attack(target, count, options.seed, progress)
     for finding in outcome.findings.values():
         keep(options.found, name, finding)

@@ -237,15 +237,17 @@ def line_device() -> nvidia_device.Device:
 
 def _nvidia_list() -> list[Question]:
     vendor = nvidia_vendor()
-    lists = ([vendor.gpu() for _ in range(2)], [line_device()])
+    gpu = vendor.gpu()
+    hexes = [make(gpu, NONCE) for make in (nvidia_device.text_entry, nvidia_device.raw_entry)]
+    lists = [
+        nvidia_device.listing([gpu, vendor.gpu()], NONCE),
+        nvidia_device.listing([line_device()], NONCE),
+        *(json.dumps(one).encode() for one in hexes),
+        json.dumps({"nonce": NONCE.hex(), "arch": "HOPPER", "evidence_list": hexes}).encode(),
+    ]
     return [
-        Question(
-            {"evidence_list": nvidia_device.listing(devices, NONCE)},
-            vendor.anchors,
-            vendor.now,
-            expected=Expected(nonce=NONCE),
-        )
-        for devices in lists
+        Question({"evidence_list": raw}, vendor.anchors, vendor.now, expected=Expected(nonce=NONCE))
+        for raw in lists
     ]
 
 
@@ -298,7 +300,11 @@ def _nras() -> list[Question]:
         asked = Expected(nonce=NONCE)
         found.append(Question({"eat": raw}, NONE, service.now + 1, keys, asked))
     named = json.dumps({"detached_eat": json.loads(raw)}).encode()  # as local tools wrap it
-    return [replace(found[-1], evidence={"eat": named}), *found]
+    switches = nras.NrasService()
+    switches.issuer, switches.devices = whole.issuer, {"SWITCH-1": nras.switch_claims(1)}
+    bundles = {"REMOTE_GPU_CLAIMS": raw, "REMOTE_SWITCH_CLAIMS": switches.bundle(NONCE)}
+    wrapped = nras.sdk_token(bundles)  # as the SDK hands them out
+    return [*(replace(found[-1], evidence={"eat": one}) for one in (named, wrapped)), *found]
 
 
 EAR_CLAIMS: Final[Mapping[str, Any]] = {

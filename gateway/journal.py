@@ -38,6 +38,8 @@ class Event(Enum):
     DENY_UNREADABLE = "deny.unreadable"
     COLLATERAL_MISSING = "collateral.missing"
     COLLATERAL_HELD = "collateral.held"
+    COLLATERAL_UNWRITTEN = "collateral.unwritten"
+    COLLATERAL_WRITTEN = "collateral.written"
     VENDOR_SILENT = "vendor.silent"
     VENDOR_ANSWERS = "vendor.answers"
     WORKER_ADMITTED = "worker.admitted"

@@ -114,7 +114,7 @@ class Link:
         if self.ended is None:
             self.ended = cause
             self.inbound.close()
-            self.out.close(cause)
+            self.out.close(jobs=self.session is not None)
 
     async def challenge(self, question: dict[str, Any], within_s: float) -> LiveAnswer:
         """Relay a client's live challenge.
@@ -369,7 +369,7 @@ class Link:
         self.ended = cause
         self.inbound.close()
         self._admissions.clear()
-        self.out.close(cause)
+        self.out.close(jobs=self.session is not None)
         self._answers.end()
         session = self.session
         if session is not None:

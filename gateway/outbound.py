@@ -15,15 +15,18 @@ REPLIES_MAX = 1024
 BACKLOG_SHORT = 65_536
 #: Time for the last bytes to leave after the connection was closed, in seconds.
 LINGER_S = 5.0
-#: Ends after which nothing more must reach the peer.
-_AT_ONCE = frozenset({"refused", "denied", "overflow"})
 
 
 @dataclass(slots=True, eq=False)
 class Outbound:
-    """The writing half of one link."""
+    """The writing half of one link.
+
+    Args:
+        linger_s: how long `close` waits for a peer that still reads.
+    """
 
     writer: asyncio.StreamWriter
+    linger_s: float = LINGER_S
     _replies: int = 0
 
     def send(self, message: Message) -> None:
@@ -40,15 +43,20 @@ class Outbound:
         self.send(message)
         return True
 
-    def close(self, cause: str) -> None:
-        """End the connection; a peer that was fenced gets nothing of what is left."""
+    def close(self, *, jobs: bool) -> None:
+        """End the connection.
+
+        Args:
+            jobs: whether what is left may hold any. Then nothing of it goes out: they are others'
+                by now, and this worker may be denied, or its keys refused, while they wait here.
+        """
         self.writer.close()
         if not self.writer.transport.get_write_buffer_size():
             return
-        if cause in _AT_ONCE:
+        if jobs:
             self.writer.transport.abort()
         else:
-            asyncio.get_running_loop().call_later(LINGER_S, self._give_up)
+            asyncio.get_running_loop().call_later(self.linger_s, self._give_up)
 
     def _give_up(self) -> None:
         """Drop what the peer has not read; a transport that has ended by itself takes no abort."""

@@ -287,16 +287,20 @@ class Gateway:
         """Key table, policy and deny list take effect while we run."""
         while True:
             await asyncio.sleep(CHECK_EVERY_S)
-            if await self._reread(self.keys, Event.KEYS_UNREADABLE):
-                self.journal.write(Event.KEYS_RELOADED)
-            if await self._reread(self.policies, Event.POLICY_UNREADABLE):
-                self._new_policy(self.policies.value)
-            if self.config.deny_file is not None and await self._reread(
-                self.deny, Event.DENY_UNREADABLE
-            ):
-                self.directory.deny = self.deny.value | self.policies.value.deny.bh
-                self.roster.end_denied(lambda bh: bh in self.deny.value)
-                self.directory.changed()
+            await self.look()
+
+    async def look(self) -> None:
+        """Look at these files, and put in force what changed."""
+        if await self._reread(self.keys, Event.KEYS_UNREADABLE):
+            self.journal.write(Event.KEYS_RELOADED)
+        if await self._reread(self.policies, Event.POLICY_UNREADABLE):
+            self._new_policy(self.policies.value)
+        if self.config.deny_file is not None and await self._reread(
+            self.deny, Event.DENY_UNREADABLE
+        ):
+            self.directory.deny = self.deny.value | self.policies.value.deny.bh
+            self.roster.end_denied(lambda bh: bh in self.deny.value)
+            self.directory.changed()
 
     def _new_policy(self, policy: Policy) -> None:
         """Put a changed policy in force: what is admitted must meet it too."""

@@ -94,7 +94,8 @@ class Workers:
         """
         for link in self._links:
             session = link.session
-            if session is None or session.wid != wid:
+            # One that ended is here until its end is in the log; its worker may be back by then.
+            if link.ended is not None or session is None or session.wid != wid:
                 continue
             if all(epoch.bh != bh for epoch in session.epochs):
                 continue

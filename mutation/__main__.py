@@ -40,8 +40,8 @@ _PRELOADED: Final = ("cryptography.x509", "hypothesis", "dcap_qvl", "jwt", "cbor
 _SHORT: Final = (
     "--module", "attestation/verify/cose.py", "attestation/verify/intel_tcb.py",
     "attestation/verify/corim_profile.py", "attestation/rules/corim.py",
-    "--tests", "tests/attestation/test_survivors_dcap.py",
-    "tests/attestation/test_survivors_signers.py", "tests/attestation/test_survivors_kinds.py",
+    "--tests", "tests/attestation/test_intel_statements_alone.py",
+    "tests/attestation/test_device_signers.py", "tests/attestation/test_kind_limits.py",
     "tests/attestation/test_corim_rule.py",
     "--part", "body", "--sample", "80", "--seed", "1", "--require", "90",
 )  # fmt: skip

@@ -1,8 +1,7 @@
 """Entries that were read from files that have not changed since: a fleet rests on the same few.
 
 Workers of one kind share chains, lists and manifests, and each is judged every minute. Read once,
-an entry is found again by what the system says about its file, and all share its bytes. So is one
-that could not be written, for as long as the file it was to replace stays as it is.
+an entry is found again by what the system says about its file, and all share its bytes.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Decoded:
             return held[1]
 
     def keep(self, key: CollateralKey, stamp: Stamp, entry: Entry) -> None:
-        """Remember what was read, or could not be written; `stamp` was taken before.
+        """Remember what was read; `stamp` was taken before.
 
         Beside the same files, what was fetched last counts: they were read before it came.
         """

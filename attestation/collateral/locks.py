@@ -52,8 +52,12 @@ class Locks:
         self._stuck: dict[str, float] = {}
 
     @contextlib.contextmanager
-    def held(self, name: str) -> Iterator[bool]:
+    def held(self, name: str, *, wait: bool = True) -> Iterator[bool]:
         """Inside, other threads of this process are kept out, and where it says so all processes.
+
+        Args:
+            name: of the lock.
+            wait: for others; or try once, which says nothing of who holds it.
 
         Yields:
             Whether other processes are kept out; False where one of them did not let go in time.
@@ -63,7 +67,7 @@ class Locks:
             OSError: the folder cannot be written.
         """
         own = self._threads.setdefault(name, threading.Lock())
-        if not own.acquire(timeout=self._wait_s * THREADS_SHARE):
+        if not own.acquire(timeout=self._wait_s * THREADS_SHARE if wait else 0):
             raise UnavailableError(
                 "collateral cache: another thread was not done in time: what it keeps is "
                 "being written or fetched",
@@ -73,16 +77,16 @@ class Locks:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             lock = os.open(self._folder / f"{name}.lock", flags, 0o600)
             try:
-                yield self._taken(name, lock)
+                yield self._taken(name, lock, wait=wait)
             finally:
                 os.close(lock)
         finally:
             own.release()
 
-    def _taken(self, name: str, lock: int) -> bool:
+    def _taken(self, name: str, lock: int, *, wait: bool) -> bool:
         now = self._monotonic()
         # A node needs tens of pieces: one process that holds on must not cost each of them a wait.
-        waits = now >= self._stuck.get(name, now)
+        waits = wait and now >= self._stuck.get(name, now)
         deadline = now + self._wait_s if waits else now
         while True:
             try:
@@ -90,7 +94,8 @@ class Locks:
             except BlockingIOError:
                 now = self._monotonic()
                 if now >= deadline:
-                    self._stuck[name] = now + AGAIN_S
+                    if wait:
+                        self._stuck[name] = now + AGAIN_S
                     return False
                 self._pause(TRY_EVERY_S)
             else:

@@ -5,7 +5,8 @@ For each need, in order:
  2. every stored entry it rests on is in the cache and in force; otherwise
  3. it is fetched, by one caller at a time, checked, and kept; offline, nothing is fetched. In the
     last quarter of its time an entry is renewed; if that fails it counts until its end. What
-    another process keeps from being written counts all the same: it may say who is revoked.
+    another process or the disk keeps from being written counts all the same: it may say who is
+    revoked.
 
 An entry is in force until its own end, and, where the caller names a greatest age, no longer than
 that after it was fetched: a tenant's policy may trust vendors' statements for less time than their
@@ -200,7 +201,7 @@ def _fetched(
             raise AttestationError(
                 refusal.message, reasons=("collateral_missing",), hint=refusal.hint
             ) from refusal
-        # A list that names somebody must count although a suspended process holds the folder.
+        # A list that names somebody must count although it cannot be written now.
         with contextlib.suppress(UnavailableError):
             store.put(entry, now, answered=key.kind == "ocsp")
         return entry

@@ -16,8 +16,9 @@ FIELD is a claim in hex, such as report_data, where fewer bytes than its 64 stan
 or HIGH may be left out. People write the same in other ways, which are read too: "‖" or a
 comma for "||", blanks or none around the signs, " and " for "; ", and a clause with its sides
 exchanged. Of two names that could both be a claim, the left one is it, unless it is an input and
-the right one is none. A value without any bytes holds nowhere. Of Azure samples four clauses more
-are read, in any place: what their kinds always check.
+the right one is none. A value without any bytes holds nowhere, and neither do zeros that are called
+a nonce, unless they are hashed. Of Azure samples four clauses more are read, in any place: what
+their kinds always check.
 
 Tokens are cut once, from left to right, and never read again: a rule is anybody's text.
 """
@@ -54,6 +55,7 @@ _TOKEN = re.compile(
     r"(?P<tls>DER SubjectPublicKeyInfo of the TLS certificate)|(?P<name>[A-Za-z0-9_]+)"
 )
 _FIELD = re.compile(r"[a-z_][a-z0-9_]*")
+_NONCES: Final = re.compile(r"nonce|challenge", re.IGNORECASE)
 _TEE: Final = "TEE"
 _AND: Final = "and"
 _BUILT_IN: Final = (
@@ -74,16 +76,19 @@ class BindingRule:
         part: which bytes of it; None for all.
         value: what they must be.
         terms: the values it names, each alone.
+        nonces: those of them that are called so and stand in the field as they are. Zeros stand
+            there too where nobody was answered.
     """
 
     field: str
     part: slice | None
     value: bytes
     terms: tuple[bytes, ...]
+    nonces: tuple[bytes, ...] = ()
 
     def holds(self, claims: Mapping[str, Any]) -> bool:
         """Whether the claims satisfy the clause, and each value that it names is one."""
-        if not all(self.terms):
+        if not all(self.terms) or not all(map(any, self.nonces)):
             return False
         found = claims.get(self.field)
         try:
@@ -250,21 +255,23 @@ def _clause(
     part = None
     if parts:
         part = slice(*(int(end) if end else None for end in parts[0].group("low", "high")))
-    terms: list[bytes] = []
+    terms: list[tuple[str, bytes, int]] = []
     value, at = _terms(sample, values, named, terms, (0, 0))
     if at != len(values):
         raise _not_understood(sample, text)
-    return BindingRule(field["name"], part, value, tuple(terms))
+    nonces = tuple(term for name, term, depth in terms if depth == 0 and _NONCES.search(name))
+    return BindingRule(field["name"], part, value, tuple(term for _, term, _ in terms), nonces)
 
 
 def _terms(
     sample: Sample,
     tokens: list[re.Match[str]],
     named: Mapping[str, bytes],
-    terms: list[bytes],
+    terms: list[tuple[str, bytes, int]],
     place: tuple[int, int],
 ) -> tuple[bytes, int]:
-    """The bytes of the terms from a place on, and where they end; named ones go to `terms`.
+    """The bytes of the terms from a place on, and where they end; named ones go to `terms`, each
+    with its name and within how many hashes it stands.
 
     Args:
         place: number of the first token, and within how many hashes it stands.
@@ -281,14 +288,18 @@ def _terms(
                 raise _not_understood(sample, "".join(token[0] for token in tokens))
             joined, at = joined + hashlib.new(f"sha{token['bits']}", inner).digest(), at + 1
         else:
-            joined += _term(sample, token, named, terms)
+            joined += _term(sample, token, named, terms, depth)
         if at >= len(tokens) or not tokens[at]["join"]:
             return joined, at
         at += 1
 
 
 def _term(
-    sample: Sample, token: re.Match[str], named: Mapping[str, bytes], terms: list[bytes]
+    sample: Sample,
+    token: re.Match[str],
+    named: Mapping[str, bytes],
+    terms: list[tuple[str, bytes, int]],
+    depth: int,
 ) -> bytes:
     if token["zeros"]:
         return bytes(int(token["zeros"]))
@@ -298,8 +309,9 @@ def _term(
         return _spki(sample)
     if not token["name"]:
         raise _not_understood(sample, token[0])
-    terms.append(_named(sample, token["name"], named))
-    return terms[-1]
+    value = _named(sample, token["name"], named)
+    terms.append((token["name"], value, depth))
+    return value
 
 
 def _not_understood(sample: Sample, text: str) -> MalformedError:

@@ -5,7 +5,8 @@ of GPUs. So each file is examined and judged as a sample of its own kind is:
 
  gpus 1 form      it is, or wraps, what a GPU's kind reads, and holds  evidence_malformed
                   nothing else that may be evidence
- gpus 2 chain     a chain in the sample, or with it, is the device's   collateral_missing
+ gpus 2 chain     a chain in the sample, or with it, can be the        collateral_missing
+                  device's
         keys      for a remote service's word: its key set is here     unknown_signing_key
  gpus 3 …         the kind's own examination and strict rule           those of the kind
  gpus 4 family    GPUs, or switches, are of the architecture asked     gpu_architecture_mismatch
@@ -17,34 +18,28 @@ What cannot be verified for want of something is not accepted; what is refused i
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from attestation.examined import Expected, Question
 from attestation.formats import pem
-from attestation.formats.detached_eat import parse_bundle
-from attestation.formats.gpu_list import parse_list
-from attestation.formats.spdm import parse_report
+from attestation.formats.detached_eat import DetachedEat
 from attestation.ledger import Ledger
 from attestation.result import Reason
 from attestation.schemes import SCHEMES
 from attestation.verify.fleet import Fleet
-from attestation.verify.ocsp import load_response
 from attestation.verify.spdm import SWITCHES
-from attestation.verify.x509 import load_certificate
 from wire.errors import AttestationError, MalformedError
 from wire.excerpt import cut
 
-from .device_chains import certificates, chains_in
-from .pairing import has_outline, outlined
+from .device_chains import certificates, chains_in, signed
+from .gpu_file import EAT, FOUND_MAX, LIST, SINGLE, count, evidence_in
 from .roles import KEY_ROLES, by_kind
 from .strict import strict_rule
-from .wrapped import as_file, parts, spelled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from attestation.anchors import Anchors
     from attestation.examined import Examined
@@ -52,11 +47,7 @@ if TYPE_CHECKING:
 
     from .device_chains import DeviceChains
 
-LIST, EAT = "nvidia-gpu-spdm-list", "nvidia-nras-eat"
-SINGLE: Final = ("nvidia-gpu-spdm", "nvidia-nvswitch-spdm")
-FOUND_MAX: Final = 128  # reports and bundles of one sample: a rack has 72 GPUs
-SHORT_MAX: Final = 1024  # of a text that is no evidence: a report has 2 KiB, in base64 3
-CERTIFICATES_MAX: Final = 128  # of one text beside evidence: five a device
+_SINGLES: Final = (SINGLE, "nvidia-nvswitch-spdm")
 _UNKNOWN_KEY: Final = "unknown_signing_key"
 _OTHER_PRODUCT: Final = "product_not_accepted"
 
@@ -89,11 +80,13 @@ class _Beside:
     Attributes:
         asked: the question.
         chains: of devices.
+        own: report to the chains whose leaf signed it.
         certificates: DER; a root that a chain lacks may be among them.
     """
 
     asked: Asked
     chains: DeviceChains
+    own: Mapping[bytes, list[bytes]]
     certificates: tuple[bytes, ...]
 
 
@@ -115,13 +108,12 @@ def examine_gpus(gpus: Mapping[str, bytes], asked: Asked) -> Account:
     refuted: list[Reason] = []
     unproved: list[Reason] = []
     devices: list[Device] = []
-    files = dict.fromkeys(asked.files.values())
-    listed = tuple(chain.from_iterable(map(certificates, files)))
-    beside = _Beside(asked, chains_in(files), listed)
+    ueids: list[str] = []
+    evidence: list[tuple[str, str, bytes]] = []
     room = FOUND_MAX
     for role, data in gpus.items():
         try:
-            readable = _readable(data, room)
+            found = evidence_in(data, room)
         except MalformedError as error:
             unproved.append(
                 Reason(
@@ -132,18 +124,25 @@ def examine_gpus(gpus: Mapping[str, bytes], asked: Asked) -> Account:
                 )
             )
             continue
-        room -= _count(readable)
-        for kind, part in readable:
-            found, against = _examined(kind, part, role, beside)
-            (unproved if found is None else refuted).extend(against)
-            if found is not None:
-                unproved.extend(_named(role, _judged(found, asked.now)))
-                devices.extend(found.facts.devices if isinstance(found.facts, Fleet) else ())
+        room -= count(found)
+        evidence += ((role, kind, part) for kind, part in found)
+    files = dict.fromkeys(asked.files.values())
+    chains = chains_in(files)
+    own = {part: chains.of(part) for _, kind, part in evidence if kind == SINGLE}
+    listed = tuple(chain.from_iterable(map(certificates, files)))
+    beside = _Beside(asked, chains, own, listed)
+    for role, kind, part in evidence:
+        examined, against = _examined(kind, part, role, beside)
+        (unproved if examined is None else refuted).extend(against)
+        if examined is not None:
+            unproved.extend(_named(role, _judged(examined, asked.now)))
+            devices.extend(examined.facts.devices if isinstance(examined.facts, Fleet) else ())
+            ueids += _ueids(examined)
     family, distinct = Ledger(), Ledger()
     if asked.arch is not None and devices:
         arch = asked.arch
         family.run("gpus 4 family", lambda: _check_family(devices, arch))
-    distinct.run("gpus 5 distinct", lambda: check_distinct(devices))
+    distinct.run("gpus 5 distinct", lambda: check_distinct(devices, ueids))
     return Account((*refuted, *family.reasons), (*unproved, *distinct.reasons))
 
 
@@ -170,100 +169,35 @@ def roles_read(asked: Asked) -> frozenset[str]:
     )
 
 
-def check_distinct(devices: Sequence[Device]) -> str:
-    """No two devices have one key or one serial number.
+def check_distinct(devices: Sequence[Device], ueids: Sequence[str] = ()) -> str:
+    """No two devices have one key or one serial number; what none of them signed is nobody's.
+
+    Args:
+        devices: by their own reports.
+        ueids: of those that a remote service speaks of. A device may be there by both.
 
     Raises:
         AttestationError: `device_repeated`.
     """
+    genuine = [device for device in devices if signed(device)]
     for found in (
-        [device.fingerprint for device in devices],
-        [device.chain.serial for device in devices],
+        [device.fingerprint for device in genuine],
+        [device.chain.serial for device in genuine],
+        list(ueids),
     ):
         if len(set(found)) != len(found):
             raise AttestationError(
                 "devices: found one twice, expected distinct ones", reasons=("device_repeated",)
             )
-    return f"{len(devices)} distinct devices"
+    return f"{len(genuine) + len(ueids)} distinct devices"
 
 
-def _readable(data: bytes, room: int) -> list[tuple[str, bytes]]:  # 1
-    """The evidence in a file, with the kind that reads it; SPDM reports as a GPU's.
-
-    A file that wraps evidence is read whole: what is passed over could be a device that fails.
-
-    Raises:
-        MalformedError: there is none, more than `room`, or something besides that may be evidence.
-    """
-    found = _evidence(data)
-    for value in () if found else parts(data):
-        inside = _evidence(as_file(value)) if isinstance(value, str | dict | list) else []
-        if not inside and not _is_none(value):
-            raise MalformedError("GPU evidence: a part of it is none, and nothing known beside it")
-        found += inside
-    if not found:
-        raise MalformedError("GPU evidence: found nothing that a GPU's kind reads")
-    if _count(found) > room:
-        raise MalformedError(f"GPU evidence: found more than {FOUND_MAX} reports in a sample")
-    return found
-
-
-def _count(found: Iterable[tuple[str, bytes]]) -> int:
-    """How many reports and bundles these are."""
-    return sum(len(parse_list(part)) if kind == LIST else 1 for kind, part in found)
-
-
-def _evidence(data: bytes) -> list[tuple[str, bytes]]:
-    """The data, or what it says in base64 or hex, as evidence of a kind; one or none."""
-    return [(kind, part) for part in spelled(data) for kind in _kinds(part)][:1]
-
-
-def _is_none(member: object) -> bool:
-    """Whether nothing in a member can be evidence: short texts, numbers, and what vouches."""
-    rest = [member]
-    while rest:
-        value = rest.pop()
-        if isinstance(value, dict | list):
-            if has_outline(value):
-                return False
-            rest += (*value, *value.values()) if isinstance(value, dict) else value
-        elif isinstance(value, str):
-            texts = spelled(value.encode())
-            short = len(value) <= SHORT_MAX and not any(map(outlined, texts))
-            if not short and not any(map(_vouches, texts)):
-                return False
-    return True
-
-
-def _vouches(data: bytes) -> bool:
-    """Whether these are certificates, a manifest or a responder's answer."""
-    with contextlib.suppress(MalformedError, AttestationError):
-        for der in pem.certificates(data, "sample", CERTIFICATES_MAX):
-            load_certificate(der)
-        return True
-    with contextlib.suppress(MalformedError, AttestationError):
-        load_response(data)
-        return True
-    return _is_manifest(data)
-
-
-def _is_manifest(data: bytes) -> bool:
-    try:
-        # As in the rules: only who has the library for them reads manifests.
-        from attestation.formats.rim import parse_document
-    except ImportError:
-        return False
-    with contextlib.suppress(MalformedError, AttestationError):
-        parse_document(data)
-        return True
-    return False
-
-
-def _kinds(part: bytes) -> Iterator[str]:
-    for kind, parse in ((SINGLE[0], parse_report), (LIST, parse_list), (EAT, parse_bundle)):
-        with contextlib.suppress(MalformedError):
-            parse(part)
-            yield kind
+def _ueids(examined: Examined) -> list[str]:
+    """The devices that a remote service's word is on, if it is its word."""
+    if examined.authentic is False or not isinstance(examined.facts, DetachedEat):
+        return []
+    stated = (token.claims.get("ueid") for token in examined.facts.devices.values())
+    return [ueid for ueid in stated if isinstance(ueid, str)]
 
 
 def _examined(
@@ -285,17 +219,21 @@ def _examined(
         known = any(name in by_kind(SCHEMES[EAT], asked.files) for name in KEY_ROLES)
         lacking = not known and {reason.code for reason in found.reasons} == {_UNKNOWN_KEY}
         return (None if lacking else found), _named(role, found.reasons)
-    own = chains.of(part)
-    if not own and not (chains.parsed and chains.all_here):
-        what = "too many certificate chains" if chains.parsed else "no certificate chain"
-        detail = f"found {what} in the sample, expected the device's"
-        step = f"gpus 2 chain of {role}"
-        missing = Reason("collateral_missing", detail, step, case_of="chain_invalid")
-        return None, (missing,)
+    own = beside.own[part]
+    if not own:
+        taken = {text for texts in beside.own.values() for text in texts}
+        likeliest = chains.likeliest(part, taken)
+        if likeliest is None or not chains.all_here:
+            what = "no certificate chain" if chains.all_here else "too many certificate chains"
+            detail = f"found {what} in the sample that can be the device's, expected its own"
+            step = f"gpus 2 chain of {role}"
+            missing = Reason("collateral_missing", detail, step, case_of="chain_invalid")
+            return None, (missing,)
+        own = [likeliest]
     found = _best(
         _examine(name, {"evidence": part, "cert_chain": text}, expected, beside)
-        for text in own or [chains.likeliest(part)]
-        for name in SINGLE
+        for text in own
+        for name in _SINGLES
     )
     return found, _named(role, found.reasons)
 

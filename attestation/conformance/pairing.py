@@ -57,6 +57,7 @@ _REVOCATION: Final = frozenset(
 )
 _LISTS: Final = frozenset({"evidence_list", "evidences", "device_evidence_list", "detached_eat"})
 _DEVICE: Final = frozenset({"evidence", "certificate"})
+_HEX_REPORT: Final = "attestationReportHexStr"  # no other tool has such a name
 _NRAS_CLAIM: Final = "x-nvidia-"
 _ALGORITHMS: Final = ("sha256", "sha384", "sha512")
 _HASHES: Final = {"hash": "sha256", "digest": "sha256"} | {name: name for name in _ALGORITHMS}
@@ -185,12 +186,16 @@ def outlined(data: bytes) -> bool:
 def has_outline(doc: object) -> bool:
     """The same of JSON that is read already."""
     if isinstance(doc, dict):
-        return not doc.keys().isdisjoint(_LISTS) or doc.keys() >= _DEVICE
+        return not doc.keys().isdisjoint(_LISTS) or _is_device(doc)
     if isinstance(doc, list) and doc:
         entries = [item for item in doc if isinstance(item, dict)]
         head = doc[0] if isinstance(doc[0], list) else []
-        return head[:1] == ["JWT"] or any(item.keys() >= _DEVICE for item in entries)
+        return head[:1] == ["JWT"] or any(map(_is_device, entries))
     return False
+
+
+def _is_device(item: Mapping[str, Any]) -> bool:
+    return item.keys() >= _DEVICE or _HEX_REPORT in item
 
 
 def _reads(data: bytes, parsers: Iterable[Callable[[bytes], object]]) -> bool:

@@ -15,7 +15,6 @@ Steps:
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +30,7 @@ from wire.excerpt import cut
 
 from .binding_rule import binding_rules
 from .codes import generalised
+from .differences import differences
 from .gpus import Asked, check_distinct, examine_gpus, roles_read
 from .pairing import GPU_KINDS, is_revocation, pair_of
 from .roles import by_kind
@@ -40,14 +40,17 @@ from .stated import (
     expected_of,
     gpu_nonces,
     nonce_names,
+    spelled_nonces,
     unasked,
+    unbound,
     unread,
 )
 from .strict import strict_rule
 from .unused import unused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from attestation.scheme import Scheme
 
@@ -86,7 +89,6 @@ class Outcome:
 
 
 _ROOT: Final = "root"
-_HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){4,}")  # shorter ones may be words
 _HALF: Final = 64  # hex digits: half of a CPU's report data
 _NONCE_ANYWHERE: Final = ("amd-sev-snp-report",)  # guests put it where those of TDs do
 _OUT_OF_TIME: Final = ("manifest_expired", "manifest_not_yet_valid")
@@ -96,6 +98,7 @@ _NOT_VALID: Final = "certificate_not_valid_at_time"
 _NO_TIME: Final = "verify_at is null, expected a time, since certificates are there"
 _UNREAD: Final = "it says what is revoked, and no step read it"
 _UNASKED: Final = "it says what is expected, and no step asks for it"
+_UNBOUND: Final = "what the key must be bound to is not said"
 
 
 def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Outcome:
@@ -120,13 +123,14 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
         return _failed(sample, error.message)
     examined, elsewhere = verdict.examined, _of_pair(pair) | verdict.asked
     beside = sorted(_beside(scheme, files).keys() - verdict.read)
-    beside += unused(scheme, files, examined)
+    beside += [role for role in unused(scheme, files, examined) if role not in verdict.read]
     reasons = (*examined.reasons, *verdict.state)
     accepted = None if sample.strict is None else not reasons
     reasons = (*reasons, *generalised(reasons))
+    claims = frozenset(examined.claims)
     # What is asked of GPUs is moot where they are refused: nothing of the CPU's names them.
-    open_inputs = () if pair is not None and reasons else unasked(sample, elsewhere)
-    differing = dict(_differences(sample.claims, examined.claims, ""))
+    moot = pair is not None and bool(reasons)
+    differing = dict(differences(sample.claims, examined.claims, ""))
     return Outcome(
         id=sample.id,
         kind=sample.kind,
@@ -134,11 +138,11 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
         accepted=accepted,
         reasons=reasons,
         differing=differing,
-        ignored=(*beside, *unread(sample, elsewhere)),
+        ignored=(*beside, *unread(sample, elsewhere, claims)),
         faults=(
             *_faults(sample, examined.authentic, accepted, reasons, differing),
             *(f"file role {role}: {_UNREAD}" for role in beside if is_revocation(role)),
-            *(f"input {key}: {_UNASKED}" for key in open_inputs),
+            *(() if moot else _open_inputs(sample, elsewhere, claims)),
         ),
     )
 
@@ -152,7 +156,7 @@ class _Verdict:
             none.
         state: reasons against its state.
         asked: names of inputs that were asked of GPUs beside it.
-        read: the roles besides the kind's own that were read.
+        read: the roles that were read for what stands beside the kind's own evidence.
     """
 
     examined: Examined
@@ -178,7 +182,7 @@ def _verdict(
         # A stated time is nobody's clock. Where none is, all has begun, and nothing has ended.
         skew=0 if timed else FOREVER,
     )
-    examined = scheme.examine(question)  # 2
+    examined = _examined(scheme, question, spelled_nonces(sample))  # 2
     if anchors is NONE and examined.authentic is not False:
         examined = _refuted(examined, "untrusted_root", "the sample's root is not pinned")
     state: tuple[Reason, ...] = ()
@@ -187,7 +191,7 @@ def _verdict(
     rules = _rules(sample, pair)
     loose = pair is not None and not _names_gpus(sample, rules, pair)
     asked = _asked_of_gpus(pair)
-    for stated in claims_of(sample, _of_pair(pair) | asked):  # 3
+    for stated in claims_of(sample, _of_pair(pair) | asked, frozenset(examined.claims)):  # 3
         if not stated.holds(examined.claims):
             examined = _refuted(examined, stated.code, f"{stated.claim}: not what is expected")
     for rule in rules:
@@ -241,6 +245,20 @@ def _verdict(
         asked=frozenset() if loose else asked,
         read=read | frozenset(() if pair is None else pair.gpus),
     )
+
+
+def _examined(scheme: Scheme, question: Question, spelled: Sequence[bytes]) -> Examined:
+    """Examined for the nonce asked for, or where it carries another, as the sample spells it."""
+    first = scheme.examine(question)
+    if not _carries_another(first):
+        return first
+    asked = (replace(question, expected=replace(question.expected, nonce=one)) for one in spelled)
+    others = (scheme.examine(one) for one in asked)
+    return next((one for one in others if not _carries_another(one)), first)
+
+
+def _carries_another(examined: Examined) -> bool:
+    return any(reason.code == "nonce_mismatch" for reason in examined.reasons)
 
 
 def _beside(scheme: Scheme, files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -349,37 +367,13 @@ def _faults(  # 5
     return faults
 
 
-def _differences(expected: object, found: object, path: str) -> list[tuple[str, tuple[Any, Any]]]:
-    """Where `found` lacks what `expected` has; objects are compared member by member."""
-    if isinstance(expected, dict):
-        if not hasattr(found, "get"):
-            return [(path or "claims", (found, expected))]
-        return [
-            entry
-            for key, value in expected.items()
-            for entry in _differences(value, found.get(key, ABSENT), f"{path}.{key}".lstrip("."))
-        ]
-    if isinstance(expected, list):
-        if not isinstance(found, list | tuple) or len(found) != len(expected):
-            return [(path, (found, expected))]
-        return [
-            entry
-            for place, (value, other) in enumerate(zip(expected, found, strict=True))
-            for entry in _differences(value, other, f"{path}[{place}]")
-        ]
-    same = type(expected) is type(found) and _plain(expected) == _plain(found)
-    return [] if same else [(path, (found, expected))]
-
-
-def _plain(value: object) -> object:
-    """A value, and for bytes in hex one of their spellings."""
-    if isinstance(value, str) and _HEX.fullmatch(value):
-        return value.lower()
-    return value
+def _open_inputs(
+    sample: Sample, elsewhere: AbstractSet[str], claims: AbstractSet[str]
+) -> list[str]:
+    """What inputs ask and nothing answers: a check that is not made."""
+    asked = [f"input {key}: {_UNASKED}" for key in unasked(sample, elsewhere, claims)]
+    return asked + [f"input {key}: {_UNBOUND}" for key in unbound(sample, elsewhere, claims)]
 
 
 def _failed(sample: Sample, fault: str) -> Outcome:
     return Outcome(sample.id, sample.kind, None, None, (), {}, (), (fault,))
-
-
-ABSENT: Final = "(absent)"

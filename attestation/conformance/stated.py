@@ -1,9 +1,11 @@
 """What a sample's inputs state outright: the nonce, the architecture, and claims by their names.
 
-An input that the binding rule names is the rule's; every other nonce and every `expected_` claim
-must stand in the evidence. What is stated, but empty, is an expectation that nothing meets; null is
-none. An input that nothing uses is told (`unread`), since whoever wrote it meant something by it,
-and is a fault where its name says that something is expected (`unasked`).
+An input that the binding rule names is the rule's; every other nonce, every `expected_` claim and
+every input with the name of a claim that the evidence makes must stand in the evidence. What is
+stated, but empty, is an expectation that nothing meets; null is none. An input that nothing uses is
+told (`unread`), since whoever wrote it meant something by it, and is a fault where its name says
+that something is expected (`unasked`) or that it is a key (`unbound`): a binding that is not
+checked is a check that did not run.
 """
 
 from __future__ import annotations
@@ -15,8 +17,18 @@ from typing import TYPE_CHECKING, Any, Final
 from attestation.examined import Expected
 from wire.errors import MalformedError
 
-from .binding_rule import EXPECTED, PADDED, TLS_INPUT, bare, data_of, inputs_of, rule_of
-from .pairing import GPU_KINDS
+from .binding_rule import (
+    EXPECTED,
+    INPUT_MAX,
+    PADDED,
+    TLS_INPUT,
+    bare,
+    data_of,
+    inputs_of,
+    rule_of,
+)
+from .differences import differences
+from .pairing import GPU_KINDS, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,10 +47,17 @@ TOKEN_KINDS: Final = ("ear-jwt", "nvidia-nras-eat")
 _TOKEN_NAMES: Final = (*TOKEN_CLAIMS, *TOKEN_CLAIMS.values())
 
 _NOT_CLAIMS: Final = frozenset({*NONCE_NAMES, *ARCH_NAMES, "binding", TLS_INPUT})
-_EXPECTS: Final = re.compile(r"^expected|nonce|challenge", re.IGNORECASE)
+_EXPECTS: Final = re.compile(r"^expected|nonce|challenge|qualifying", re.IGNORECASE)
+_KEY_WORDS: Final = frozenset({"key", "keys", "public", "pubkey", "pubkeys", "spki"})
+_CERTIFICATE_WORDS: Final = frozenset({"certificate", "cert"})  # of "tls", which has a key
 # What is about such a value, and is none.
-_ABOUT: Final = re.compile(
-    r"(?:^|_)(?:note|notes|source|encoding|format|length|len|size|description|comment)(?:_|$)"
+_ABOUT: Final = frozenset(
+    {"note", "notes", "source", "encoding", "format", "length", "len", "size", "description"}
+    | {"comment", "algorithm", "alg", "curve", "type", "usage", "url", "uri"}
+)
+# Claims that say for whom or what evidence was made; every other one says what it was made of.
+_MADE_FOR: Final = re.compile(
+    r"nonce|challenge|qualifying|(?:report|user|host|extra)_data|public|pubkey|spki", re.IGNORECASE
 )
 
 
@@ -49,8 +68,8 @@ class StatedClaim:
     Attributes:
         claim: its name, as the input gives it.
         value: as the input gives it; texts compare without case, as hex does, but for names of an
-            issuer or an audience, which are exact. One of several audiences suffices.
-            An empty one holds nowhere.
+            issuer or an audience, which are exact. One of several audiences suffices. Of an object
+            only the members that it has are compared. An empty one holds nowhere.
     """
 
     claim: str
@@ -61,19 +80,39 @@ class StatedClaim:
         """The reason to give where it does not hold."""
         words = {claim: word for word, claim in TOKEN_CLAIMS.items()}
         word = words.get(self.claim, self.claim)
-        return f"{word}_mismatch" if word in TOKEN_CLAIMS else "nonce_mismatch"
+        if word in TOKEN_CLAIMS:
+            return f"{word}_mismatch"
+        return "nonce_mismatch" if _MADE_FOR.search(self.claim) else "claim_mismatch"
 
     def holds(self, claims: Mapping[str, Any]) -> bool:
         """Whether the evidence claims it."""
         found, value = claims.get(TOKEN_CLAIMS.get(self.claim, self.claim)), self.value
-        if isinstance(value, str | list | dict) and not value:
+        if found is None or _has_empty(value):
             return False
-        if self.code != "nonce_mismatch" and isinstance(value, str):
+        if self.claim in _TOKEN_NAMES:
             return value == found or (isinstance(found, list) and value in found)
-        if isinstance(found, str) and isinstance(value, str):
-            plain = bare(value).casefold().ljust(2 * PADDED.get(self.claim, 0), "0")
-            return found.casefold() in (value.casefold(), plain) and bool(bare(value))
-        return found is not None and type(found) is type(value) and found == value
+        if isinstance(value, str) and self.claim in PADDED:
+            value = bare(value).ljust(2 * PADDED[self.claim], "0")
+        return not differences(value, found, self.claim, _alike)
+
+
+def _has_empty(value: object) -> bool:
+    """Whether something in a value is empty: an expectation that nothing meets."""
+    rest = [value]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, str | list | dict) and not (bare(item) if type(item) is str else item):
+            return True
+        if isinstance(item, list | dict):
+            rest += item.values() if isinstance(item, dict) else item
+    return False
+
+
+def _alike(value: object, found: object) -> bool:
+    """Whether two values are one: texts without case, hex with or without its mark."""
+    if isinstance(value, str) and isinstance(found, str):
+        return found.casefold() in (value.casefold(), bare(value).casefold())
+    return type(found) is type(value) and found == value
 
 
 def expected_of(sample: Sample) -> Expected:
@@ -83,7 +122,7 @@ def expected_of(sample: Sample) -> Expected:
         MalformedError: an input of another type than its name says, or two that differ.
     """
     used, inputs = inputs_of(sample), sample.inputs
-    nonces = {key: data_of(sample, key) for key in NONCE_NAMES if inputs.get(key) is not None}
+    nonces = {key: _nonce_of(sample, key) for key in NONCE_NAMES if inputs.get(key) is not None}
     # One that the rule uses is asked for there, under whatever name it is given again.
     asked = set(nonces.values()) - {nonces[key] for key in nonces if key in used}
     if len(asked) > 1:
@@ -100,15 +139,43 @@ def expected_of(sample: Sample) -> Expected:
     return Expected(nonce=next(iter(asked), None), arch=next(iter(archs), None))
 
 
-def claims_of(sample: Sample, elsewhere: AbstractSet[str]) -> tuple[StatedClaim, ...]:
+def spelled_nonces(sample: Sample) -> list[bytes]:
+    """What tokens may carry as well: the nonces that are asked for, as the inputs write them."""
+    if sample.kind not in TOKEN_KINDS:
+        return []
+    used = inputs_of(sample)
+    texts = (sample.inputs.get(key) for key in NONCE_NAMES if key not in used)
+    return [text.encode() for text in texts if isinstance(text, str) and bare(text).strip()]
+
+
+def _nonce_of(sample: Sample, key: str) -> bytes:
+    """A nonce in hex; what is none is the text itself where tokens carry texts.
+
+    Raises:
+        MalformedError: it is none.
+    """
+    value = sample.inputs.get(key)
+    if sample.kind in TOKEN_KINDS and isinstance(value, str) and not key.endswith("_hex"):
+        try:
+            return data_of(sample, key)
+        except MalformedError:
+            if len(value) <= INPUT_MAX:
+                return value.encode()
+    return data_of(sample, key)
+
+
+def claims_of(
+    sample: Sample, elsewhere: AbstractSet[str], claims: AbstractSet[str] = frozenset()
+) -> tuple[StatedClaim, ...]:
     """The claims that the inputs state.
 
     Args:
         sample: the sample.
         elsewhere: names that speak of something else than the evidence's claims.
+        claims: those that the evidence makes; an input with the name of one states it.
     """
     used, ruled = inputs_of(sample), rule_of(sample) is not None
-    named = _TOKEN_NAMES if sample.kind in TOKEN_KINDS else ()
+    named = {*claims, *(_TOKEN_NAMES if sample.kind in TOKEN_KINDS else ())}
     return tuple(
         StatedClaim(name, value)
         for key, value in sample.inputs.items()
@@ -146,9 +213,11 @@ def name_of(key: str) -> str:
     return key.removesuffix("_hex").removeprefix(EXPECTED)
 
 
-def unread(sample: Sample, elsewhere: AbstractSet[str]) -> tuple[str, ...]:
+def unread(
+    sample: Sample, elsewhere: AbstractSet[str], claims: AbstractSet[str] = frozenset()
+) -> tuple[str, ...]:
     """The inputs that no step uses."""
-    stated = {item.claim for item in claims_of(sample, elsewhere)}
+    stated = {item.claim for item in claims_of(sample, elsewhere, claims)}
     read = inputs_of(sample) | {*NONCE_NAMES, "binding"}
     if sample.kind in ARCH_KINDS or elsewhere >= {*ARCH_NAMES}:
         read |= {*ARCH_NAMES}
@@ -160,10 +229,29 @@ def unread(sample: Sample, elsewhere: AbstractSet[str]) -> tuple[str, ...]:
     )
 
 
-def unasked(sample: Sample, elsewhere: AbstractSet[str]) -> tuple[str, ...]:
+def unasked(
+    sample: Sample, elsewhere: AbstractSet[str], claims: AbstractSet[str] = frozenset()
+) -> tuple[str, ...]:
     """Those of them whose names say that the evidence should answer to them."""
     return tuple(
         key
-        for key in unread(sample, elsewhere)
-        if key in ARCH_NAMES or (_EXPECTS.search(key) and not _ABOUT.search(key))
+        for key in unread(sample, elsewhere, claims)
+        if key in ARCH_NAMES or (_EXPECTS.search(key) and not _ABOUT & words_of(key))
     )
+
+
+def unbound(
+    sample: Sample, elsewhere: AbstractSet[str], claims: AbstractSet[str] = frozenset()
+) -> tuple[str, ...]:
+    """Others whose names say that they are keys: the evidence should vouch for them, somewhere."""
+    asked = unasked(sample, elsewhere, claims)
+    return tuple(
+        key
+        for key in unread(sample, elsewhere, claims)
+        if key not in asked and isinstance(sample.inputs[key], str | list | dict)
+        if _is_key(words_of(key)) and not _ABOUT & words_of(key)
+    )
+
+
+def _is_key(words: AbstractSet[str]) -> bool:
+    return bool(_KEY_WORDS & words) or ("tls" in words and bool(_CERTIFICATE_WORDS & words))

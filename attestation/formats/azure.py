@@ -1,7 +1,8 @@
 """Azure evidence: an HCL report, and a quote by the virtual TPM that it names. Parse only.
 
 Roles: `hcl_report`, `quote_msg` (TPMS_ATTEST), `quote_sig` (plain or TPMT_SIGNATURE), `pcrs`
-(see `tpm_registers`).
+(see `tpm_registers`). Values of a bank that the quote does not cover are dropped: tools list every
+bank of a TPM, whatever was quoted, and nothing vouches for the others.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class AzureEvidence:
     Attributes:
         hcl: the paravisor's report.
         quote, signature: by the virtual TPM.
-        pcrs: bank to register to value, as claimed beside the quote.
+        pcrs: bank to register to value, as claimed beside the quote, of the banks it covers.
     """
 
     hcl: HclReport
@@ -72,9 +73,11 @@ def parse_azure(roles: Mapping[str, bytes], tee: str) -> AzureEvidence:
     hcl = parse_hcl_report(roles["hcl_report"])
     if hcl.tee != tee:
         raise MalformedError(f"HCL report: found a report of {hcl.tee}, expected {tee}")
+    quote, pcrs = parse_quote(roles["quote_msg"]), parse_registers(roles["pcrs"])
+    covered = (selection.bank for selection in quote.covered)
     return AzureEvidence(
         hcl,
-        parse_quote(roles["quote_msg"]),
+        quote,
         parse_any_signature(roles["quote_sig"]),
-        parse_registers(roles["pcrs"]),
+        MappingProxyType({bank: pcrs[bank] for bank in covered if bank in pcrs}),
     )

@@ -5,8 +5,13 @@ An item, as NVIDIA's own tools write it, is
     {"arch": "HOPPER", "evidence": base64, "certificate": base64 PEM, "nonce": hex}
 
 where "arch" and "nonce" may be missing, and "version", "driver_version", "vbios_version" and "uuid"
-be there. Some senders write a number of their own as an item's "arch", which says nothing: whose
-numbers they are is not said. The document is one of
+be there. Older tools, and servers to this day, write the report as hex text, as base64 of it or as
+
+    {"attestationReportHexStr": hex, "certChainBase64Encoded": base64 PEM}
+
+with the same members beside. No report is hex text itself: it begins with its version, which is no
+digit. Hex is read once, in one case. Some senders write a number of their own as an item's "arch",
+which says nothing: whose numbers they are is not said. The document is one of
 
     [ITEM, ...]  or one ITEM                                              its libraries
     {"evidences": [ITEM, ...], "result_code": 0, "result_message": text}  its command line
@@ -40,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ENTRIES_MAX: Final = 16  # a node has eight GPUs and four switches
-# Sixteen devices take 230 KiB, 280 with full buffers.
+# Sixteen devices take 230 KiB, 280 with full buffers or with reports in hex.
 LIST_MAX: Final = 320 * 1024
 # Commas and opening brackets: sixteen devices of eight members take 150, and a stated version may
 # have some. Small items would take 0.14 ms a KiB, long texts take a hundredth of that.
@@ -48,8 +53,12 @@ LIST_ITEMS_MAX: Final = 512
 ARCHITECTURES: Final = ("HOPPER", "BLACKWELL", "LS10")
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
+_DIGITS = re.compile(rb"[0-9A-Fa-f]+")
+_HEX = re.compile(rb"(?:[0-9a-f]{2})+|(?:[0-9A-F]{2})+")  # mixed cases spell one report many ways
 _VERSION: Final = "1.0"
 _LISTED = ("driver_version", "vbios_version")
+_NAMES = ("evidence", "certificate")
+_HEX_NAMES = ("attestationReportHexStr", "certChainBase64Encoded")
 _LISTS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = MappingProxyType(
     {  # the member that holds the items: the members beside it, (required, optional)
         "evidence_list": (("nonce",), ("arch", "claims_version")),
@@ -104,10 +113,12 @@ def _opened(doc: dict[str, Any], key: str) -> tuple[object, dict[str, Any]]:
 
 
 def _entry(item: object, shared: dict[str, Any], number: int) -> Entry:
+    in_hex = isinstance(item, dict) and _HEX_NAMES[0] in item
+    names = _HEX_NAMES if in_hex else _NAMES
     members = Members(
         item,
         f"GPU evidence[{number}]",
-        required=("evidence", "certificate"),
+        required=names,
         optional=("arch", "nonce", "version", "uuid", *_LISTED),
     )
     if "version" in members and members.value("version") != _VERSION:
@@ -122,8 +133,8 @@ def _entry(item: object, shared: dict[str, Any], number: int) -> Entry:
         if arch not in ARCHITECTURES:
             raise members.fail("arch", " or ".join(ARCHITECTURES))
     return Entry(
-        report=_base64(members, "evidence", REPORT_MAX),
-        chain=_base64(members, "certificate", CHAIN_MAX),
+        report=_hex_report(members, names[0]) if in_hex else _report(members, names[0]),
+        chain=_chain(members, names[1]),
         arch=arch,
         nonce=None if nonce is None else _nonce(members, nonce),
         driver_version=texts.get("driver_version"),
@@ -138,14 +149,43 @@ def _nonce(members: Members, value: object) -> bytes:
     return bytes.fromhex(text)
 
 
-def _base64(members: Members, key: str, limit: int) -> bytes:
+def _report(members: Members, key: str) -> bytes:
+    """A report in base64, or its hex text in base64."""
+    data = _decoded(members.value(key), 2 * REPORT_MAX)
+    if data is not None and _DIGITS.fullmatch(data) is not None:
+        return _unhexed(members, key, data)
+    if data is None or len(data) > REPORT_MAX:
+        raise members.fail(key, f"at most {REPORT_MAX} bytes in base64")
+    return data
+
+
+def _hex_report(members: Members, key: str) -> bytes:
     value = members.value(key)
-    if isinstance(value, str) and len(value) <= limit * 4 // 3 + 4:
-        try:
-            data = base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError):
-            data = b""
-        # Two spellings of one report would be two pieces of evidence.
-        if 0 < len(data) <= limit and base64.b64encode(data).decode("ascii") == value:
-            return data
-    raise members.fail(key, f"at most {limit} bytes in base64")
+    # What is no ASCII is no digit, as which it is refused.
+    return _unhexed(members, key, value.encode() if isinstance(value, str) else b"")
+
+
+def _unhexed(members: Members, key: str, text: bytes) -> bytes:
+    if len(text) > 2 * REPORT_MAX or _HEX.fullmatch(text) is None:
+        raise members.fail(key, f"at most {REPORT_MAX} bytes in hex")
+    return binascii.unhexlify(text)
+
+
+def _chain(members: Members, key: str) -> bytes:
+    data = _decoded(members.value(key), CHAIN_MAX)
+    if data is None:
+        raise members.fail(key, f"at most {CHAIN_MAX} bytes in base64")
+    return data
+
+
+def _decoded(value: object, limit: int) -> bytes | None:
+    """At least one byte and at most so many in base64; None for any other text."""
+    if not isinstance(value, str) or len(value) > limit * 4 // 3 + 4:
+        return None
+    try:
+        data = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    # Two spellings of one report would be two pieces of evidence.
+    same = base64.b64encode(data).decode("ascii") == value
+    return data if same and 0 < len(data) <= limit else None

@@ -10,7 +10,6 @@ Source: Intel SGX and TDX Provisioning Certification Service API v4.
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -266,8 +265,10 @@ def hexed(members: Members, key: str, low: int, high: int) -> bytes:
     """
     value: Any = members.value(key)
     if isinstance(value, str) and 2 * low <= len(value) <= 2 * high:
-        with suppress(ValueError):
+        try:
             data = bytes.fromhex(value)
-            if 2 * len(data) == len(value):  # `fromhex` skips white space
-                return data
+        except ValueError:
+            data = b""
+        if 2 * len(data) == len(value):  # `fromhex` skips white space
+            return data
     raise members.fail(key, f"{low} to {high} bytes in hex")

@@ -27,6 +27,7 @@ COMPONENTS: Final = 16
 _SGX: Final = ObjectIdentifier("1.2.840.113741.1.13.1")
 _SGX_DER: Final = bytes.fromhex("2a864886f84d010d01")  # the same, as DER content
 _SEQUENCE, _OID, _OCTETS, _INTEGER, _ENUM, _BOOLEAN = 0x30, 0x06, 0x04, 0x02, 0x0A, 0x01
+_LONG: Final = 0x80  # from here on a length says how many octets the length has
 _VERSION: Final = 0xA0  # stands before a certificate's serial number, or does not
 _PAIRS_MAX: Final = 64
 _SGX_TYPES: Final = {0: "standard", 1: "scalable", 2: "scalable_with_integrity"}
@@ -161,13 +162,15 @@ def names(der: bytes) -> tuple[bytes, bytes]:
     """
     _, at, _ = _element(der, 0)
     _, at, _ = _element(der, at)
-    found: list[bytes] = []  # serial, algorithm, issuer, validity, subject
-    while len(found) < 5:
-        tag, start, end = _element(der, at)
-        if found or tag != _VERSION:
-            found.append(der[start:end])
-        at = end
-    return found[2], found[4]
+    tag, _, end = _element(der, at)
+    if tag == _VERSION:
+        _, _, end = _element(der, end)  # the serial number
+    _, _, end = _element(der, end)  # the algorithm
+    _, start, end = _element(der, end)
+    issuer = der[start:end]
+    _, _, end = _element(der, end)  # the validity
+    _, start, end = _element(der, end)
+    return issuer, der[start:end]
 
 
 def self_issued(der: bytes) -> bool:
@@ -227,7 +230,7 @@ def _pairs(data: bytes, parent: tuple[int, ...], *, tagged: bool = True) -> Pair
             raise MalformedError("PCK certificate: found an SGX extension that is no sequence")
         data = data[start:end]
     found: Pairs = {}
-    at = 0
+    at, family = 0, _SGX_DER + bytes(parent)
     for _ in range(_PAIRS_MAX + 1):
         if at == len(data):
             return found
@@ -239,9 +242,9 @@ def _pairs(data: bytes, parent: tuple[int, ...], *, tagged: bool = True) -> Pair
         if oid_tag != _OID or value_end != end:
             raise MalformedError("PCK certificate: found an SGX field that is no pair")
         name = data[oid_start:oid_end]
-        key = tuple(name[len(_SGX_DER) :])
         # Fields of other families are Intel's future ones: signed, and no rule asks for them.
-        if name.startswith(_SGX_DER) and key[: len(parent)] == parent:
+        if name.startswith(family):
+            key = tuple(name[len(_SGX_DER) :])
             if key in found:
                 raise MalformedError("PCK certificate: found an SGX field twice")
             found[key] = (value_tag, data[value_start:value_end])
@@ -251,18 +254,20 @@ def _pairs(data: bytes, parent: tuple[int, ...], *, tagged: bool = True) -> Pair
 
 def _element(data: bytes, at: int) -> tuple[int, int, int]:
     """Tag, start and end of the content of the DER element at `at`."""
-    if len(data) - at < 2:
+    size, start = len(data), at + 2
+    if start > size:
         raise MalformedError("DER: found the end, expected an element")
-    tag, length, start = data[at], data[at + 1], at + 2
-    if length & 0x80:
-        count = length & 0x7F
-        if not 1 <= count <= 3 or len(data) - start < count:
+    length = data[at + 1]
+    if length >= _LONG:
+        count = length - _LONG
+        if not 1 <= count <= 3 or size - start < count:
             raise MalformedError("DER: found a length of another form, expected at most 3 bytes")
         length = int.from_bytes(data[start : start + count], "big")
         start += count
-    if length > len(data) - start:
-        raise MalformedError(f"DER: found {len(data) - start} bytes, expected {length}")
-    return tag, start, start + length
+    end = start + length
+    if end > size:
+        raise MalformedError(f"DER: found {size - start} bytes, expected {length}")
+    return data[at], start, end
 
 
 def _value(fields: Pairs, key: tuple[int, ...], tag: int) -> bytes:
@@ -286,9 +291,10 @@ def _octets(fields: Pairs, key: tuple[int, ...], length: int) -> bytes:
 
 def _number(fields: Pairs, key: tuple[int, ...], limit: int) -> int:
     value = _value(fields, key, _INTEGER)
-    if not 1 <= len(value) <= 3 or not 0 <= int.from_bytes(value, "big", signed=True) <= limit:
+    number = int.from_bytes(value, "big", signed=True)
+    if not 1 <= len(value) <= 3 or not 0 <= number <= limit:
         raise MalformedError(f"PCK certificate: found an SGX number, expected 0 to {limit}")
-    return int.from_bytes(value, "big")
+    return number
 
 
 def _flag(fields: Pairs, key: tuple[int, ...]) -> bool | None:

@@ -6,7 +6,6 @@ lengths. What is in the DER is for `verify.x509` to read.
 
 from __future__ import annotations
 
-import base64
 import binascii
 from typing import TYPE_CHECKING, Final
 
@@ -84,7 +83,8 @@ def public_key(raw: bytes, where: str) -> bytes:
 def encode(certificates: Iterable[bytes]) -> bytes:
     """PEM text of certificates in DER, in their order; `certificates` reads it."""
     return b"".join(
-        b"\n".join((_BEGIN, *_lines(base64.b64encode(der)), _END, b"")) for der in certificates
+        b"\n".join((_BEGIN, *_lines(binascii.b2a_base64(der, newline=False)), _END, b""))
+        for der in certificates
     )
 
 
@@ -95,10 +95,12 @@ def _lines(text: bytes) -> list[bytes]:
 def _decode(body: bytes, where: str) -> bytes:
     text = body.translate(None, _SPACE)
     try:
-        der = base64.b64decode(text, validate=True)
+        der = binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError):
         raise MalformedError(f"{where}: expected base64 in PEM") from None
-    if base64.b64encode(der) != text:  # unused bits set: two texts for one certificate
+    if (
+        binascii.b2a_base64(der, newline=False) != text
+    ):  # unused bits set: two texts for one certificate
         raise MalformedError(f"{where}: expected canonical base64 in PEM")
     return der
 

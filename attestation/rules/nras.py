@@ -2,7 +2,7 @@
 
 Steps, behind those of the examination (`schemes.nras`, 1 to 11):
 12. claims version            version_not_accepted
-13. overall result            overall_result_failed
+13. overall result, of all    overall_result_failed
 14. devices: number, each     device_count_mismatch, device_repeated
     one once
 15. debug                     debug_enabled
@@ -34,7 +34,7 @@ from wire.errors import refused
 from wire.excerpt import cut, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from attestation.formats.detached_eat import DetachedEat
     from attestation.formats.jose import Token
@@ -112,10 +112,10 @@ def parse(members: Members) -> NrasRule:
 
 def judge(ledger: Ledger, facts: DetachedEat, rule: NrasRule, now: int) -> None:
     """Judge the devices' state; see the module docstring for the steps."""
-    overall, devices = facts.overall.claims, facts.devices
+    overalls, devices = [token.claims for token in facts.overalls], facts.devices
     if rule.results == "required":
-        ledger.run("nras 12 claims version", lambda: _version(overall))
-        ledger.run("nras 13 overall result", lambda: _overall(overall))
+        ledger.run("nras 12 claims version", lambda: _every(overalls, _version))
+        ledger.run("nras 13 overall result", lambda: _every(overalls, _overall))
     ledger.run("nras 14 devices", lambda: _devices(devices, rule))
     ledger.run("nras 15 debug", lambda: _each(devices, _debug))
     if rule.results == "required":
@@ -124,9 +124,14 @@ def judge(ledger: Ledger, facts: DetachedEat, rule: NrasRule, now: int) -> None:
         ledger.run("nras 18 checks", lambda: _each(devices, _checks))
     ledger.run("nras 19 product", lambda: _each(devices, lambda claims: _product(claims, rule)))
     if rule.max_age_s is not None:
-        oldest = now - rule.max_age_s
-        ledger.run("nras 20 age", lambda: _age(overall, oldest), "evidence_malformed")
+        aged = partial(_age, oldest=now - rule.max_age_s)
+        ledger.run("nras 20 age", lambda: _every(overalls, aged), "evidence_malformed")
     ledger.run("nras 21 audience", lambda: _audience(facts, rule.audience))
+
+
+def _every(overalls: Sequence[Mapping[str, Any]], check: Callable[[Mapping[str, Any]], str]) -> str:
+    """Each bundle's overall token, and what was found in them."""
+    return ", ".join(dict.fromkeys(map(check, overalls)))
 
 
 def _version(overall: Mapping[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """`nvidia-nras-eat`: NVIDIA's remote verifier's verdict on its devices, as a detached EAT.
 
-A second opinion beside the devices' own reports, and worth what the service is. Steps:
+A second opinion beside the devices' own reports, and worth what the service is. Several bundles in
+a wrapper, as NVIDIA's Python SDK hands them out, must all hold; the wrapper says nothing.
+Steps:
  1. the bundle parses                        evidence_malformed
  2. every token is signed with ES384         alg_none, alg_not_accepted
  3. by a key of the service's own key set,   unknown_signing_key, duplicate_kid, key_invalid,
@@ -10,8 +12,8 @@ A second opinion beside the devices' own reports, and worth what the service is.
  5. the signatures verify                    signature_invalid
  6. every token holds now                    token_expired, token_not_yet_valid, expiry_missing
  7. the issuer is NVIDIA's service           issuer_mismatch
- 8. the overall token names exactly these    submods_digest_mismatch
-    device tokens
+ 8. each overall token names exactly its     submods_digest_mismatch
+    own device tokens
  9. one nonce in all, and the one asked for  nonce_mismatch
 10. the architecture is the one asked for    product_not_accepted
 11. nothing was asked that it cannot say     report_data_mismatch, user_data_mismatch
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 from attestation.anchors import NONE
 from attestation.collateral_key import jwks, named
 from attestation.examined import FOREVER, NO_CLAIMS, Examined
-from attestation.formats.detached_eat import DetachedEat, parse_bundle
+from attestation.formats.detached_eat import Answer, DetachedEat, parse_bundle
 from attestation.ledger import Ledger
 from attestation.rules import nras as rule
 from attestation.scheme import Need, Scheme
@@ -47,7 +49,8 @@ ALGORITHMS: Final = ("ES384",)
 KEY_ROLES: Final = ("jwks", "public_key")
 
 # `hwmodel` begins with the chip's name; an architecture this table lacks is refused.
-_CHIPS: Final = {"HOPPER": "GH", "BLACKWELL": "GB", "LS10": "LS"}
+_SWITCH: Final = "LS"
+_CHIPS: Final = {"HOPPER": "GH", "BLACKWELL": "GB", "LS10": _SWITCH}
 
 
 def examine(question: Question) -> Examined:
@@ -102,7 +105,7 @@ def needs(evidence: Mapping[str, bytes]) -> tuple[Need, ...]:
         bundle = parse_bundle(evidence.get("eat", b""))
     except MalformedError:
         return ()
-    if bundle.overall.unsigned:
+    if any(token.unsigned for token in bundle.overalls):
         return ()
     return (Need("jwks", *named(jwks("nvidia-nras"))),)
 
@@ -173,7 +176,7 @@ def _submodules(bundle: DetachedEat) -> str:  # step 8
 
 
 def _nonce(bundle: DetachedEat, nonce: bytes | None) -> str:  # step 9
-    common = bundle.overall.claims.get("eat_nonce")
+    common = bundle.overalls[0].claims.get("eat_nonce")
     for _, token in bundle.tokens:
         found = token.claims.get("eat_nonce")
         if not isinstance(found, str) or found != common:
@@ -185,12 +188,24 @@ def _nonce(bundle: DetachedEat, nonce: bytes | None) -> str:  # step 9
 
 def _architecture(bundle: DetachedEat, arch: str) -> str:  # step 10
     chip = _CHIPS.get(arch)
-    models = [token.claims.get("hwmodel") for token in bundle.devices.values()]
-    if chip is None or not all(isinstance(m, str) and m.startswith(chip) for m in models):
+    answers = [_models(answer) for answer in bundle.answers.values()]
+    # The service is asked for GPUs or for switches. What is expected of the ones says nothing of
+    # the others in a bundle of their own; a bundle of both is one of GPUs, and refused.
+    alike = [models for models in answers if _are_switches(models) is (chip == _SWITCH)]
+    if chip is None or not alike or not all(m.startswith(chip) for found in alike for m in found):
         raise AttestationError(
             f"hwmodel: expected devices of architecture {arch}", reasons=("product_not_accepted",)
         )
     return arch
+
+
+def _models(answer: Answer) -> list[str]:
+    models = [token.claims.get("hwmodel") for token in answer.devices.values()]
+    return [model if isinstance(model, str) else "" for model in models]
+
+
+def _are_switches(models: list[str]) -> bool:
+    return bool(models) and all(model.startswith(_SWITCH) for model in models)
 
 
 def _cannot_bind(question: Question) -> str:  # step 11

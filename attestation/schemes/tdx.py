@@ -6,8 +6,12 @@ stands in RTMR3, extended once (`registers.rtmr_value`).
 What a quote proves without Intel's collateral, other kinds that carry one examine by `run_alone`:
  chain              the PCK chain ends in a pinned root and holds   untrusted_root, chain_invalid,
                                                                     certificate_not_valid_at_time
- quoting enclave    Intel's, and it names the key                   those of `verify.dcap_quote`
+ quoting enclave    Intel's for TDs, not in debug, of any version,  those of `verify.dcap_quote`
+                    and it names the key
  td quote           by that key                                     signature_invalid
+
+A simulated platform's quoting enclave must be of the same identity: which root is pinned makes no
+difference, so that no pin can turn this off.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from attestation.registers import rtmr_value
 from attestation.rules import tdx as rules
 from attestation.scheme import Need, Scheme
 from attestation.verify.dcap_quote import (
+    check_td_quoting_enclave,
     verify_pck_chain,
     verify_quote_signature,
     verify_quoting_enclave,
@@ -78,7 +83,8 @@ def run_alone(ledger: Ledger, step: str, quote: Quote, question: Question, now: 
 
     def quoting_enclave() -> str:
         pck = load_certificate(parse_chain(quote.cert_data, "PCK chain").ders[0])
-        return verify_quoting_enclave(quote, pck)
+        verify_quoting_enclave(quote, pck)
+        return check_td_quoting_enclave(quote)
 
     ledger.run(f"{step} chain", chain, "chain_invalid")
     ledger.run(f"{step} quoting enclave", quoting_enclave, "chain_invalid")

@@ -22,10 +22,11 @@ policy pins (this kind has no vendor's own), through `intermediate`, or `ak_chai
 links, never anchors. Without a certificate, the key must be `ak_spki` in the collateral: the
 relying party's own knowledge, which evidence cannot bring, because `ak_spki` is no role of the
 evidence. Or its fingerprint must be in `aks` of the collateral; then the evidence may show the key
-itself, and a certificate that no `root` could vouch for is passed over. What is given of both must
-agree. A key known only by its SubjectPublicKeyInfo has no attributes to check in step 3: whoever
-lists it vouches for them. In an appraisal `root`, `ak_spki` and `aks` are what the policy says
-(`own`), whatever came with the evidence.
+itself. In both cases a certificate that no `root` could vouch for is passed over; not so beside
+`ak_spki` where a revocation list is to be enforced. What is given of both must agree. A key known
+only by its SubjectPublicKeyInfo has no attributes to check in step 3: whoever lists it vouches for
+them. In an appraisal `root`, `ak_spki` and `aks` are what the policy says (`own`), whatever came
+with the evidence.
 
 Nobody signs the public area of step 3. A root that certifies only attestation keys makes it true,
 and that is what a policy says of a root when it pins it.
@@ -78,6 +79,7 @@ _refused: Final = partial(refused, about="attestation key")
 KIND: Final = "tpm2-quote"
 ROOT, INTERMEDIATE, AK_SPKI, AKS = "root", "intermediate", "ak_spki", "aks"
 CRLS: Final = ("crl_intermediate", "crl_root")  # by the issuer of the key's certificate, by its
+_OTHER: Final = "the certificate names another key than the trusted"
 
 
 def examine(question: Question) -> Examined:
@@ -164,7 +166,7 @@ def _asked_for(found: TpmQuotes) -> str:  # 13
 def _trusted_key(found: TpmQuotes, question: Question) -> TrustedKey:  # 2
     collateral = question.collateral
     brought = brought_key(collateral[AK_SPKI]) if AK_SPKI in collateral else None
-    if not found.ak_cert or (AKS in collateral and ROOT not in collateral):
+    if not found.ak_cert or _without_root(collateral):
         if brought is None and AKS in collateral:
             brought = listed_key(collateral[AKS], found.ak, found.stated_key)
         if brought is None:
@@ -173,6 +175,8 @@ def _trusted_key(found: TpmQuotes, question: Question) -> TrustedKey:  # 2
                 "found neither a certificate nor a trusted key",
                 case_of="unknown_signing_key",
             )
+        if AK_SPKI in collateral and shown_key(found.ak_cert or b"") not in (None, brought.key):
+            raise _refused("unknown_signing_key", _OTHER)
         return brought
     given = certificates(collateral[ROOT], ROOT, ROOTS_MAX) if ROOT in collateral else ()
     roots = question.anchors.among(given)
@@ -192,8 +196,18 @@ def _trusted_key(found: TpmQuotes, question: Question) -> TrustedKey:  # 2
         found.ak_cert, chain, roots, lists, question.now, skew=question.skew
     )
     if brought is not None and brought.spki != certified.spki:
-        raise _refused("unknown_signing_key", "the certificate names another key than the trusted")
+        raise _refused("unknown_signing_key", _OTHER)
     return certified
+
+
+def _without_root(collateral: Mapping[str, bytes]) -> bool:
+    """Whether the key is trusted by itself, so that no root is needed to vouch for a certificate.
+
+    Beside `ak_spki` a revocation list is the relying party's own demand: to be enforced, it needs
+    the chain.
+    """
+    listed = any(role in collateral for role in CRLS)
+    return ROOT not in collateral and (AKS in collateral or (AK_SPKI in collateral and not listed))
 
 
 def _run_key_steps(ledger: Ledger, found: TpmQuotes, key: TrustedKey) -> None:  # 3, 4

@@ -7,10 +7,15 @@ Steps (used for `azure-vtpm-tdx` too, whose evidence comes without collateral):
     key: report data = SHA-256(key ‖ authentication data) ‖ zeros;
  3. the attestation key signed header and body.
 
-Reason codes: `untrusted_root`, `chain_invalid`, `certificate_not_valid_at_time` (1),
-`qe_vendor_unknown`, `signature_invalid`, `attestation_key_not_bound` (2), `signature_invalid` (3).
+A platform certifies any enclave that may ask for it, and whoever owns the platform can sign one. So
+where no collateral says which enclave is Intel's, `check_td_quoting_enclave` ends step 2.
 
-None of this says how up to date the platform is, or that it was not revoked: `verify.dcap` does.
+Reason codes: `untrusted_root`, `chain_invalid`, `certificate_not_valid_at_time` (1),
+`qe_vendor_unknown`, `signature_invalid`, `attestation_key_not_bound`, `qe_identity_mismatch` (2),
+`signature_invalid` (3).
+
+None of this says how up to date platform and quoting enclave are, or that the platform was not
+revoked: `verify.dcap` does.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.x509.oid import ExtensionOID
 
+from attestation.formats.dcap_bodies import SGX_DEBUG
 from attestation.formats.dcap_quote import INTEL_QE_VENDOR
 from attestation.formats.pck import names
 from attestation.formats.x509_errors import UNREADABLE
@@ -46,6 +52,11 @@ _ECDSA: Final = ec.ECDSA(hashes.SHA256())
 _EXTENDED_KEY_USAGE: Final = ExtensionOID.EXTENDED_KEY_USAGE
 PCK_LINKS: Final = 2  # the PCK certificate and its CA's
 _POINT: Final = b"\x04"  # uncompressed
+# The quoting enclave of TDs, as every identity of it that Intel has signed describes it.
+TD_QE_MRSIGNER: Final = bytes.fromhex(
+    "dc9e2a7c6f948f17474e34a7fc43ed030f7c1563f1babddf6340c82e0e54a8c5"
+)
+TD_QE_ISVPRODID: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +233,26 @@ def check_named_key(quote: Quote) -> str:
     if not hmac.compare_digest(named, quote.qe_report.report_data):
         raise _refused("attestation_key_not_bound", "quoting enclave: its report names another key")
     return f"ISVSVN {quote.qe_report.isvsvn}"
+
+
+def check_td_quoting_enclave(quote: Quote) -> str:
+    """The quoting enclave is the one that Intel signed for TDs, and nobody debugs it (step 2).
+
+    The vendor id in the quote's header says nothing: whoever makes a quote writes it. Its version
+    is left open, as only collateral says which ones are still good.
+
+    Args:
+        quote: its QE report was verified before.
+
+    Raises:
+        AttestationError: `qe_identity_mismatch`.
+    """
+    report = quote.qe_report
+    if report.mrsigner != TD_QE_MRSIGNER or report.isvprodid != TD_QE_ISVPRODID:
+        raise _refused("qe_identity_mismatch", "quoting enclave: not the one Intel signed for TDs")
+    if report.flags & SGX_DEBUG:
+        raise _refused("qe_identity_mismatch", "quoting enclave: found it in debug")
+    return f"Intel's for TDs, ISVSVN {report.isvsvn}"
 
 
 def verify_quote_signature(quote: Quote) -> str:

@@ -195,8 +195,8 @@ def _same_module(td: TdReport, module: Module) -> None:
     if td.mr_signer_seam != module.mrsigner:
         raise _refused("tdx_module_mismatch", "the TDX module is signed by another")
     # Bits outside the mask have no agreed meaning, so none may be set.
-    if _masked(td.seam_attributes, module.mask) != _masked(module.attributes, module.mask) or any(
-        have & ~mask & 0xFF for have, mask in zip(td.seam_attributes, module.mask, strict=True)
+    if not _same(td.seam_attributes, module.attributes, module.mask) or (
+        _number(td.seam_attributes) & ~_number(module.mask)
     ):
         raise _refused("tdx_module_mismatch", "the TDX module has other attributes")
 
@@ -206,10 +206,8 @@ def _quoting_enclave(report: EnclaveReport, identity: QeIdentity) -> Level:
         report.mrsigner != identity.mrsigner
         or report.isvprodid != identity.isvprodid
         # Intel publishes MISCSELECT as a number; in the report it stands low byte first.
-        or _masked(report.miscselect[::-1], identity.miscselect_mask)
-        != _masked(identity.miscselect, identity.miscselect_mask)
-        or _masked(report.attributes, identity.attributes_mask)
-        != _masked(identity.attributes, identity.attributes_mask)
+        or not _same(report.miscselect[::-1], identity.miscselect, identity.miscselect_mask)
+        or not _same(report.attributes, identity.attributes, identity.attributes_mask)
     ):
         raise _refused("qe_identity_mismatch", "the quoting enclave is not the one described")
     for level in identity.levels:
@@ -226,5 +224,10 @@ def _meets(have: Sequence[int], least: Sequence[int]) -> bool:
     return all(mine >= theirs for mine, theirs in zip(have, least, strict=True))
 
 
-def _masked(value: bytes, mask: bytes) -> bytes:
-    return bytes(byte & bit for byte, bit in zip(value, mask, strict=True))
+def _same(have: bytes, wanted: bytes, mask: bytes) -> bool:
+    """Whether two values of one length, which their parsers saw to, have the mask's bits alike."""
+    return not (_number(have) ^ _number(wanted)) & _number(mask)
+
+
+def _number(value: bytes) -> int:
+    return int.from_bytes(value, "big")

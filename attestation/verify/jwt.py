@@ -128,12 +128,14 @@ def stated_audience(claims: Mapping[str, Any]) -> str:
 
 
 def check_nonce(found: object, nonce: bytes) -> str:
-    """An `eat_nonce` equals the nonce asked for, in one of the spellings in use (function 7)."""
-    spellings = (nonce.hex(), b64u(nonce), *_padded(nonce))
+    """An `eat_nonce` equals the nonce asked for, in one of the spellings in use (function 7).
+
+    In JSON it is a text: hex, base64, or the nonce itself where that is a text.
+    """
+    spellings = (nonce.hex().encode(), b64u(nonce).encode(), *_padded(nonce), nonce)
     texts = found if isinstance(found, list) else [found]
     equal = [
-        isinstance(text, str)
-        and any(hmac.compare_digest(text.encode(), one.encode()) for one in spellings)
+        isinstance(text, str) and any(hmac.compare_digest(text.encode(), one) for one in spellings)
         for text in texts[:2]
     ]
     if not nonce or equal != [True]:
@@ -141,8 +143,8 @@ def check_nonce(found: object, nonce: bytes) -> str:
     return f"{len(nonce)} bytes, as asked"
 
 
-def _padded(nonce: bytes) -> tuple[str, str]:
-    return base64.b64encode(nonce).decode(), base64.urlsafe_b64encode(nonce).decode()
+def _padded(nonce: bytes) -> tuple[bytes, bytes]:
+    return base64.b64encode(nonce), base64.urlsafe_b64encode(nonce)
 
 
 def _or(names: Sequence[str]) -> str:

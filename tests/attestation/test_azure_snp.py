@@ -192,6 +192,18 @@ def test_a_register_value_that_is_not_quoted_is_refused() -> None:
     assert codes_of(examine(evidence)) == ["pcr_selection"]
 
 
+def test_values_of_a_bank_that_the_quote_does_not_cover_are_nobodys() -> None:
+    """Tools list every bank that a TPM keeps, whatever was quoted."""
+    vm = started()
+    values = {"sha1": {11: b"\1" * 20}, "sha256": vm.tpm.registers["sha256"]}
+    evidence = vm.evidence()
+    found = examine({**evidence, "pcrs": pcrs_json(values)})
+    assert codes_of(found) == []
+    assert found.claims["pcrs"] == examine(evidence).claims["pcrs"]
+    del values["sha256"]
+    assert codes_of(examine({**evidence, "pcrs": pcrs_json(values)})) == ["pcr_selection"]
+
+
 @pytest.mark.parametrize("role", ["hcl_report", "quote_msg", "quote_sig", "pcrs"])
 def test_a_missing_role_is_refused(role: str) -> None:
     evidence = {name: data for name, data in started().evidence().items() if name != role}

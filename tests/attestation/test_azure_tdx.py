@@ -118,6 +118,24 @@ def test_without_collateral_a_forged_quote_is_still_refused() -> None:
     assert "untrusted_root" in _codes(vm.examine(anchors=other, collateral={}))
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mrsigner", hashlib.sha256(b"whoever has a platform").digest()),
+        ("isvprodid", b"\1\0"),
+        ("attributes", bytes.fromhex("1700000000000000e700000000000000")),
+    ],
+)
+@pytest.mark.parametrize("collateral", [True, False])
+def test_with_and_without_collateral_only_intels_enclave_quotes(
+    field: str, value: bytes, collateral: bool
+) -> None:
+    vm = Vm()
+    vm.intel.qe_report[field] = value
+    given = {} if collateral else {"collateral": {}}
+    assert set(_codes(vm.examine(**given))) == {"qe_identity_mismatch"}
+
+
 @pytest.mark.parametrize("fact", ["quoting enclave", "attestation key", "chain", "time", "tail"])
 def test_without_collateral_each_step_of_the_quote_is_still_taken(fact: str) -> None:
     vm = Vm()

@@ -83,6 +83,29 @@ def test_what_was_not_let_go_a_moment_ago_is_not_waited_for_again(tmp_path: Path
         assert mine
 
 
+def test_who_only_tries_waits_for_nobody_and_costs_nobody_a_wait(tmp_path: Path) -> None:
+    """Not to be had at once says nothing of who holds it: a write takes milliseconds."""
+    ticks, pauses = iter(range(1000)), list[float]()
+    locks = Locks(tmp_path, 5, lambda: float(next(ticks)), pauses.append)
+    with (tmp_path / "a.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with locks.held("a", wait=False) as mine:
+            assert not mine
+        assert not pauses
+        with locks.held("a") as mine:
+            assert not mine
+        assert pauses
+
+
+def test_who_only_tries_waits_for_no_thread_either(tmp_path: Path) -> None:
+    locks = Locks(tmp_path, 3600)
+    with locks.held("a"):
+        with pytest.raises(UnavailableError), locks.held("a", wait=False):
+            pass
+        with locks.held("b", wait=False) as mine:
+            assert mine
+
+
 def test_what_another_process_lets_go_is_had(tmp_path: Path) -> None:
     store = Store(tmp_path, lock_wait_s=30)
     store.put(entry(), NOW)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from attestation.collateral import store as stores
 from attestation.collateral.entry import Entry, Piece, encode_entry
-from attestation.collateral.store import ANSWER, SIZE_MIN, Store
+from attestation.collateral.folder import ANSWER, name_of
+from attestation.collateral.store import SIZE_MIN, Store
 from attestation.collateral_key import CollateralKey, ocsp, parse_key, rim
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def test_entries_of_versions_that_kept_no_count_are_counted(tmp_path: Path) -> N
     (tmp_path / "seen").mkdir()
     for number in range(4):
         one = Entry(rim(f"NV_{number}"), Piece(bytes(SIZE_MIN // 5)), NOW - 9, NOW + DAY)
-        path = tmp_path / "entries" / stores._name(one.key)
+        path = tmp_path / "entries" / name_of(one.key)
         path.write_bytes(encode_entry(one))
         os.utime(path, (NOW - 9 + number, NOW - 9 + number))
     (tmp_path / "seen" / f"{ANSWER}x.json").touch()

@@ -30,7 +30,8 @@ from attestation.collateral.entry import (
     encode_entry,
     make_entry,
 )
-from attestation.collateral.store import ANSWER, ANSWERS_MAX, SIZE_MIN, Store
+from attestation.collateral.folder import ANSWER
+from attestation.collateral.store import ANSWERS_MAX, SIZE_MIN, Store
 from wire.canonical import encode
 from wire.errors import AttestationError, ConfigError, MalformedError
 from wire.ids import sha256_tag

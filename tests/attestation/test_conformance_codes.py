@@ -6,19 +6,16 @@ A code with several causes is a case of a general one only where what refused it
 from __future__ import annotations
 
 import ast
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulators.amd import LEVELS, Amd
 from simulators.intel import Intel
+from simulators.vendor_samples import QUOTE, changed, files_of, needs_samples
 from simulators.vtpm import Vtpm, VtpmMaker
 
 from attestation.conformance.codes import CASES, generalised
-from attestation.conformance.index import parse_index
-from attestation.conformance.run import run_sample
 from attestation.reasons import CODES
 from attestation.result import Reason
 from attestation.schemes import snp, tpm_quote
@@ -30,25 +27,10 @@ from wire.errors import AttestationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from attestation.conformance.run import Outcome
     from attestation.examined import Examined
 
-FOLDER = Path(os.environ.get("ANCHORHOLD_VECTORS", "/nonexistent"))
-INDEX = FOLDER / "index.json"
-needs_samples = pytest.mark.skipif(
-    not INDEX.is_file(), reason="ANCHORHOLD_VECTORS names no folder of vendor samples"
-)
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "docs" / "spec" / "evidence.md"
-
-
-def run(name: str, change: Any) -> Outcome:
-    """One published sample after `change`."""
-    document = json.loads(INDEX.read_bytes())
-    sample = next(item for item in document["vectors"] if item["id"] == name)
-    change(sample)
-    index = parse_index(json.dumps(document | {"vectors": [sample]}).encode())
-    return run_sample(index.samples[0], index, lambda path: (FOLDER / path).read_bytes())
 
 
 def pairs(found: Examined) -> list[tuple[str, str]]:
@@ -246,7 +228,7 @@ def test_a_list_of_nobody_in_the_chain_is_in_no_chain_of_it() -> None:
 def test_what_is_missing_says_which_general_code_it_stands_for(
     name: str, absent: str, general: set[str]
 ) -> None:
-    found = run(name, lambda sample: sample["files"].pop(absent, None))
+    found = changed(name, lambda sample: sample["files"].pop(absent, None))
     codes = {reason.code for reason in found.reasons}
     assert "collateral_missing" in codes
     assert codes & {"chain_invalid", "unknown_signing_key"} == general
@@ -260,7 +242,7 @@ def test_a_sample_is_told_the_code_of_the_index_and_the_one_that_is_ours() -> No
             "authentic": False, "strict": "reject", "reasons": ["collateral_expired"]
         }  # fmt: skip
 
-    outcome = run("tdx-v4-uptodate-b0c06f", late)
+    outcome = changed(QUOTE, late)
     assert {"collateral_not_yet_valid", "collateral_expired"} <= {
         reason.code for reason in outcome.reasons
     }
@@ -270,8 +252,7 @@ def test_a_sample_is_told_the_code_of_the_index_and_the_one_that_is_ours() -> No
 @needs_samples
 def test_the_report_data_of_azures_own_rule_is_the_relying_partys_value() -> None:
     """Stated by the sample or not: the kind always checks it."""
-    document = json.loads(INDEX.read_bytes())
-    quote = next(s for s in document["vectors"] if s["id"] == "tdx-v4-uptodate-b0c06f")["files"]
+    quote = files_of(QUOTE)
     for rule in ("keep", "drop"):
 
         def another(sample: dict[str, Any], rule: str = rule) -> None:
@@ -279,7 +260,7 @@ def test_the_report_data_of_azures_own_rule_is_the_relying_partys_value() -> Non
             if rule == "drop":
                 del sample["inputs"]["binding"]
 
-        found = run("azure-tdx-v1", another)
+        found = changed("azure-tdx-v1", another)
         steps = {reason.code: reason.step for reason in found.reasons}
         assert found.authentic is False
         assert steps["nonce_mismatch"] == steps["report_data_mismatch"] != ""

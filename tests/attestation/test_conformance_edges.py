@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from simulators.vendor_samples import QUOTE, changed, codes, needs_samples
 from simulators.vtpm import NONCE, NOW, Vtpm, VtpmMaker
 
 from attestation.conformance.index import Sample, parse_index
@@ -24,29 +23,19 @@ from attestation.schemes import SCHEMES
 if TYPE_CHECKING:
     from attestation.conformance.run import Outcome
 
-FOLDER = Path(os.environ.get("ANCHORHOLD_VECTORS", "/nonexistent"))
-INDEX = FOLDER / "index.json"
-needs_samples = pytest.mark.skipif(
-    not INDEX.is_file(), reason="ANCHORHOLD_VECTORS names no folder of vendor samples"
-)
-QUOTE = "tdx-v4-uptodate-b0c06f"
 INTELS, GOOGLES = "roots/intel-sgx-root-ca.pem", "roots/gce-ek-root.crt"
 
 
 def published(name: str, without: str = "", inputs: Any = None, **files: str) -> Outcome:
     """A sample, with and without some files and with other inputs."""
-    document = json.loads(INDEX.read_bytes())
-    sample = next(item for item in document["vectors"] if item["id"] == name)
-    sample["files"] = {
-        role: path for role, path in {**sample["files"], **files}.items() if role != without
-    }
-    sample["inputs"] = {**sample["inputs"], **(inputs or {})}
-    index = parse_index(json.dumps(document | {"vectors": [sample]}).encode())
-    return run_sample(index.samples[0], index, lambda path: (FOLDER / path).read_bytes())
 
+    def change(sample: dict[str, Any]) -> None:
+        sample["files"] = {
+            role: path for role, path in {**sample["files"], **files}.items() if role != without
+        }
+        sample["inputs"] = {**sample["inputs"], **(inputs or {})}
 
-def codes(found: Outcome) -> list[str]:
-    return [reason.code for reason in found.reasons]
+    return changed(name, change)
 
 
 # ---- two sides

@@ -7,12 +7,14 @@ changed, or a simulated service's.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from datetime import UTC, datetime
 
 import pytest
-from simulators.nras import NrasService
+from simulators.nras import NrasService, gpu_claims
+from simulators.nvidia import Nvidia
 from simulators.vendor_samples import (
     BLACKWELL,
     DOCUMENT,
@@ -34,9 +36,11 @@ from simulators.vendor_samples import (
     verdict,
 )
 
+from attestation.conformance.gpu_file import FOUND_MAX
 from attestation.conformance.gpus import check_distinct
 from attestation.conformance.index import parse_index
 from attestation.conformance.run import run_sample
+from attestation.formats.nvidia_chain import parse_chain
 
 # ---- genuine evidence that the CPU names costs no acceptance
 
@@ -133,19 +137,95 @@ def test_a_services_word_without_its_keys_is_not_accepted() -> None:
 
 
 @needs_samples
+@pytest.mark.parametrize("absent", ["one of two", "all of a line but its leaf"])
+def test_a_report_whose_chain_is_not_here_is_not_forged(absent: str) -> None:
+    """What the certificates of another device, or of none, say of it is nothing."""
+    mark = b"-----BEGIN CERTIFICATE-----"
+    leaf, *above = [mark + part for part in file(GPU, "cert_chain").split(mark)[1:]]
+    one = {"gpu_evidence": file(GPU, "evidence"), "leaf_cert": leaf, "ca_chain": b"".join(above)}
+    files = report() | {"gpu_b": file(OTHER, "evidence")} if absent == "one of two" else one
+    named = [role for role in files if role in ("gpu_evidence", "gpu_b")]
+    assert verdict(bound(*named, **files)) == (True, False, {"collateral_missing", "chain_invalid"})
+
+
+@needs_samples
+def test_a_root_that_a_chain_ends_in_is_told_as_used() -> None:
+    """Although the CPU's own kind has a root too, and needs none where its key was brought."""
+    mark = b"-----BEGIN CERTIFICATE-----"
+    files = report()
+    *above, root = [mark + part for part in files["gpu_cert_chain"].split(mark)[1:]]
+    files["gpu_cert_chain"] = b"".join(above)
+    assert verdict(bound("gpu_evidence", **files))[0] is False
+    found = bound("gpu_evidence", **files, root=root)
+    assert (verdict(found), found.ignored) == (GENUINE, ())
+    unread = bound("ak_note", binding="extra_data == SHA-256(note)", ak_note=b"n",
+                   inputs={"note": b"n".hex()}, root=root)  # fmt: skip
+    assert "root" in unread.ignored
+
+
+@needs_samples
+def test_of_what_speaks_against_a_device_the_least_is_told() -> None:
+    """A switch is no GPU: it is examined as both, and only what a switch's kind says counts."""
+    files = report(SWITCH)
+    raw = files["gpu_evidence"]
+    files["gpu_evidence"] = raw[:-5] + bytes([raw[-5] ^ 1]) + raw[-4:]
+    assert set(codes(bound("gpu_evidence", **files))) == {"signature_invalid"}
+
+
+@needs_samples
 def test_each_file_that_is_named_is_examined() -> None:
     files = report() | {"gpu_b": b"any bytes"}
     found = bound("gpu_evidence", "gpu_b", **files)
     assert verdict(found) == (True, False, {"evidence_malformed", "gpu_not_bound_to_cpu"})
 
 
+@needs_samples
+def test_of_a_sample_only_so_many_reports_are_read_in_all_its_files() -> None:
+    words = base64.b64encode(file(SWITCH, "evidence")).decode()
+    half = json.dumps([words] * (FOUND_MAX // 2)).encode()
+    files = {"gpu_a": half, "gpu_b": half}
+    assert set(codes(bound(*files, **files))) == {"collateral_missing", "chain_invalid"}
+    files["gpu_c"] = file(SWITCH, "evidence")
+    assert "evidence_malformed" in codes(bound(*files, **files))
+
+
 # ---- what is refused is not authentic
 
 
 @needs_samples
+def test_a_gpus_root_is_nvidias_whatever_the_index_lists() -> None:
+    assert verdict(bound("gpu_evidence", roots={}, **report())) == GENUINE
+    vendor = Nvidia()
+    device = vendor.gpu()
+    pin = hashlib.sha256(vendor.root.der).hexdigest()
+    files = {"gpu_evidence": device.report(bytes(32)), "gpu_cert_chain": device.chain()}
+    found = bound("gpu_evidence", now=vendor.now, roots={"own": {"sha256_der": pin}}, **files)
+    assert (found.authentic, "untrusted_root" in codes(found)) == (False, True)
+
+
+def test_a_services_word_by_a_key_that_its_set_lacks_is_not_authentic() -> None:
+    service = NrasService()
+    service.header = {"kid": "another"}
+    found = bound("eat", now=service.now + 1, eat=service.bundle(), jwks=service.jwks())
+    assert verdict(found) == (False, False, {"unknown_signing_key"})
+
+
+@needs_samples
+def test_a_list_of_switches_that_says_nothing_of_them_is_judged_as_one_of_switches() -> None:
+    entry = {name: item(SWITCH)[name] for name in ("evidence", "certificate")}
+    assert verdict(bound("gpus", gpus=json.dumps([entry]).encode())) == GENUINE
+    raw = file(SWITCH, "evidence")
+    entry["evidence"] = base64.b64encode(raw[:-5] + bytes([raw[-5] ^ 1]) + raw[-4:]).decode()
+    found = bound("gpus", gpus=json.dumps([entry]).encode())
+    assert (found.authentic, set(codes(found))) == (False, {"signature_invalid"})
+
+
+@needs_samples
 def test_a_report_that_its_device_did_not_sign_is_not_authentic() -> None:
+    raw = file(GPU, "evidence")
     for files in (
         report("nvidia-hopper-bad-signature"),
+        report() | {"gpu_evidence": raw[:-5] + bytes([raw[-5] ^ 1]) + raw[-4:]},
         report() | {"gpu_cert_chain": file(OTHER, "cert_chain")},
     ):
         found = bound("gpu_evidence", **files)
@@ -180,6 +260,47 @@ def test_a_device_that_answers_twice_counts_once() -> None:
     found = bound("gpu_a", "gpu_b", gpu_chain=chain, **twice)
     assert verdict(found) == (True, False, {"device_repeated"})
     assert check_distinct([]) == "0 distinct devices"
+
+
+def test_a_device_that_a_service_speaks_of_twice_counts_once() -> None:
+    service, other = NrasService(), NrasService()
+    other.issuer, other.devices = service.issuer, {"GPU-0": gpu_claims(1)}
+    bundle, again, another = service.bundle(), service.bundle(), other.bundle()
+    assert bundle != again
+    keys = {"now": service.now + 1, "jwks": service.jwks()}
+    one = json.loads(bundle)
+    for files in (
+        {"gpu_a": bundle, "gpu_b": again},
+        {"gpu_a": bundle, "gpu_b": bundle + b"\n"},
+        {"gpu_a": json.dumps({"gpu_0": one, "gpu_1": one}).encode()},
+    ):
+        assert verdict(bound(*files, **files, **keys)) == (True, False, {"device_repeated"})
+    two = {"gpu_a": bundle, "gpu_b": another}
+    assert verdict(bound(*two, **two, **keys)) == GENUINE
+    # What is no word of the service names no device.
+    forged = {"gpu_a": bundle, "gpu_b": NrasService().bundle()}
+    found = bound(*forged, **forged, **keys)
+    assert found.authentic is False
+    assert "device_repeated" not in codes(found)
+
+
+@needs_samples
+def test_a_report_and_a_services_word_are_of_one_device_and_no_second_one() -> None:
+    device = parse_chain(file(GPU, "cert_chain"))
+    service = NrasService()
+    service.device_claims = {"ueid": str(int(device.serial, 16))}
+    files = report() | {"eat": service.bundle(), "jwks": service.jwks()}
+    found = bound("gpu_evidence", "eat", now=service.now + 1, **files)
+    assert verdict(found) == GENUINE
+
+
+@needs_samples
+def test_a_key_that_did_not_sign_a_report_repeats_no_device() -> None:
+    """One certificate beside two reports of a list is a forged report, not a device twice."""
+    entries = [item(), item(OTHER, certificate=item()["certificate"])]
+    found = bound("gpus", gpus=json.dumps({"a": entries[:1], "b": entries[1:]}).encode())
+    assert "signature_invalid" in codes(found)
+    assert "device_repeated" not in codes(found)
 
 
 # ---- what is genuine, and not of the state that the strict rule demands

@@ -173,3 +173,8 @@ def test_what_is_read_is_nested_so_deep_and_no_deeper() -> None:
         inputs = '{"a":' + "[" * depth + "]" * depth + "}"
         bad, _ = parsed(sample(inputs=inputs.encode())).samples
         assert bool(bad.fault) is bool(more)
+
+
+def test_a_number_longer_than_any_float_is_not_read() -> None:
+    assert read_document(b"-2.2250738585072014e-308", 64) == -2.2250738585072014e-308
+    assert isinstance(read_document(b"-2.22507385850720140e-308", 64), LongNumber)

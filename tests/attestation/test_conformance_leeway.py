@@ -6,16 +6,22 @@ Each test takes a sample that agrees and changes one thing: how it is written, o
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulators.nitro import NitroVendor
 from simulators.nras import NOW, NrasService
 from simulators.tokens import Issuer
+from simulators.vendor_samples import (
+    DOCUMENT,
+    FOLDER,
+    changed,
+    file,
+    needs_samples,
+    published,
+    sample,
+)
 
 from attestation.conformance.binding_rule import binding_rules
 from attestation.conformance.index import Sample, parse_index
@@ -26,25 +32,22 @@ from attestation.schemes import SCHEMES
 from wire.errors import MalformedError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from attestation.conformance.run import Outcome
 
-FOLDER = Path(os.environ.get("ANCHORHOLD_VECTORS", "/nonexistent"))
-INDEX = FOLDER / "index.json"
-needs_samples = pytest.mark.skipif(
-    not INDEX.is_file(), reason="ANCHORHOLD_VECTORS names no folder of vendor samples"
-)
 BOUND = "snp-milan-v5-key-bound"
 NONCE = bytes(range(32))
 
 
 def run(name: str, change: Any, **files: str) -> Outcome:
     """One published sample after `change`; `files` replace paths by role."""
-    document = json.loads(INDEX.read_bytes())
-    sample = next(item for item in document["vectors"] if item["id"] == name)
-    sample["files"] |= files
-    change(sample)
-    index = parse_index(json.dumps(document | {"vectors": [sample]}).encode())
-    return run_sample(index.samples[0], index, lambda path: (FOLDER / path).read_bytes())
+
+    def with_files(sample: dict[str, Any]) -> None:
+        sample["files"] |= files
+        change(sample)
+
+    return changed(name, with_files)
 
 
 def token_sample(kind: str, role: str, keys: bytes, evidence: dict[str, bytes]) -> Outcome:
@@ -101,17 +104,13 @@ def test_genuine_evidence_under_another_vendors_root_is_not_authentic(name: str,
     ],
 )
 def test_a_root_that_nobody_pins_is_refused_also_where_none_is_read(name: str, root: str) -> None:
-    document = json.loads(INDEX.read_bytes())
-    sample = next(item for item in document["vectors"] if item["id"] == name)
-    sample["files"]["root"] = root
-    index = parse_index(json.dumps(document | {"vectors": [sample]}).encode())
     made = NitroVendor(NOW).root
 
     def read(path: str) -> bytes:
         found = FOLDER / path
         return found.read_bytes() if found.is_file() else made
 
-    outcome = run_sample(index.samples[0], index, read)
+    outcome = changed(name, lambda sample: sample["files"].update(root=root), read)
     assert outcome.authentic is False
     assert "untrusted_root" in {reason.code for reason in outcome.reasons}
 
@@ -156,14 +155,10 @@ def test_an_empty_file_beside_a_message_that_holds_all_is_told(role: str, tmp_pa
 @needs_samples
 @pytest.mark.parametrize("name", ["nvidia-hopper-multi4"])
 def test_one_device_answers_once(name: str) -> None:
-    document = json.loads(INDEX.read_bytes())
-    sample = next(item for item in document["vectors"] if item["id"] == name)
-    listed = json.loads((FOLDER / sample["files"]["evidence_list"]).read_bytes())
+    listed = json.loads(file(name, "evidence_list"))
     devices = listed if isinstance(listed, list) else next(
         value for value in listed.values() if isinstance(value, list)
     )  # fmt: skip
-    sample["expected"]["claims"] = {}
-    index = parse_index(json.dumps(document | {"vectors": [sample]}).encode())
     for chosen, codes in (
         (devices, []),
         (devices[:1], []),
@@ -171,23 +166,21 @@ def test_one_device_answers_once(name: str) -> None:
         ([devices[0], devices[0]], ["device_repeated"]),
     ):
         raw = json.dumps(chosen).encode()
-        read = {sample["files"]["evidence_list"]: raw}
-        found = run_sample(
-            index.samples[0],
-            replace(index, samples=()),
-            lambda path, read=read: read.get(path) or (FOLDER / path).read_bytes(),
+        found = changed(
+            name,
+            lambda sample: sample["expected"].update(claims={}),
+            lambda path, raw=raw: published(path) if path.startswith("roots/") else raw,
         )
         assert (found.authentic, [reason.code for reason in found.reasons]) == (True, codes)
 
 
 @needs_samples
 def test_a_root_in_the_other_encoding_is_the_same_root() -> None:
-    document = json.loads(INDEX.read_bytes())
-    index = parse_index(json.dumps(document).encode())
+    index = parse_index(json.dumps(DOCUMENT).encode())
     sample = next(item for item in index.samples if item.id == "nitro-production")
 
     def read(path: str) -> bytes:
-        data = (FOLDER / path).read_bytes()
+        data = published(path)
         return pem.certificates(data, "root")[0] if path == sample.files["root"] else data
 
     assert run_sample(sample, index, read).ok
@@ -344,8 +337,7 @@ def test_hex_of_an_input_may_begin_with_0x() -> None:
 @needs_samples
 @pytest.mark.parametrize("name", ["azure-snp-milan-v1", "azure-tdx-v1"])
 def test_each_clause_of_the_rule_azure_kinds_always_check_is_known(name: str) -> None:
-    document = json.loads(INDEX.read_bytes())
-    rule = next(item for item in document["vectors"] if item["id"] == name)["inputs"]["binding"]
+    rule = sample(name)["inputs"]["binding"]
     for clause in (*rule.split("; "), rule.removeprefix("TEE ")):
         assert run(name, lambda sample, clause=clause: sample["inputs"].update(binding=clause)).ok
 

@@ -238,3 +238,10 @@ def test_what_is_asked_of_gpus_is_moot_where_nothing_binds_them() -> None:
     assert codes(found) == ["gpu_not_bound_to_cpu"]
     assert not [fault for fault in found.faults if fault.startswith("input ")]
     assert set(found.ignored) == {"arch", "gpu_nonce"}
+
+
+@pytest.mark.parametrize("name", ["sha256", "sha384", "sha512"])
+def test_a_gpus_evidence_is_named_by_each_of_its_digests(name: str) -> None:
+    pair = Pair({"gpu": b"report"})
+    assert pair.all_in({hashlib.new(name, b"report").digest()})
+    assert not pair.all_in({hashlib.new(name, b"another").digest()})

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-import os
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cbor2
@@ -17,6 +14,7 @@ from simulators.corim import CorimPublisher
 from simulators.nras import NrasService
 from simulators.nvidia import Nvidia
 from simulators.tokens import Issuer
+from simulators.vendor_samples import QUOTE, changed, needs_samples, sample
 from simulators.vtpm import DAY, NONCE, NOW, Vtpm, VtpmMaker
 
 from attestation.conformance.index import parse_index
@@ -33,13 +31,6 @@ if TYPE_CHECKING:
 
     from attestation.conformance.run import Outcome
 
-FOLDER = Path(os.environ.get("ANCHORHOLD_VECTORS", "/nonexistent"))
-INDEX = FOLDER / "index.json"
-DOCUMENT = json.loads(INDEX.read_bytes()) if INDEX.is_file() else {"vectors": []}
-needs_samples = pytest.mark.skipif(
-    not DOCUMENT["vectors"], reason="ANCHORHOLD_VECTORS names no folder of vendor samples"
-)
-QUOTE = "tdx-v4-uptodate-b0c06f"
 SKEWS = [0, 1, CLOCK_SKEW_S, CLOCK_SKEW_S + 1]
 
 
@@ -49,10 +40,7 @@ def moment(seconds: int) -> str:
 
 def published(name: str, at: str | None) -> Outcome:
     """A published sample at another time."""
-    entry = copy.deepcopy(next(one for one in DOCUMENT["vectors"] if one["id"] == name))
-    entry["verify_at"] = at
-    index = parse_index(json.dumps({**DOCUMENT, "vectors": [entry]}).encode())
-    return run_sample(index.samples[0], index, lambda path: (FOLDER / path).read_bytes())
+    return changed(name, lambda entry: entry.update(verify_at=at))
 
 
 def made(kind: str, at: int | None, files: Mapping[str, bytes], root: bytes = b"") -> Outcome:
@@ -95,8 +83,7 @@ def token(**claims: Any) -> dict[str, bytes]:
 
 @needs_samples
 def test_collateral_holds_from_the_second_it_was_issued_at_a_stated_time() -> None:
-    entry = next(one for one in DOCUMENT["vectors"] if one["id"] == QUOTE)
-    start = int(datetime.fromisoformat(entry["valid_window"]["not_before"]).timestamp())
+    start = int(datetime.fromisoformat(sample(QUOTE)["valid_window"]["not_before"]).timestamp())
     assert published(QUOTE, moment(start)).accepted is True
     for early in (1, 100, CLOCK_SKEW_S):
         found = published(QUOTE, moment(start - early))

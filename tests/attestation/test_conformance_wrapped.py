@@ -10,12 +10,14 @@ import json
 from typing import Any
 
 import pytest
+from simulators.nras import NrasService
 from simulators.nvidia import Nvidia
 from simulators.vendor_samples import (
     FOLDER,
     GENUINE,
     GPU,
     OTHER,
+    SWITCH,
     bound,
     codes,
     file,
@@ -24,13 +26,14 @@ from simulators.vendor_samples import (
     verdict,
 )
 
-from attestation.conformance.gpus import FOUND_MAX
+from attestation.conformance.gpu_file import FOUND_MAX, SHORT_MAX, UNREAD_MAX
 from attestation.conformance.wrapped import (
     FILE_MAX,
     ITEMS_MAX,
     MEMBERS_MAX,
     contents,
     opened,
+    parts,
     spelled,
 )
 from wire.errors import MalformedError
@@ -99,6 +102,8 @@ def test_wrapped_evidence_under_any_name_is_a_gpus() -> None:
         (b"\xff\x00", []),
         (b"AAAA", []),  # too short to be evidence
         (b"A" * 65, []),  # one digit too many
+        (b"QUFB" * 16, [b"AAA" * 16]),
+        (b"QUFB" * 15 + b"QUE", []),
         (b"aG9sYQ" + b"A" * 64, [b"hola" + bytes(48)]),
         (b"ab" * 40, [b"\xab" * 40]),
         (b'{"a": "x", "b": [1], "c": 2, "d": null}', [b"x", b"[1]"]),
@@ -207,6 +212,112 @@ def test_what_may_be_evidence_and_is_not_read_is_not_accepted(member: str) -> No
 
 
 @needs_samples
+def test_a_device_that_is_spelled_in_short_pieces_is_not_passed_over() -> None:
+    raw = damaged(SWITCH)
+    words = text(raw)
+    lines = [words[at : at + 76] for at in range(0, len(words), 76)]
+    for members in (
+        {"gpu_1": list(raw)},
+        {"gpu_1": {"type": "Buffer", "data": list(raw)}},
+        {"gpu_1": lines},
+        {"gpu_1": {str(number): line for number, line in enumerate(lines)}},
+        {"gpu_1": dict.fromkeys(lines, True)},
+        {"gpu_1": [line.encode().hex() for line in lines[:10]]},
+        {"gpu_1": [{"report": lines, "certificate": "see gpu_0"}]},
+        {f"gpu_1_{number}": line for number, line in enumerate(lines)},
+        dict.fromkeys(lines, 1),
+        {"gpu_1": chr(0x10FFFF) * (SHORT_MAX // 4 + 1)},
+        {"gpu_1": float("0." + "1" * 15)}
+        | {f"n{at}": [0.1234567890123456] * 40 for at in range(3)},
+    ):
+        assert named(**members) == MALFORMED, str(members)[:60]
+
+
+@needs_samples
+@pytest.mark.parametrize(
+    ("member", "more"),
+    [
+        ("x" * SHORT_MAX, 1),
+        (["x" * (SHORT_MAX - 1), 1], 1),
+        (["x" * (SHORT_MAX - 4), True], 1),
+        ({"key": "x" * (SHORT_MAX - 3)}, 1),
+        ([[], {}, "x" * SHORT_MAX], 1),
+    ],
+)
+def test_as_much_as_is_too_short_for_a_report_may_stand_in_a_member(member: Any, more: int) -> None:
+    assert named(a=member) == GENUINE
+    assert named(a=[member, more]) == MALFORMED
+
+
+@needs_samples
+def test_as_much_as_is_too_short_for_a_report_may_stand_in_a_file() -> None:
+    keys = len("gpu_0") + len("a") + len("b") + len("c")
+    members = {"a": "x" * SHORT_MAX, "b": "x" * (UNREAD_MAX - SHORT_MAX - keys), "c": ""}
+    chain = file(GPU, "cert_chain").decode()
+    assert named(**members) == GENUINE
+    assert named(**{**members, "c": chain}) == GENUINE
+    assert named(**{**members, "c": "x"}) == MALFORMED
+
+
+@needs_samples
+def test_a_number_of_very_many_digits_is_no_number() -> None:
+    one = json.dumps(item())
+    for digits, read in (("5" * 22, True), ("5" * 23, False), ("5" * 2000, False)):
+        whole = f'{{"gpu_0": {one}, "load": 0.{digits}}}'.encode()
+        assert verdict(bound("gpu", gpu=whole)) == (GENUINE if read else MALFORMED)
+
+
+# ---- what stands beside a remote service's word
+
+
+def beside(service: NrasService, **members: Any) -> tuple[bool | None, bool | None, set[str]]:
+    """The verdict on one bundle in an object with these members."""
+    raw = json.dumps({"detached_eat": json.loads(service.bundle()), **members}).encode()
+    return verdict(bound("eat", now=service.now + 1, eat=raw, jwks=service.jwks()))
+
+
+def test_a_bundle_as_nvidias_command_line_writes_it_is_read() -> None:
+    service = NrasService(devices=8)
+    claims = [dict(device) for device in service.devices.values()]
+    written = {"claims": claims, "result_code": 0, "result_message": "Ok"}
+    assert beside(service, **written) == GENUINE
+    assert beside(service, claims=[], result_message="Ok") == GENUINE
+    assert beside(service, claims=[{**claims[0], "x-nvidia-more": "x" * 100}]) == GENUINE
+
+
+@needs_samples
+def test_a_device_beside_a_bundle_is_not_passed_over() -> None:
+    service = NrasService()
+    forged = {"evidence": text(damaged()), "certificate": item(OTHER)["certificate"]}
+    for name in ("evidences", "devices"):
+        refuted = beside(service, **{name: [forged]})
+        assert (refuted[:2], "signature_invalid" in refuted[2]) == ((False, False), True)
+    for members in (
+        {"claims": [{"evidence": text(damaged())}]},
+        {"claims": [{"evidence": list(damaged())}]},
+        {"claims": {"evidence": text(damaged())}},
+        {"claims": text(damaged())[:-100]},
+        {"note": text(damaged())[:-100]},
+        {"result_message": "x" * (SHORT_MAX + 1)},
+        {"a": "x" * SHORT_MAX, "b": "x" * SHORT_MAX},
+        {"nodes": {"one": {"evidences": [forged]}}},
+    ):
+        assert beside(service, **members) == MALFORMED, str(members)[:60]
+
+
+def test_a_bundle_in_a_member_is_read_as_a_whole_too() -> None:
+    service = NrasService()
+    bundle = json.loads(service.bundle())
+    for more, found in (
+        ({}, GENUINE),
+        ({"evidences": [{"evidence": "AA", "certificate": "AA"}]}, MALFORMED),
+    ):
+        raw = json.dumps({"nras": {"detached_eat": bundle, **more}}).encode()
+        one = bound("eat", now=service.now + 1, eat=raw, jwks=service.jwks())
+        assert verdict(one) == found
+
+
+@needs_samples
 @pytest.mark.parametrize(
     "whole",
     ["[{}]", '{{"gpu": [{}]}}', '{{"gpu_0": {}}}', '{{"a": [1], "gpu": {{"evidences": [{}]}}}}'],
@@ -249,6 +360,7 @@ def test_each_report_of_a_list_counts_as_one() -> None:
         (b'{"gpu": "x"}' + b" " * (FILE_MAX - 11), False),
         (b"[" + b"1," * (ITEMS_MAX - 1) + b'"x"]', True),
         (b"[" + b"1," * ITEMS_MAX + b'"x"]', False),
+        ((b"[" + b"1," * ITEMS_MAX + b'"x"]').ljust(FILE_MAX), False),
     ],
 )
 def test_files_larger_than_any_evidence_are_not_opened(data: bytes, opens: bool) -> None:
@@ -263,3 +375,17 @@ def test_files_larger_than_any_evidence_are_not_opened(data: bytes, opens: bool)
 def test_long_files_are_not_decoded() -> None:
     assert len(spelled(b"ab" * (FILE_MAX // 2))) == 2
     assert len(spelled(b"ab" * (FILE_MAX // 2 + 1))) == 1
+
+
+def test_all_that_an_object_or_an_array_says_is_its_parts() -> None:
+    said = b'{"a": ["x", 1], "b": null}'
+    assert parts(said) == ("a", "b", ["x", 1], None)
+    assert parts(base64.b64encode(said.ljust(60))) == parts(said.ljust(60).hex().encode())
+    assert parts(base64.b64encode(said.ljust(60))) == parts(said)
+    assert parts(b'["x", 1]') == ("x", 1)
+
+
+@pytest.mark.parametrize("data", [b"5", b'"text"', b"null", b"true", b"text", b"", b"[0,]"])
+def test_what_is_neither_has_no_parts(data: bytes) -> None:
+    with pytest.raises(MalformedError):
+        parts(data)

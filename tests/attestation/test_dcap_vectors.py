@@ -17,9 +17,15 @@ from oracles import dcap as oracle
 
 from attestation.anchors import INTEL
 from attestation.examined import Expected, Question
+from attestation.formats.dcap_quote import parse_quote
 from attestation.ledger import Ledger
 from attestation.members import Members
 from attestation.schemes import sgx, tdx
+from attestation.verify.dcap_quote import (
+    TD_QE_ISVPRODID,
+    TD_QE_MRSIGNER,
+    check_td_quoting_enclave,
+)
 from wire.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -179,6 +185,28 @@ def test_genuine_quote_without_collateral_says_what_is_missing(vectors: dict[str
     (need,) = sample.scheme.needs({"quote": sample.quote})
     assert (need.role, need.source) == ("collateral", "intel-pcs")
     assert need.key == "collateral/tdx/b0c06f000000/platform"
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_what_intel_signed_of_its_tds_enclave_is_what_is_known_without_it(
+    vectors: dict[str, Any], name: str
+) -> None:
+    sample = Sample(vectors, name)
+    if sample.scheme is not tdx.SCHEME or "collateral" not in sample.files:
+        return
+    identity = json.loads(json.loads(sample.files["collateral"])["qe_identity"])
+    known = (TD_QE_MRSIGNER.hex(), TD_QE_ISVPRODID)
+    same = (identity["mrsigner"].lower(), identity["isvprodid"]) == known
+    assert same is (identity["id"] == "TD_QE")
+    assert check_td_quoting_enclave(parse_quote(sample.quote)).startswith("Intel's for TDs")
+
+
+def test_an_sgx_quote_without_collateral_is_not_genuine(vectors: dict[str, Any]) -> None:
+    sample = Sample(vectors, "sgx-v3-config-sw-hardening")
+    del sample.files["collateral"]
+    examined = sample.examine()
+    assert examined.authentic is False
+    assert [reason.code for reason in examined.reasons] == ["collateral_missing"]
 
 
 def test_processor_ca_is_asked_for_by_an_sgx_quote_under_it(vectors: dict[str, Any]) -> None:

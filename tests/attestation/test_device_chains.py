@@ -6,8 +6,10 @@ The samples are genuine, from $ANCHORHOLD_VECTORS, and named by a simulated TPM.
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 
+import pytest
 from simulators.vendor_samples import (
     GENUINE,
     GPU,
@@ -22,6 +24,7 @@ from simulators.vendor_samples import (
 )
 
 from attestation.conformance.device_chains import CHAINS_MAX, OWN_MAX, chains_in
+from attestation.formats.spdm import FWID, SIGNATURE_LEN, parse_report
 
 MARK = b"-----BEGIN CERTIFICATE-----"
 
@@ -38,6 +41,18 @@ def others(count: int) -> list[bytes]:
     return lines[:count]
 
 
+def without_firmware(raw: bytes) -> bytes:
+    """A report of the same device as older firmware makes it, unsigned: it states no digest."""
+    report = parse_report(raw)
+    field = FWID.to_bytes(2, "little") + len(report.fwid).to_bytes(2, "little") + report.fwid
+    sizes = sum(4 + len(value) for value in report.opaque.values())
+    head, tail = raw.split(field)
+    old, new = (size.to_bytes(2, "little") for size in (sizes, sizes - len(field)))
+    start = len(raw) - SIGNATURE_LEN - sizes - 2
+    assert head[start : start + 2] == old
+    return head[:start] + new + head[start + 2 :] + tail
+
+
 @needs_samples
 def test_a_devices_own_chain_counts_behind_those_of_a_whole_node() -> None:
     files = {f"a{at:02}_chain": chain for at, chain in enumerate(others(CHAINS_MAX - 1))}
@@ -50,6 +65,9 @@ def test_a_chain_that_may_be_among_too_many_is_missing_and_the_report_not_forged
     files = {f"a{at:02}_chain": chain for at, chain in enumerate(others(CHAINS_MAX))}
     found = bound("gpu_evidence", **files, **report())
     assert verdict(found) == (True, False, {"collateral_missing", "chain_invalid"})
+    assert "too many certificate chains" in found.reasons[0].detail
+    none = bound("gpu_evidence", gpu_evidence=report()["gpu_evidence"])
+    assert "no certificate chain" in none.reasons[0].detail
     first = {"gpu_evidence": report()["gpu_evidence"], "a_chain": report()["gpu_cert_chain"]}
     assert verdict(bound("gpu_evidence", **first, **files)) == GENUINE
 
@@ -75,6 +93,59 @@ def test_of_chains_with_one_leaf_a_whole_one_is_taken_first() -> None:
     assert len(own) <= OWN_MAX
     files = {f"a{at}_chain": text for at, text in enumerate(cut)}
     assert verdict(bound("gpu_evidence", **files, **report())) == GENUINE
+
+
+@needs_samples
+def test_of_many_chains_with_one_leaf_only_some_are_tried() -> None:
+    leaf, *above = [MARK + part for part in file(GPU, "cert_chain").split(MARK)[1:]]
+    texts = [
+        b"".join((leaf, *(above[at] for at in chosen)))
+        for size in (1, 2, 3)
+        for chosen in itertools.combinations(range(len(above)), size)
+    ]
+    found = chains_in(texts)
+    assert len(found.parsed) == len(texts) > OWN_MAX
+    assert len(found.of(file(GPU, "evidence"))) == OWN_MAX
+
+
+@needs_samples
+@pytest.mark.parametrize("at", range(3))
+def test_a_chain_that_holds_is_taken_wherever_it_stands_among_its_leafs(at: int) -> None:
+    """Each of these is one line of issuers by name; the others' root is not pinned, or absent."""
+    leaf, *above = [MARK + part for part in file(GPU, "cert_chain").split(MARK)[1:]]
+    chains = [b"".join((leaf, *above[:size])) for size in (2, 3)]
+    chains.insert(at, file(GPU, "cert_chain"))
+    files = {f"a{number}_chain": chain for number, chain in enumerate(chains)}
+    assert verdict(bound("gpu_evidence", gpu_evidence=file(GPU, "evidence"), **files)) == GENUINE
+
+
+@needs_samples
+def test_the_likeliest_chain_is_of_a_device_and_of_no_other_report() -> None:
+    raw, own, other = (file(OTHER, "evidence"), file(OTHER, "cert_chain"), file(GPU, "cert_chain"))
+    cas = MARK + own.split(MARK, 2)[2]
+    unread = (MARK + b"\nAAAA\n-----END CERTIFICATE-----\n") * 2
+    parts = [MARK + part for part in own.split(MARK)[1:]]
+    for chains, taken, likeliest in (
+        ([own, parts[0] + parts[1]], {own}, None),
+        ([unread, other, cas, own], set(), own),
+        ([unread, other, cas, own], {own}, other),
+        ([unread, other, cas, own], {own, other}, unread),
+        ([cas, own], {own}, None),
+        ([cas], set(), None),
+        ([], set(), None),
+    ):
+        assert chains_in(chains).likeliest(raw, taken) == likeliest
+        assert chains_in(chains[::-1]).likeliest(raw, taken) == likeliest
+
+
+@needs_samples
+def test_to_a_report_that_states_no_firmware_each_devices_chain_is_alike() -> None:
+    raw = without_firmware(file(OTHER, "evidence"))
+    one, two = file(GPU, "cert_chain"), file(OTHER, "cert_chain")
+    unread = (MARK + b"\nAAAA\n-----END CERTIFICATE-----\n") * 2
+    cas = MARK + two.split(MARK, 2)[2]
+    assert chains_in([unread, cas, one, two]).likeliest(raw, set()) == one
+    assert chains_in([two, one, cas, unread]).likeliest(raw, set()) == two
 
 
 @needs_samples

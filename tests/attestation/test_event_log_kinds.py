@@ -6,11 +6,12 @@ hardware signed, or a simulated platform's.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
 from simulators.event_log import NO_ACTION, EventLog
-from simulators.intel import DAY, Intel
+from simulators.intel import DAY, QUOTING_ENCLAVES, Intel
 from simulators.intel_parts import key as new_key
 
 from attestation.anchors import INTEL, NONE
@@ -304,6 +305,30 @@ def test_a_log_behind_a_forged_quote_is_not(forge: Any, code: str, now: int) -> 
     boot = Boot()
     forge(boot)
     assert code in boot.examine(now=now)
+
+
+@pytest.mark.parametrize("now", [0, Intel().now])
+@pytest.mark.parametrize(
+    "fact",
+    [
+        {"mrsigner": hashlib.sha256(b"whoever has a platform").digest()},
+        {"mrsigner": bytes.fromhex(QUOTING_ENCLAVES["sgx"][0])},
+        {"isvprodid": b"\1\0"},
+        {"isvprodid": b"\2\1"},
+        {"attributes": bytes.fromhex("1700000000000000e700000000000000")},
+    ],
+)
+def test_an_enclave_that_is_not_intels_quotes_nothing(fact: dict[str, bytes], now: int) -> None:
+    """A platform certifies any enclave that may ask: its owner's too, or one in debug."""
+    boot = Boot()
+    boot.intel.qe_report.update(fact)
+    assert boot.examine(now=now) == ["qe_identity_mismatch"]
+
+
+def test_how_old_a_quoting_enclave_is_only_collateral_says() -> None:
+    boot = Boot()
+    boot.intel.qe_report["isvsvn"] = bytes(2)
+    assert boot.examine() == []
 
 
 def test_only_a_pinned_root_makes_a_quote_genuine() -> None:

@@ -79,6 +79,24 @@ def test_a_trusted_key_beside_a_certificate_must_be_the_certified_one() -> None:
     assert codes_of(examine(tpm.evidence(), collateral=collateral)) == []
 
 
+def test_a_certificate_beside_a_trusted_key_needs_no_root() -> None:
+    tpm, other = measured(), measured(key=ec_key("other"))
+    for collateral in ({}, {"intermediate": MAKER.issuer}):
+        found = examine(
+            tpm.evidence(), anchors=NONE, collateral={**collateral, "ak_spki": tpm.spki}
+        )
+        assert codes_of(found) == []
+        assert found.facts.key.certified is False
+        asked = {**collateral, "ak_spki": other.spki}
+        assert "unknown_signing_key" in codes_of(examine(tpm.evidence(), collateral=asked))
+
+
+def test_a_list_of_what_is_revoked_makes_the_certificate_count_again() -> None:
+    tpm = measured()
+    collateral = {"ak_spki": tpm.spki, "crl_intermediate": MAKER.crl()}
+    assert codes_of(examine(tpm.evidence(), collateral=collateral)) == ["collateral_missing"]
+
+
 @pytest.mark.parametrize(
     "spki",
     [

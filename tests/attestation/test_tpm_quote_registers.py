@@ -9,7 +9,7 @@ import pytest
 from simulators.event_log import EventLog
 from simulators.verdicts import codes_of
 from simulators.vtpm import NONCE, Vtpm, pcrs_json
-from simulators.vtpm_verdicts import MAKER, examine, measured, of_banks
+from simulators.vtpm_verdicts import BANKS, MAKER, examine, measured, of_banks
 
 
 @pytest.mark.parametrize("register", [0, 11, 16, 23])
@@ -104,11 +104,21 @@ def test_a_bank_without_registers_may_stand_empty_among_the_values() -> None:
     assert codes_of(examine({**evidence, "pcrs": pcrs_json(values)})) == []
 
 
-def test_values_of_a_bank_that_the_quote_names_without_registers_are_refused() -> None:
-    tpm = measured()
-    evidence = _asked_for_more(tpm, "sha1")
-    values = {"sha1": {0: bytes(20)}, "sha256": tpm.registers["sha256"]}
-    assert codes_of(examine({**evidence, "pcrs": pcrs_json(values)})) == ["evidence_malformed"]
+def test_values_of_a_bank_that_the_quote_does_not_cover_are_nobodys() -> None:
+    """Tools list every bank that a TPM keeps, whatever was quoted."""
+    tpm = measured(banks=BANKS)
+    for evidence in (tpm.evidence(), _asked_for_more(tpm, "sha1")):
+        found = examine({**evidence, "pcrs": tpm.pcrs(BANKS)})
+        assert codes_of(found) == []
+        assert found.claims == examine(evidence).claims
+        assert list(found.claims["quotes"]) == ["sha256"]
+
+
+def test_values_of_another_bank_only_are_none() -> None:
+    tpm = measured(banks=BANKS)
+    found = examine(tpm.evidence(pcrs=tpm.pcrs(("sha384",))))
+    assert codes_of(found) == ["pcr_selection"]
+    assert found.claims["quotes"]["sha256"]["pcrs"] == {}
 
 
 def test_a_quote_of_no_register_at_all_is_refused() -> None:

@@ -84,8 +84,15 @@ async def test_a_cancelled_task_cancels_the_request(client: AsyncClient, service
 
 
 async def test_rotation_heals_for_concurrent_requests(
-    client: AsyncClient, service: Service
+    client: AsyncClient, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sleep, slept = asyncio.sleep, []
+
+    async def noted(seconds: float, result: object = None) -> object:
+        slept.append(seconds)
+        return await sleep(seconds, result)
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
     await client.chat(MESSAGES, "m")
     for number, worker in enumerate(list(service.workers)):
         service.rotate(worker, f"restarted-{number}")
@@ -93,3 +100,4 @@ async def test_rotation_heals_for_concurrent_requests(
     assert len(results) == 8
     # one refresh healed them all: nobody waited five seconds for another
     assert [seen.path for seen in service.seen].count("/v1/keys") == 2
+    assert [seconds for seconds in slept if seconds >= 1] == []

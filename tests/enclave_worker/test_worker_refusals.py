@@ -12,7 +12,7 @@ from wire.ids import kid_of
 from wire.notice import verify_notice
 from wire.suites import HYBRID, SUITES
 
-pytestmark = [pytest.mark.slow, pytest.mark.sandbox]
+pytestmark = [pytest.mark.slow, pytest.mark.sandbox, pytest.mark.xdist_group("worker")]
 
 
 # ---------------------------------------------------------------- refusals by signed notice

@@ -20,7 +20,7 @@ from wire.errors import OpenError
 from wire.ids import unb64u
 from wire.suites import X25519
 
-pytestmark = [pytest.mark.slow, pytest.mark.sandbox]
+pytestmark = [pytest.mark.slow, pytest.mark.sandbox, pytest.mark.xdist_group("worker")]
 
 
 def software_policy(worker: Any, measurement: str) -> Policy:

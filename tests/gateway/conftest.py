@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from blockbuster import BlockBuster
+from simulators.asked_vendor import World
 from simulators.deployment import Deployment, Fleet, Observed, Up
+from simulators.hardware_tee import HardwareTee, SnpTee
 from simulators.vendor_services import VendorServices
+
+from attestation.collateral.http_fetcher import HttpFetcher
+from attestation.collateral.services import Services
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -54,6 +61,37 @@ def deployment(settings: dict[str, Any]) -> Iterator[Deployment]:
 
 
 @pytest.fixture
+def make() -> type[HardwareTee]:
+    """The kind of worker on hardware; overridden by parametrising `make`."""
+    return SnpTee
+
+
+@pytest.fixture
+def demands() -> dict[str, Any]:
+    """Members of its admission policy that differ; overridden by parametrising `demands`."""
+    return {}
+
+
+@pytest.fixture
+def on_hardware(
+    served: VendorServices,
+    make: type[HardwareTee],
+    settings: dict[str, Any],
+    demands: dict[str, Any],
+    tmp_path: Path,
+) -> Iterator[Deployment]:
+    """A deployment for workers on hardware; a test file takes it for its `deployment`."""
+    services, at = tmp_path / "services.toml", served.services()
+    names = ("intel_pcs", "intel_root_crl", "amd_kds", "nvidia_rim", "nvidia_ocsp")
+    services.write_text("\n".join(f'{name} = "{getattr(at, name)}"' for name in names))
+    found = Deployment(make, collateral_services_file=services, **settings)
+    found.tee.demands |= demands
+    found.config.admission_policy_file.write_text(json.dumps(found.tee.demands))
+    yield found
+    found.remove()
+
+
+@pytest.fixture
 async def up(deployment: Deployment, observed: Observed) -> AsyncIterator[Up]:
     async with deployment.up(observed.telemetry) as found:
         yield found
@@ -64,3 +102,9 @@ async def fleet(up: Up) -> AsyncIterator[Fleet]:
     found = Fleet(up.deployment)
     yield found
     await asyncio.gather(*(worker.drop() for worker in found.workers))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with HttpFetcher(Services()) as fetcher:  # never called: `Vendor` answers
+        yield World(tmp_path, fetcher)

@@ -295,9 +295,8 @@ async def test_roots_of_a_new_policys_own_count_for_what_is_fetched_from_then_on
         assert "collateral_missing" in await worker.refused()
         await worker.drop()
         await asyncio.to_thread(path.write_text, json.dumps({**right, "seq": 2}))
-        async with asyncio.timeout(10):
-            while up.gateway.reappraisal.appraiser.policy.seq != 2:
-                await asyncio.sleep(0.05)
+        await up.gateway.look()
+        assert up.gateway.reappraisal.appraiser.policy.seq == 2
         again = deployment.worker("a")
         await again.admitted()
         await again.drop()

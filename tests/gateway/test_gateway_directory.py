@@ -271,7 +271,7 @@ async def test_a_request_sent_before_its_worker_is_back_after_a_restart_is_answe
     assert (await reply).status_code == 200
 
 
-@pytest.mark.parametrize("settings", [{"settle_s": 3}])
+@pytest.mark.parametrize("settings", [{"settle_s": 0.5}])
 async def test_a_request_whose_worker_never_comes_back_is_asked_for_new_wraps(
     up: Up, fleet: Fleet
 ) -> None:

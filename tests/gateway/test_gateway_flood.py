@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from simulators.deployment import Deployment, Fleet, Observed, Up
+from simulators.deployment import Deployment, Fleet, Observed, Up, written
 from simulators.hardware_tee import SnpTee
 from simulators.vendor_services import Fault, VendorServices
 
@@ -48,10 +48,6 @@ def served_by(worker: Any, served: VendorServices) -> None:
 def chips(served: VendorServices) -> int:
     """How often the service was asked for a chip's certificate."""
     return sum("?" in path for _, path, _ in served.asked)
-
-
-def written(caplog: pytest.LogCaptureFixture, event: Event) -> list[Any]:
-    return [one for one in caplog.records if getattr(one, "anchorhold_event", None) is event]
 
 
 @pytest.mark.parametrize("settings", [FEW])

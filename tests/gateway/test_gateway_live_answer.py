@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulators.deployment import problem
+from simulators.held_log import HeldLog
+from simulators.worker_peer import WorkerPeer
 
 from attestation.posture import CONTAINER_MAX
+from evidence.events import WORKER_SESSION
 from gateway.turns import Turns
 from wire.ids import b64u
 from wire.limits import BINDING_MAX
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
 
     import httpx2
     from simulators.deployment import Fleet, Up
-    from simulators.worker_peer import WorkerPeer
 
     from gateway.asker import Asker
 
@@ -104,3 +106,26 @@ async def test_what_is_in_a_live_answer_is_read_in_turns_as_well_as_its_json(
     await answered(worker)
     assert (await waiting).status_code == 200
     assert turns.taken == 2
+
+
+async def test_a_worker_that_came_back_is_asked_while_the_end_of_its_old_link_is_written(
+    up: Up, fleet: Fleet
+) -> None:
+    log = up.gateway.ledger.log
+    for name in "abcde":  # links are looked at in no order
+        (first,) = await fleet.admit(name)
+        held = up.gateway.ledger.log = HeldLog(log, WORKER_SESSION)
+        again = WorkerPeer(first.tee, first.path)
+        fleet.workers.append(again)
+        await again.connect()
+        await again.hello()
+        await held.reached.wait()
+        held.gate.set()
+        held.gate.clear()  # its beginning is written, the end of the other will not be
+        await again.receive(MessageType.ADMITTED)
+        await first.closed()
+        reply = asked(up, again)
+        await answered(again)
+        assert (await reply).status_code == 200
+        held.gate.set()
+        up.gateway.ledger.log = log

@@ -10,25 +10,20 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
-from simulators.deployment import problem, read, seal
+from simulators.deployment import problem, read, seal, until
+from simulators.worker_peer import WorkerPeer
 
-from gateway.outbound import LINGER_S, Outbound
+from gateway.outbound import Outbound
 from wire.link import JOB, MessageType, encode, raw_message
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from simulators.deployment import Fleet, Up
-    from simulators.worker_peer import WorkerPeer
 
+LINGER_S = 0.5
 LARGE = raw_message(JOB, bytes(16), os.urandom(4 * 1024 * 1024))  # more than any socket buffers
 BODY = b'{"model":"m"}' + b" " * (4 * 1024 * 1024)
-
-
-async def until(holds: Callable[[], bool], within_s: float = 15) -> None:
-    async with asyncio.timeout(within_s):
-        while not holds():
-            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
@@ -38,7 +33,7 @@ async def pair() -> AsyncIterator[tuple[Outbound, socket.socket]]:
     theirs.setblocking(False)
     _, writer = await asyncio.open_connection(sock=ours)
     try:
-        yield Outbound(writer), theirs
+        yield Outbound(writer, LINGER_S), theirs
     finally:
         theirs.close()
         writer.close()
@@ -55,7 +50,7 @@ async def received(theirs: socket.socket) -> int:
 
 async def ended(outbound: Outbound) -> None:
     """Wait until the connection is gone, however it went."""
-    async with asyncio.timeout(3 * LINGER_S):
+    async with asyncio.timeout(15):
         with suppress(ConnectionError):
             await outbound.writer.wait_closed()
 
@@ -65,18 +60,17 @@ async def test_a_worker_that_reads_gets_all_that_was_sent_before_the_end() -> No
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
     async with pair() as (outbound, theirs):
         outbound.send(LARGE)
-        outbound.close("lease_expired")
+        outbound.close(jobs=False)
         assert await received(theirs) == len(encode(LARGE))
         await ended(outbound)
-        await asyncio.sleep(LINGER_S + 0.5)  # and nothing is left to be done then
+        await asyncio.sleep(2 * LINGER_S)  # and nothing is left to be done then
     assert failed == []
 
 
-@pytest.mark.parametrize("cause", ["refused", "denied", "overflow"])
-async def test_a_fenced_worker_gets_nothing_of_what_was_not_out_yet(cause: str) -> None:
+async def test_a_worker_that_had_jobs_gets_nothing_of_what_was_not_out_yet() -> None:
     async with pair() as (outbound, theirs):
         outbound.send(LARGE)
-        outbound.close(cause)
+        outbound.close(jobs=True)
         await ended(outbound)
         assert await received(theirs) < len(encode(LARGE))
 
@@ -84,7 +78,7 @@ async def test_a_fenced_worker_gets_nothing_of_what_was_not_out_yet(cause: str) 
 async def test_a_worker_that_does_not_read_is_waited_for_no_longer_than_the_linger() -> None:
     async with pair() as (outbound, theirs):
         outbound.send(LARGE)
-        outbound.close("closed")
+        outbound.close(jobs=False)
         assert outbound.writer.transport.get_write_buffer_size() > 0
         await ended(outbound)
         assert await received(theirs) < len(encode(LARGE))
@@ -92,13 +86,33 @@ async def test_a_worker_that_does_not_read_is_waited_for_no_longer_than_the_ling
 
 async def test_nothing_is_sent_after_the_end() -> None:
     async with pair() as (outbound, theirs):
-        outbound.close("closed")
+        outbound.close(jobs=False)
         outbound.send(LARGE)
         assert await received(theirs) == 0
         await ended(outbound)
 
 
 # ---------------------------------------------------------------- a fence, seen from a request
+
+
+async def says_no_more(_: Up, worker: WorkerPeer) -> None:
+    assert worker._writer is not None
+    worker._writer.write_eof()
+
+
+async def breaks_the_protocol(_: Up, worker: WorkerPeer) -> None:
+    worker.send_raw(b"\x00\x00\x00\x01\xff")
+
+
+async def lets_its_lease_end(up: Up, worker: WorkerPeer) -> None:
+    up.gateway.registry.sessions[worker.wid].lease_until = 0.0
+    up.gateway.roster.end_expired()
+
+
+async def comes_back(_: Up, worker: WorkerPeer) -> None:
+    again = WorkerPeer(worker.tee, worker.path)
+    await again.admitted()
+    await again.drop()
 
 
 def reading(worker: WorkerPeer, *, on: bool) -> None:
@@ -111,6 +125,36 @@ def reading(worker: WorkerPeer, *, on: bool) -> None:
         transport.pause_reading()
 
 
+async def waits_in_a_buffer(up: Up, worker: WorkerPeer) -> None:
+    """Until a request was released to the worker, and is on its way."""
+    session = up.gateway.registry.sessions[worker.wid]
+    (link,) = [one for one in up.gateway.workers._links if one.session is session]
+    await until(lambda: link.out.writer.transport.get_write_buffer_size() > 0)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [says_no_more, breaks_the_protocol, lets_its_lease_end, comes_back],
+    ids=lambda end: end.__name__,
+)
+async def test_a_worker_denied_after_its_link_ended_gets_nothing_that_was_on_its_way(
+    up: Up, fleet: Fleet, end: Callable[[Up, WorkerPeer], Awaitable[None]]
+) -> None:
+    (worker,) = await fleet.admit("a", pull=1)
+    reading(worker, on=False)
+    reply = asyncio.create_task(up.post(seal([worker], BODY)))
+    await waits_in_a_buffer(up, worker)
+    session = up.gateway.registry.sessions[worker.wid]
+    await end(up, worker)
+    await until(lambda: session.ended)
+    up.gateway.roster.end_denied(lambda bh: bh == worker.bh)
+    assert not up.gateway.registry.knows(worker.kid)
+    reading(worker, on=True)
+    await worker.closed()
+    assert worker.got(MessageType.JOB) == 0
+    assert problem(await reply) == (409, "rewrap_needed")
+
+
 async def test_a_request_on_its_way_to_a_worker_that_is_fenced_is_answered_by_another(
     up: Up, fleet: Fleet
 ) -> None:
@@ -119,11 +163,7 @@ async def test_a_request_on_its_way_to_a_worker_that_is_fenced_is_answered_by_an
     reading(bad, on=False)
     sealed = seal([bad, good], BODY)
     reply = asyncio.create_task(up.post(sealed))
-    await until(lambda: len(up.gateway.dispatcher) == 1 and up.gateway.dispatcher.waiting == 0)
-    session = up.gateway.registry.sessions[bad.wid]
-    await until(lambda: session.credits == 0)
-    (link,) = [one for one in up.gateway.workers._links if one.session is session]
-    await until(lambda: link.out.writer.transport.get_write_buffer_size() > 0)
+    await waits_in_a_buffer(up, bad)
     up.gateway.roster.fence(bad.bh)
     await good.pull(1)
     await good.answer(await good.job())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from simulators.deployment import Deployment, Fleet, Observed, Up, problem, read, seal
+from simulators.deployment import Deployment, Fleet, Observed, Up, problem, read, seal, until
 from simulators.tee import SoftwareTee
 
 from attestation.signed_policy import sign_policy
@@ -20,27 +20,12 @@ from wire.errors import ConfigError, PolicyError
 from wire.ids import b64u
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from simulators.worker_peer import WorkerPeer
 
     from attestation.result import AppraisedEvidence, Refused
 
 OTHER = "sha256:" + "ab" * 32
 SOON: dict[str, Any] = {"reappraise_s": 0.1}
-
-
-async def rewrite(up: Up, **changes: Any) -> None:
-    """Replace the admission policy's file by one that differs in these members."""
-    document = {**up.deployment.tee.demands, "seq": 2, **changes}
-    path = up.deployment.config.admission_policy_file
-    await asyncio.to_thread(path.write_text, json.dumps(document))
-
-
-async def until(holds: Callable[[], bool], within_s: float = 8) -> None:
-    async with asyncio.timeout(within_s):
-        while not holds():
-            await asyncio.sleep(0.02)
 
 
 async def last_verdict(up: Up, worker: WorkerPeer) -> dict[str, Any]:
@@ -51,7 +36,7 @@ async def last_verdict(up: Up, worker: WorkerPeer) -> dict[str, Any]:
 async def test_a_policy_that_no_longer_accepts_a_worker_fences_it(up: Up, fleet: Fleet) -> None:
     (worker,) = await fleet.admit("a")
     rule = {**up.deployment.tee.rule, "measurements": [OTHER]}
-    await rewrite(up, accept=[rule])
+    await up.write_policy(accept=[rule])  # nobody tells the gateway
     await worker.closed()
     assert not up.gateway.registry.knows(worker.kid)
     async with asyncio.timeout(5):
@@ -66,7 +51,7 @@ async def test_a_fenced_worker_gets_no_request_that_was_waiting(up: Up, fleet: F
     sealed = seal([worker])
     waiting = asyncio.create_task(up.post(sealed))
     await until(lambda: up.gateway.dispatcher.waiting == 1)
-    await rewrite(up, deny={"measurements": [worker.tee.measurement()]})
+    await up.demand(deny={"measurements": [worker.tee.measurement()]})
     answer = await waiting
     assert problem(answer)[1] == "rewrap_needed"
 
@@ -77,8 +62,8 @@ async def test_a_policy_that_still_accepts_a_worker_changes_nothing_for_it(
 ) -> None:
     (worker,) = await fleet.admit("a", pull=1)
     before = up.gateway.reappraisal.appraiser.policy.digest
-    await rewrite(up, min_workers=2)
-    await until(lambda: up.gateway.reappraisal.appraiser.policy.digest != before)
+    await up.demand(min_workers=2)
+    assert up.gateway.reappraisal.appraiser.policy.digest != before
     await asyncio.sleep(0.3)  # several sweeps
     sealed = seal([worker])
     answer = asyncio.create_task(up.post(sealed))
@@ -88,11 +73,10 @@ async def test_a_policy_that_still_accepts_a_worker_changes_nothing_for_it(
 
 async def test_an_older_policy_put_back_is_not_taken(up: Up, fleet: Fleet) -> None:
     (worker,) = await fleet.admit("a")
-    await rewrite(up, seq=5)
-    await until(lambda: up.gateway.reappraisal.appraiser.policy.seq == 5)
+    await up.demand(seq=5)
+    assert up.gateway.reappraisal.appraiser.policy.seq == 5
     rule = {**up.deployment.tee.rule, "measurements": [OTHER]}
-    await rewrite(up, seq=4, accept=[rule])
-    await asyncio.sleep(2.5)
+    await up.demand(seq=4, accept=[rule])
     assert up.gateway.reappraisal.appraiser.policy.seq == 5
     assert up.gateway.registry.knows(worker.kid)
 
@@ -130,7 +114,7 @@ async def test_a_policy_file_that_is_none_leaves_the_one_in_force(up: Up, fleet:
     (worker,) = await fleet.admit("a")
     path = up.deployment.config.admission_policy_file
     await asyncio.to_thread(path.write_text, "{")
-    await asyncio.sleep(2.5)
+    await up.gateway.look()
     assert up.gateway.registry.knows(worker.kid)
     assert not up.gateway.failed.is_set()
 
@@ -140,11 +124,12 @@ async def test_a_policy_that_expires_fences_its_workers_by_itself(
     deployment: Deployment, observed: Observed
 ) -> None:
     tee = deployment.tee
-    tee.demands["expires"] = tee.now + 3
+    tee.demands["expires"] = tee.now + 300
     deployment.config.admission_policy_file.write_text(json.dumps(tee.demands))
     async with deployment.up(observed.telemetry) as up:
         fleet = Fleet(deployment)
         (worker,) = await fleet.admit("a")
+        deployment.ahead = 300
         await worker.closed()
         assert not up.gateway.registry.knows(worker.kid)
         reason = {"anchorhold__reason": "policy_expired"}

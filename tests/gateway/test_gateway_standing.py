@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from simulators.deployment import Deployment, Fleet, Up, problem, seal
+from simulators.deployment import Deployment, Fleet, Up, problem, seal, until, written
 from simulators.held_log import HeldLog
 from simulators.tee import SoftwareTee
 from simulators.tpm import TpmTee
@@ -29,8 +29,6 @@ from wire.ids import b64u, unb64u
 from wire.link import MessageType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from simulators.tee import Tee
 
     from wire.errors import AnchorholdError
@@ -41,23 +39,6 @@ OTHER = "sha256:" + "ab" * 32
 def shown_by(tee: Tee) -> Presented:
     binding = tee.binding()
     return Presented(binding, tuple(tee.presented(binding)), tee.posture())
-
-
-async def rewrite(up: Up, **changes: Any) -> None:
-    """Replace the admission policy's file by one that differs in these members."""
-    document = {**up.deployment.tee.demands, "seq": 2, **changes}
-    path = up.deployment.config.admission_policy_file
-    await asyncio.to_thread(path.write_text, json.dumps(document))
-
-
-async def until(holds: Callable[[], bool], within_s: float = 10) -> None:
-    async with asyncio.timeout(within_s):
-        while not holds():
-            await asyncio.sleep(0.02)
-
-
-def written(caplog: pytest.LogCaptureFixture, event: Event) -> list[Any]:
-    return [one for one in caplog.records if getattr(one, "anchorhold_event", None) is event]
 
 
 # ---------------------------------------------------------------- verdicts in memory
@@ -334,7 +315,7 @@ async def test_a_sweep_waits_for_no_stranger_that_is_being_judged(up: Up, fleet:
 
 async def test_what_a_new_policy_denies_is_published_as_denied(up: Up, fleet: Fleet) -> None:
     (worker,) = await fleet.admit("a")
-    await rewrite(up, deny={"bh": [b64u(worker.bh)]})
+    await up.demand(deny={"bh": [b64u(worker.bh)]})
     await worker.closed()
     assert worker.bh in up.gateway.directory.deny
     async with asyncio.timeout(10):
@@ -347,5 +328,6 @@ async def test_what_a_new_policy_denies_is_published_as_denied(up: Up, fleet: Fl
     assert deployment.config.deny_file is not None
     # The deny file's own entries stay, and so do the policy's when that file changes.
     await asyncio.to_thread(deployment.config.deny_file.write_text, b64u(bytes(32)) + "\n")
-    await until(lambda: bytes(32) in up.gateway.directory.deny)
+    await up.gateway.look()
+    assert bytes(32) in up.gateway.directory.deny
     assert worker.bh in up.gateway.directory.deny

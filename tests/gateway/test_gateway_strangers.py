@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from simulators.deployment import until
 from simulators.tpm import TpmTee
 from simulators.worker_peer import WorkerPeer
 
@@ -31,7 +32,7 @@ from wire.link import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from simulators.deployment import Fleet, Up
 
@@ -39,12 +40,6 @@ if TYPE_CHECKING:
     from gateway.turns import Turns
 
 MANY = b'{"wid":[' + b"1," * 500_000 + b"1]}"
-
-
-async def until(holds: Callable[[], bool], within_s: float = 15) -> None:
-    async with asyncio.timeout(within_s):
-        while not holds():
-            await asyncio.sleep(0.02)
 
 
 def header(kind: int, length: int) -> bytes:

@@ -1,4 +1,4 @@
-"""`parse_strict` looks at whole levels at once; this says item by item what it must say."""
+"""`parse_strict` counts texts and digits at once; this says one by one what it must say."""
 
 from __future__ import annotations
 
@@ -25,13 +25,24 @@ TEXTS = (
 )  # fmt: skip
 
 
+BLANKS = ("", "", " ", "\t", "\n", "\r")
+
+
+def _joined(sign: str, items: st.SearchStrategy[list[str]]) -> st.SearchStrategy[str]:
+    """The items with a sign between them, and blanks, of one sort, around it."""
+    return st.tuples(st.sampled_from(BLANKS), items).map(
+        lambda both: f"{both[0]}{sign}{both[0]}".join(both[1])
+    )
+
+
 def _arrays(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    return st.lists(inner, max_size=4).map(lambda items: f"[{','.join(items)}]")
+    return _joined(",", st.lists(inner, max_size=4)).map(lambda items: f"[{items}]")
 
 
 def _objects(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    pair = st.tuples(st.sampled_from(TEXTS), inner).map(":".join)
-    return st.lists(pair, max_size=4).map(lambda items: f"{{{','.join(items)}}}")
+    names = st.sampled_from(TEXTS)
+    pair = _joined(":", st.tuples(names, inner).map(list))
+    return _joined(",", st.lists(pair, max_size=4)).map(lambda items: f"{{{items}}}")
 
 
 DOCUMENTS = st.recursive(
@@ -92,6 +103,10 @@ def rules(text: str) -> Any:
 @example("[1e999]")
 @example("[" + "1" * (DIGITS_MAX + 1) + "]")
 @example("[-" + "1" * DIGITS_MAX + "]")
+@example('{"a":1,"a":1}')
+@example('{"a":"b","a":["c",{"b":"d"}]}')
+@example('{"a":{"b":1,"b":2},"c":"\\n"}')
+@example('[{"a":"a"},{"a":":"}]')
 def test_the_parser_takes_and_refuses_what_the_rules_say(text: str) -> None:
     try:
         expected = rules(text)

@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import shutil
+import ssl
 import tempfile
 import time
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from simulators.worker_peer import WorkerPeer
 
 from attestation.policy import Policy, parse_policy
 from evidence.events import parse_event
+from gateway.clock import Clock
 from gateway.config import GatewayConfig
 from gateway.exporters import metric_points
 from gateway.main import initialise
@@ -41,14 +43,20 @@ from wire.response import ResponseReader
 from wire.wraps import CONTENT_TYPE as WRAPS_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
+    import pytest
+
+    from gateway.journal import Event
     from wire.records import Record
     from wire.wraps import Candidate
 
 AUD = "gateway.test"
 HEAD = {"m": "POST", "p": "/v1/chat/completions", "h": {}}
 REQUEST_TYPE = "application/vnd.anchorhold.request"
+WAIT_S = 15.0
+# The gateway speaks plain HTTP here: a context that knows no authority takes no time to make.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def now() -> int:
@@ -62,12 +70,14 @@ class Deployment:
         anchors: what policies must pin.
         keys: API key text by tenant.
         tees: the workers the admission policy accepts share one root and one measurement.
+        ahead: seconds by which the gateway's clock is ahead of ours, from now on.
     """
 
     def __init__(self, kind: type[Tee] = SoftwareTee, **settings: Any) -> None:
         # Unix socket paths are short: pytest's own folders are too deep.
         self.folder = Path(tempfile.mkdtemp(prefix="ah-"))
         self.kind = kind
+        self.ahead = 0
         self.tee = kind("pattern", now(), AUD)
         self.keys: dict[str, str] = {}
         policy = self.folder / "admission.json"
@@ -82,7 +92,7 @@ class Deployment:
                 "deny_file": deny,
                 "port": 0,
                 "settle_s": 0.0,
-                "lease_s": 2,
+                "lease_s": 60,  # a busy machine stops for seconds, and must lose nobody by it
                 "shutdown_s": 0,
                 **settings,
             }
@@ -118,10 +128,13 @@ class Deployment:
 
     @asynccontextmanager
     async def up(self, telemetry: Telemetry | None = None) -> AsyncIterator[Up]:
-        gateway = await asyncio.to_thread(Gateway.open, self.config, telemetry=telemetry)
+        clock = Clock(wall=lambda: now() + self.ahead)
+        gateway = await asyncio.to_thread(
+            Gateway.open, self.config, telemetry=telemetry, clock=clock
+        )
         async with (
             running(self.config, gateway) as served,
-            httpx2.AsyncClient(base_url=served.url, timeout=30) as http,
+            httpx2.AsyncClient(base_url=served.url, timeout=30, verify=NO_TLS) as http,
         ):
             yield Up(self, served, http)
 
@@ -163,6 +176,29 @@ class Up:
         return await self.http.post(
             "/v1/sealed", content=sealed.envelope, headers=self.headers(tenant, **rid)
         )
+
+    def begin(
+        self, sealed: SealedRequest, tenant: str = "tenant-a"
+    ) -> asyncio.Task[httpx2.Response]:
+        """Send an envelope, and go on meanwhile."""
+        return asyncio.create_task(self.post(sealed, tenant))
+
+    async def idle(self) -> None:
+        """Wait until nothing is in flight and nothing is spooled."""
+        async with asyncio.timeout(WAIT_S):
+            while len(self.gateway.dispatcher) or self.gateway.spool.held:
+                await asyncio.sleep(0.01)
+
+    async def write_policy(self, **changes: Any) -> None:
+        """Replace the admission policy's file by one that differs in these members."""
+        document = {**self.deployment.tee.demands, "seq": 2, **changes}
+        path = self.deployment.config.admission_policy_file
+        await asyncio.to_thread(path.write_text, json.dumps(document))
+
+    async def demand(self, **changes: Any) -> None:
+        """Do that, and have the gateway look at once."""
+        await self.write_policy(**changes)
+        await self.gateway.look()
 
     def stream(self, sealed: SealedRequest, tenant: str = "tenant-a") -> Any:
         """Send an envelope; the answer's bytes can be read as they come."""
@@ -240,6 +276,30 @@ def read(sealed: SealedRequest, data: bytes) -> tuple[ResponseReader, list[Recor
     """Open a sealed response as far as it goes."""
     reader = ResponseReader(sealed.th, sealed.header.rid, sealed.keys, sealed.R, sealed.kids)
     return reader, reader.feed(data)
+
+
+async def answered(
+    sealed: SealedRequest, worker: WorkerPeer, reply: asyncio.Task[httpx2.Response]
+) -> None:
+    """The worker answers, and the client can read it to its end."""
+    await worker.answer(await worker.job())
+    response = await reply
+    assert response.status_code == 200
+    reader, _ = read(sealed, response.content)
+    reader.finish()
+    assert reader.kid == worker.kid
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for what comes by itself."""
+    async with asyncio.timeout(WAIT_S):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def written(caplog: pytest.LogCaptureFixture, event: Event) -> list[Any]:
+    """Lines of the gateway's journal about an event."""
+    return [one for one in caplog.records if getattr(one, "anchorhold_event", None) is event]
 
 
 def problem(response: httpx2.Response) -> tuple[int, str]:

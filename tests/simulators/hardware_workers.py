@@ -1,4 +1,4 @@
-"""Listed workers on simulated hardware, for tests that take every kind in turn."""
+"""Workers on simulated hardware, for tests that take every kind in turn."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .answers import Listed
+    from .worker_peer import WorkerPeer
 
 KINDS: Final[tuple[type[HardwareTee], ...]] = (SnpTee, TdxTee, NitroTee, AzureSnpTee, SnpGpuTee)
 
@@ -21,6 +22,12 @@ def tee_of(listed: Listed) -> Any:
     """The worker's hardware."""
     assert isinstance(listed.tee, HardwareTee)
     return listed.tee
+
+
+def platform(worker: WorkerPeer) -> Any:
+    """The hardware of a worker on its link."""
+    assert isinstance(worker.tee, HardwareTee)
+    return worker.tee
 
 
 def carried(listed: Listed, **roles: bytes | None) -> dict[str, Any]:

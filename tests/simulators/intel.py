@@ -58,6 +58,12 @@ ROOT, PLATFORM, PROCESSOR = (
 )
 SIGNER, PCK = "Intel SGX TCB Signing", "Intel SGX PCK Certificate"
 VENDOR = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
+# Who signed Intel's quoting enclaves, by TEE, and which product each is. These are Intel's own
+# values: a verifier without collateral knows a quoting enclave by nothing else.
+QUOTING_ENCLAVES = {
+    "tdx": ("dc9e2a7c6f948f17474e34a7fc43ed030f7c1563f1babddf6340c82e0e54a8c5", 2),
+    "sgx": ("8c4f5775d796503e96137f77c68a829a0056ac8ded70140b081b094490c57bff", 1),
+}
 
 
 class Intel:
@@ -100,9 +106,8 @@ class Intel:
             "version": self.version, "key_type": 2, "tee": 0x81 if tee == "tdx" else 0,
             "qe_svn": 8, "pce_svn": 13, "vendor": VENDOR, "user_data": bytes(20),
         }  # fmt: skip
-        self.qe_report = enclave(
-            mrsigner=bytes(range(32)), isvprodid=2 if tee == "tdx" else 1, isvsvn=8
-        )
+        signer, product = QUOTING_ENCLAVES[tee]
+        self.qe_report = enclave(mrsigner=bytes.fromhex(signer), isvprodid=product, isvsvn=8)
         self.body = td(self.version) if tee == "tdx" else enclave()
         self.tcb_info = self._tcb_info()
         self.qe_identity = self._qe_identity()
@@ -338,8 +343,8 @@ class Intel:
             "miscselectMask": "FFFFFFFF",
             "attributes": "11000000000000000000000000000000",
             "attributesMask": "FBFFFFFFFFFFFFFF0000000000000000",
-            "mrsigner": bytes(range(32)).hex().upper(),
-            "isvprodid": 2 if self.tee == "tdx" else 1,
+            "mrsigner": QUOTING_ENCLAVES[self.tee][0].upper(),
+            "isvprodid": QUOTING_ENCLAVES[self.tee][1],
             "tcbLevels": [
                 {"tcb": {"isvsvn": 8}, "tcbDate": "2024-03-13T00:00:00Z", "tcbStatus": "UpToDate"},
                 {

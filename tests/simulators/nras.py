@@ -8,17 +8,23 @@ Tokens and key sets have the members, spellings and algorithms of the real servi
 `kid` in every header, `x5c` of leaf and intermediate in every key, claims of version 2.0 or 3.0).
 Only the keys differ: a verifier that pins nothing but the key set accepts it, so give it this one
 out of band and nowhere else. To change one fact, change `overall`, `devices` or `headers` first;
-`digests` may name other tokens than the ones given.
+`digests` may name other tokens than the ones given. `sdk_token` wraps bundles as the SDK does.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from simulators.tokens import Authority, Issuer
+from simulators.tokens import Authority, Issuer, segment
+
+from wire.ids import b64u
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ISSUER = "https://nras.attestation.nvidia.com"
 NOW = 1_790_000_000
@@ -97,6 +103,21 @@ def switch_claims(index: int = 0) -> dict[str, Any]:
         f"{prefix}attestation-report-cert-chain": dict(_CHAIN),
         f"{prefix}bios-rim-cert-chain": dict(_CHAIN),
     }
+
+
+def sdk_token(bundles: Mapping[str, bytes], **claims: Any) -> bytes:
+    """Bundles as NVIDIA's Python SDK hands them out, under its verifiers' names.
+
+    Args:
+        bundles: such as {"REMOTE_GPU_CLAIMS": service.bundle(nonce)}.
+        claims: of the wrapper that differ. Its key is in the SDK's source: anybody makes one.
+    """
+    stated = {"iss": "NV-Attestation-SDK", "iat": NOW, "exp": NOW + LIFE_S, "nbf": NOW - 120}
+    stated |= {"jti": "8f6c2a1e-6f0d-4f0c-9a55-0c2b7e0c6a11", **claims}
+    head = f"{segment({'alg': 'HS256', 'typ': 'JWT'})}.{segment(stated)}"
+    signature = hmac.new(b"notasecret", head.encode(), hashlib.sha256).digest()
+    detached = {name: json.loads(bundle) for name, bundle in bundles.items()}
+    return json.dumps([["JWT", f"{head}.{b64u(signature)}"], detached]).encode()
 
 
 class NrasService:

@@ -190,6 +190,25 @@ def listing(devices: Sequence[Device], nonce: bytes) -> bytes:
     return json.dumps([device.entry(nonce) for device in devices]).encode()
 
 
+def text_entry(device: Device, nonce: bytes) -> dict[str, Any]:
+    """The device as servers send it to NVIDIA's service: base64 of the report's hex text."""
+    item = device.entry(nonce)
+    text = base64.b64decode(item["evidence"]).hex().encode()
+    return {
+        "evidence": base64.b64encode(text).decode(),
+        "certificate": item["certificate"],
+    }
+
+
+def raw_entry(device: Device, nonce: bytes) -> dict[str, Any]:
+    """The device as NVIDIA's older collector returns it."""
+    item = device.entry(nonce)
+    return {
+        "certChainBase64Encoded": item["certificate"],
+        "attestationReportHexStr": base64.b64decode(item["evidence"]).hex(),
+    }
+
+
 def tlv(tag: int, body: bytes) -> bytes:
     """One DER value."""
     size = len(body)

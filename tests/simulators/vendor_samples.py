@@ -26,6 +26,8 @@ from attestation.conformance.index import parse_index
 from attestation.conformance.run import run_sample
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from attestation.conformance.run import Outcome
 
 FOLDER = Path(os.environ.get("ANCHORHOLD_VECTORS", "/nonexistent"))
@@ -56,26 +58,53 @@ def files_of(name: str) -> dict[str, str]:
 
 def file(name: str, role: str) -> bytes:
     """The bytes of one of its files."""
-    return (FOLDER / files_of(name)[role]).read_bytes()
+    return published(files_of(name)[role])
+
+
+def published(path: str) -> bytes:
+    """The bytes of a file by its path in the index."""
+    return (FOLDER / path).read_bytes()
+
+
+def changed(
+    name: str,
+    change: Callable[[dict[str, Any]], object],
+    read: Callable[[str], bytes] = published,
+) -> Outcome:
+    """A published sample after a change to its entry in the index, or to what is read, run."""
+    entry = sample(name)
+    change(entry)
+    index = parse_index(json.dumps({**DOCUMENT, "vectors": [entry]}).encode())
+    return run_sample(index.samples[0], index, read)
 
 
 def outcome(name: str, beside: dict[str, str], **inputs: Any) -> Outcome:
     """A published sample with more files beside its own, run."""
-    entry = sample(name)
-    entry["files"] |= beside
-    entry["inputs"] |= inputs
-    document = {**DOCUMENT, "vectors": [entry]}
-    index = parse_index(json.dumps(document).encode())
-    return run_sample(index.samples[0], index, lambda path: (FOLDER / path).read_bytes())
+
+    def add(entry: dict[str, Any]) -> None:
+        entry["files"] |= beside
+        entry["inputs"] |= inputs
+
+    return changed(name, add)
 
 
 def bound(
-    *gpus: str, now: int | None = NOW, binding: str = "", inputs: Any = None, **files: bytes
+    *gpus: str,
+    now: int | None = NOW,
+    binding: str = "",
+    inputs: Any = None,
+    roots: Any = None,
+    **files: bytes,
 ) -> Outcome:
     """A TPM's quote whose caller's data is the digest of these files, and the files, run.
 
     Args:
         gpus: the roles that it names, one after the other.
+        now: the time of the verdict, or None.
+        binding: another rule than that it names them.
+        inputs: more of them.
+        roots: those that the index lists, other than the published ones.
+        files: role to bytes.
     """
     tpm = Vtpm(VtpmMaker())
     said = hashlib.sha256(b"".join(files[role] for role in gpus)).digest()
@@ -92,7 +121,7 @@ def bound(
     }
     document = {
         "schema": "attestation-vectors/1",
-        "roots": DOCUMENT["roots"],
+        "roots": DOCUMENT["roots"] if roots is None else roots,
         "vectors": [entry],
     }
     index = parse_index(json.dumps(document).encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wire.canonical import encode, parse_evj1, parse_strict
+from wire.canonical import DIGITS_MAX, encode, parse_evj1, parse_strict
 from wire.errors import MalformedError
 
 
@@ -72,6 +72,9 @@ def test_parse_evj1_returns_the_object_and_keeps_the_limit():
     [
         (b'{"a":1,"a":1}', "repeats a key"),
         (b'{"x":{"a":1,"\\u0061":2}}', "repeats a key"),
+        (b'{"x" : {"a" : ["b"], "c" : "d", "a" : 1}}', "repeats a key"),
+        (b'["\\"", {"a":1,"a":2}]', "repeats a key"),
+        ('{"é":1,"é":2}'.encode(), "repeats a key"),
         (b"NaN", "not a number"),
         (b"[Infinity]", "not a number"),
         (b"[-Infinity]", "not a number"),
@@ -108,6 +111,23 @@ def test_strict_json_refuses(data, words):
 )
 def test_strict_json_accepts(data, value):
     assert parse_strict(data) == value
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["{}", "[{}]", "[0,{}]", '{{"a":{}}}', "[ {}]", "[\t{}]", "[\r{}]", "[\n{}]", '["\\n",{}]'],
+)
+def test_strict_json_refuses_a_long_number_wherever_one_may_stand(place):
+    assert DIGITS_MAX == 24
+    for digits, sign in ((25, ""), (24, "-"), (5000, "")):
+        with pytest.raises(MalformedError, match="more than 24 digits"):
+            parse_strict(place.format(sign + "7" * digits).encode())
+    for literal in ("7" * 24, "-" + "7" * 23):
+        assert literal in str(parse_strict(place.format(literal).encode()))
+
+
+def test_strict_json_has_no_limit_for_digits_in_a_text():
+    assert parse_strict(b'["' + b"7" * 5000 + b'", 1]') == ["7" * 5000, 1]
 
 
 def test_strict_json_counts_depth_from_the_outermost_container():

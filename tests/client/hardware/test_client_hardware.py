@@ -232,11 +232,11 @@ def test_a_folder_older_than_the_policy_allows_is_not_enough(
     service: Service, listed: Listed, options: Callable[..., Options], tmp_path: Path
 ) -> None:
     fill(tmp_path / "own", listed)
+    time.sleep(1.1)
     for age, taken in ((30 * 86_400, True), (1, False)):
         service.policy_changes = {
             "freshness": {"require_beacon": True, "collateral_max_age_s": age}
         }
-        time.sleep(1.1)
         found = report(service, options(collateral_dir=tmp_path / "own"))
         assert (found.error is None) is taken
 
