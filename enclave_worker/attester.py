@@ -1,19 +1,23 @@
 """Which attester speaks for the worker, by trust level. Lives outside the sandbox, in the launcher.
 
-On real hardware the attester is the platform, found by probing. Elsewhere it is a development key
-or a software TPM, and both are the operator's own: the trust level says so wherever a result is
-shown. Nothing falls back from one to another.
+On real hardware the attester is the platform, found by probing; a machine's own TPM is one only
+where it is named, under a trust level of its own. Elsewhere it is a development key or a software
+TPM, and both are the operator's own: the trust level says so wherever a result is shown. Nothing
+falls back from one to another.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from attestation.collect import nitro, snp, tdx
+from attestation.collateral.whole_file import read_whole
+from attestation.collect import azure, nitro, snp, tdx, tpm_quote
 from attestation.collect.hardware import Guest, HardwareAttester
 from attestation.collect.probe import probe
 from attestation.collect.software import SoftwareAttester, software_root
 from attestation.collect.tpm import TpmAttester
+from attestation.collect.tpm_device import TpmDevice
 from attestation.evidence import Evidence
 from wire.errors import ConfigError
 
@@ -43,7 +47,13 @@ class Attester(Protocol):
 
 
 _GUESTS: Final[Mapping[str, Callable[[], Guest]]] = MappingProxyType(
-    {tdx.KIND: tdx.TdxGuest, snp.KIND: snp.SnpGuest, nitro.KIND: nitro.NitroGuest}
+    {
+        tdx.KIND: tdx.TdxGuest,
+        snp.KIND: snp.SnpGuest,
+        nitro.KIND: nitro.NitroGuest,
+        azure.SNP_KIND: partial(azure.AzureGuest, azure.SNP_KIND),
+        azure.TDX_KIND: partial(azure.AzureGuest, azure.TDX_KIND),
+    }
 )
 
 
@@ -60,7 +70,8 @@ def make_attester(config: LauncherConfig) -> Attester:
         raise ConfigError(
             f"{config.trust} attester: cannot use {error.filename or config.state_dir}: "
             f"{error.strerror}",
-            hint="state_dir, tpm_ca and the software root must be where this user may write",
+            hint="state_dir, tpm_ca and the software root must be where this user may write, "
+            "tpm_ak_chain where it may read",
         ) from error
 
 
@@ -68,6 +79,32 @@ def _attester(config: LauncherConfig) -> Attester:
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if config.trust == "hardware":
         return HardwareAttester(_GUESTS[probe().choose(config.attester)]())
+    if config.trust == tpm_quote.TRUST:
+        probe().choose(config.attester)
+        return quote_attester(config)
     if config.trust == "simulated":
         return TpmAttester(config.state_dir / TPM_FOLDER, config.tpm_ca)
     return SoftwareAttester(software_root(config.software_root or config.state_dir / ROOT_FILE))
+
+
+def quote_attester(config: LauncherConfig, device: TpmDevice | None = None) -> HardwareAttester:
+    """The attester of a machine with a TPM, by the key that `config` names.
+
+    Args:
+        config: of trust "vtpm".
+        device: the TPM; None for the machine's own.
+
+    Raises:
+        ConfigError: no such key, certificate or file.
+        UnavailableError: the TPM does not answer.
+        OSError: the chain cannot be read.
+    """
+    chain = b""
+    if config.tpm_ak_chain is not None:
+        chain = read_whole(config.tpm_ak_chain, tpm_quote.CHAIN_MAX)
+    guest = tpm_quote.TpmQuoteGuest(
+        device, ak=config.tpm_ak, certificate=config.tpm_ak_cert, chain=chain
+    )
+    return HardwareAttester(
+        guest, trust=tpm_quote.TRUST, anchor=f"attestation key {guest.fingerprint}"
+    )

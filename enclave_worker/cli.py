@@ -97,6 +97,8 @@ def _serve(launcher: Launcher, say: Say) -> int:
         signal.signal(number, lambda *_: over.set())
     if launcher.config.trust == "software":
         say("anchorhold worker: trust is SOFTWARE: whoever runs this host can read prompts")
+    if launcher.config.trust == "vtpm":
+        say("anchorhold worker: trust is VTPM: no TPM can say who reads this memory")
     try:
         launcher.start()
         say(f"anchorhold worker: measurement {launcher.measurement}")

@@ -1,5 +1,6 @@
 """Settings of one launcher, from a TOML file or from code; checked before anything is started."""
 
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -11,11 +12,15 @@ from wire.excerpt import NUMBER_BITS_MAX, json_value, shown
 from wire.ids import is_wid
 from wire.limits import NAME_MAX
 
-Trust = Literal["software", "simulated", "hardware"]
+Trust = Literal["software", "simulated", "vtpm", "hardware"]
 Gpus = Literal["none", "required"]
-TRUSTS: Final[tuple[Trust, ...]] = ("software", "simulated", "hardware")
+TRUSTS: Final[tuple[Trust, ...]] = ("software", "simulated", "vtpm", "hardware")
 GPUS: Final[tuple[Gpus, ...]] = ("none", "required")
 AUTO: Final = "auto"
+TPM_QUOTE: Final = "tpm2-quote"  # the one kind of trust "vtpm": a TPM that names no CPU
+TPM_AK: Final = "0x81000003"
+_HANDLE = re.compile(r"0x81[0-9a-fA-F]{6}")  # of persistent objects
+_INDEX = re.compile(r"0x01[0-9a-fA-F]{6}")
 # A service policy is a page of JSON, and it travels in every start message.
 POLICY_MAX = 65_536
 # The head of a streamed answer names the model and must fit one 256-byte frame.
@@ -34,16 +39,21 @@ class LauncherConfig:
         aud: deployment id.
         gateway_socket: the gateway's worker socket.
         state_dir: for the staged root, a generated software root, a software TPM's state.
-        trust: "software" (a development root signs), "simulated" (software TPM quotes) or
-            "hardware" (this machine's processor signs).
+        trust: "software" (a development root signs), "simulated" (software TPM quotes), "vtpm"
+            (this machine's TPM quotes, and names no CPU) or "hardware" (its processor signs).
         attester: with trust "hardware", the evidence kind this machine must make, or "auto" for
-            the one it can make. What is not there is an error, never something weaker.
+            the one it can make; "tpm2-quote" with trust "vtpm", and only there. What is not there
+            is an error, never something weaker.
         gpus: "required": every GPU here attests behind the same binding, and nothing starts
             without one; with trust "hardware" only, because nothing weaker can name them. "none":
             they are not looked at and not used.
         software_root: Ed25519 private key, PEM, made if absent; None: one in state_dir.
         tpm_ca: folder of the CA that certifies software TPMs, made if absent; workers that share
             it share a trust anchor. None: one in state_dir.
+        tpm_ak: with trust "vtpm", the persistent handle of the TPM's attestation key.
+        tpm_ak_cert: NV index of that key's certificate; "auto" for the first that is known to
+            hold one and does, "" for none.
+        tpm_ak_chain: file of the certificates above it, DER or PEM; None for none.
         wid: opaque worker name, of the form that `wire.ids.is_wid` knows.
         service_policy: policy document whose digest requests must name.
         engine: EngineConfig members.
@@ -65,6 +75,9 @@ class LauncherConfig:
     gpus: Gpus = "none"
     software_root: Path | None = None
     tpm_ca: Path | None = None
+    tpm_ak: str = TPM_AK
+    tpm_ak_cert: str = AUTO
+    tpm_ak_chain: Path | None = None
     wid: str = "worker-1"
     engine: dict[str, Any] = field(default_factory=dict)
     require_pq: bool = True
@@ -77,11 +90,7 @@ class LauncherConfig:
         """Refuse values that would fail later in a place that cannot explain itself."""
         if self.trust not in TRUSTS:
             raise ConfigError(f"trust: found {shown(self.trust)}, expected {' or '.join(TRUSTS)}")
-        if self.attester != AUTO and self.trust != "hardware":
-            raise ConfigError(
-                f"attester: found {shown(self.attester)} with trust {self.trust}, "
-                'expected trust = "hardware"'
-            )
+        self._check_attester()
         if self.gpus not in GPUS:
             raise ConfigError(f"gpus: found {shown(self.gpus)}, expected {' or '.join(GPUS)}")
         if self.gpus != "none" and self.trust != "hardware":
@@ -111,6 +120,35 @@ class LauncherConfig:
             raise ConfigError(
                 f"service_policy: found {len(self.service_policy)} bytes, "
                 f"expected 1 to {POLICY_MAX}"
+            )
+
+    def _check_attester(self) -> None:
+        """A TPM is no processor: neither passes for the other, nor is chosen unnamed."""
+        alone = self.attester == TPM_QUOTE
+        wanted = "vtpm" if alone else "hardware"
+        if self.attester != AUTO and self.trust != wanted:
+            raise ConfigError(
+                f"attester: found {shown(self.attester)} with trust {self.trust}, "
+                f'expected trust = "{wanted}"'
+            )
+        if self.trust == "vtpm" and not alone:
+            raise ConfigError(
+                f'attester: found {shown(self.attester)} with trust vtpm, expected "{TPM_QUOTE}"',
+                hint="A TPM alone names no CPU, so it is used only where it is named.",
+            )
+        if not alone and (self.tpm_ak, self.tpm_ak_cert, self.tpm_ak_chain) != (TPM_AK, AUTO, None):
+            raise ConfigError(
+                f"tpm_ak, tpm_ak_cert, tpm_ak_chain: found one of them with attester "
+                f'{shown(self.attester)}, expected attester = "{TPM_QUOTE}"'
+            )
+        if _HANDLE.fullmatch(self.tpm_ak) is None:
+            raise ConfigError(
+                f"tpm_ak: found {shown(self.tpm_ak)}, expected a persistent handle such as {TPM_AK}"
+            )
+        if self.tpm_ak_cert not in ("", AUTO) and _INDEX.fullmatch(self.tpm_ak_cert) is None:
+            raise ConfigError(
+                f"tpm_ak_cert: found {shown(self.tpm_ak_cert)}, expected {AUTO}, nothing, or an NV "
+                "index such as 0x01c10000"
             )
 
 
@@ -160,7 +198,15 @@ _KINDS: dict[type, str] = {
     dict: "a table",
     list: "an array",
 }
-_PATHS = ("model_dir", "gateway_socket", "state_dir", "software_root", "tpm_ca", "log")
+_PATHS = (
+    "model_dir",
+    "gateway_socket",
+    "state_dir",
+    "software_root",
+    "tpm_ca",
+    "tpm_ak_chain",
+    "log",
+)
 _INTEGERS = ("epoch_s", "slots")
 _FLAGS = ("require_pq", "restart")
 

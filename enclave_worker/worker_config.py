@@ -26,8 +26,8 @@ class WorkerConfig:
         model_dir: the model's folder, which the sandbox lets the worker read.
         service_policy: the policy document whose digest requests must name.
         engine: EngineConfig members.
-        trust: "software", "simulated" or "hardware", as the attester's kind implies; recorded in
-            receipts.
+        trust: "software", "simulated", "vtpm" or "hardware", as the attester's kind implies;
+            recorded in receipts.
         require_pq: offer no X25519 key.
         epoch_s: seconds an HPKE key is offered.
         slots: requests in the worker at once; credits given to the gateway.

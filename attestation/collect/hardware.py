@@ -1,7 +1,7 @@
-"""The attester of a machine whose processor signs: measured once, attested as often as asked.
+"""The attester of a machine whose hardware signs: measured once, attested as often as asked.
 
-What is the same for every processor is here; where its measurement stands and how it signs is a
-`Guest`'s (`tdx`, `snp`, `nitro`).
+What is the same for every machine is here; where its measurement stands and how it signs is a
+`Guest`'s (`tdx`, `snp`, `nitro`, `azure`, `tpm_quote`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from .run_parts import RunParts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from attestation.result import Trust
 
 
 class Guest(Protocol):
@@ -49,17 +51,21 @@ class HardwareAttester:
 
     Args:
         guest: the kind of guest; closed with the attester.
+        trust: what its evidence may be called at most.
+        anchor: what a policy lists as its root; None where the vendor's is pinned already.
     """
 
-    trust = "hardware"
-
-    def __init__(self, guest: Guest) -> None:
+    def __init__(
+        self, guest: Guest, *, trust: Trust = "hardware", anchor: str | None = None
+    ) -> None:
         self.kind = guest.kind
+        self.trust = trust
         self._guest = guest
+        self._anchor = anchor
         self._run = RunParts()
 
     def measure(self, parts: Mapping[str, str]) -> str:
-        """Put the measurement of `parts` where the processor signs it; returns it.
+        """Put the measurement of `parts` where the hardware signs it; returns it.
 
         Raises:
             ConfigError: another measurement stands there: the guest must be started again.
@@ -87,17 +93,19 @@ class HardwareAttester:
         return Evidence(self.kind, encode_container(pieces, parts))
 
     def activate(self, credential: object) -> dict[str, str]:
-        """Refused: there is no TPM whose keys could be linked.
+        """Refused: no kind of these links two keys of a TPM.
 
         Raises:
             UnavailableError: always.
         """
         del credential
-        raise UnavailableError(f"activation: {self.kind} evidence has no TPM, expected kind tpm2")
+        raise UnavailableError(
+            f"activation: {self.kind} evidence links no TPM's keys, expected kind tpm2"
+        )
 
     def trust_anchor(self) -> str:
-        """Nothing to list: a policy's rule for such a kind pins the vendor's roots by itself."""
-        return "vendor"
+        """What a policy lists; "vendor" where the rule for the kind pins roots by itself."""
+        return "vendor" if self._anchor is None else self._anchor
 
     def close(self) -> None:
         """Close the guest."""

@@ -2,8 +2,12 @@
 
     configfs  /sys/kernel/config/tsm/report: its provider decides between TDX and SNP
     NSM       /dev/nsm: a Nitro enclave
-    TPM       /dev/tpmrm0 or /dev/tpm0: said, but not used; a TPM alone names no CPU
+    Azure     NV 0x01400001 of the TPM: the paravisor's report, which says whether of SNP or TDX;
+              the chassis' asset tag only helps to say why there is none
+    TPM       /dev/tpmrm0: used if it is named, never by "auto"; a TPM alone names no CPU
     GPUs      /dev/nvidiactl: said, but no choice; GPUs accompany a CPU (`collect.nvml`)
+
+"auto" takes the CPU's own evidence before a virtual TPM's, which names the CPU at one remove.
 
 A choice made by the operator is checked against what is there, never replaced by something weaker:
 a worker configured for TDX that came up with software evidence would look alive and prove nothing.
@@ -16,24 +20,31 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from wire.errors import ConfigError, UnavailableError
+from wire.errors import AnchorholdError, ConfigError, UnavailableError
 from wire.excerpt import shown
 
-from . import nitro, nsm, snp, tdx, tsm
+from . import azure, nitro, nsm, snp, tdx, tpm_quote, tsm
 from .files import OsFiles
+from .tpm_device import DEVICE, open_device
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .files import Files
+    from .tpm_device import TpmDevice
 
 AUTO: Final = "auto"
-TPM_DEVICES: Final = (Path("/dev/tpmrm0"), Path("/dev/tpm0"))
+ASSET_TAG: Final = Path("/sys/class/dmi/id/chassis_asset_tag")
+AZURE_TAG: Final = b"7783-7084-3265-9085-8269-3286-77"  # "MSFT AZURE VM" in decimal
+TAG_MAX: Final = 256
 GPU_DEVICES: Final = (Path("/dev/nvidiactl"),)
 PROVIDERS: Final[Mapping[str, str]] = MappingProxyType(
     {tdx.PROVIDER: tdx.KIND, snp.PROVIDER: snp.KIND}
 )
-HARDWARE: Final = (tdx.KIND, snp.KIND, nitro.KIND)
+CPUS: Final = (tdx.KIND, snp.KIND, nitro.KIND)
+PARAVISORS: Final = (azure.SNP_KIND, azure.TDX_KIND)
+HARDWARE: Final = (*CPUS, *PARAVISORS)
+KINDS: Final = (*HARDWARE, tpm_quote.KIND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +91,9 @@ class Findings:
             ConfigError: there is no such kind, it is not here, or "auto" finds none or more than
                 one.
         """
-        if wanted not in (AUTO, *HARDWARE):
+        if wanted not in (AUTO, *KINDS):
             raise ConfigError(
-                f"attester: found {shown(wanted)}, expected {AUTO}, {', '.join(HARDWARE)}",
+                f"attester: found {shown(wanted)}, expected {AUTO}, {', '.join(KINDS)}",
                 hint='Name one of these kinds, or "auto" for the one that is here.',
             )
         if wanted != AUTO:
@@ -92,32 +103,77 @@ class Findings:
                 f"attester: expected {wanted}, found {self.describe()}",
                 hint="Choose a kind that is here, or run the worker on a machine that has it.",
             )
-        if len(self.kinds) == 1:
-            return self.kinds[0]
-        count = " and ".join(self.kinds) or "none"
+        signing = [kind for kind in self.kinds if kind in CPUS]
+        found = signing or [kind for kind in self.kinds if kind in PARAVISORS]
+        if len(found) == 1:
+            return found[0]
+        count = " and ".join(found) or "none"
         raise ConfigError(
             f"attester: expected one of {', '.join(HARDWARE)}, found {count} ({self.describe()})",
-            hint="Name the kind, or software or simulated for a machine without hardware.",
+            hint="Name the kind; without such hardware, set trust to vtpm, simulated or software.",
         )
 
 
 def probe(
     configfs: tsm.Tsm | None = None,
     nsm_device: Path = nsm.DEVICE,
-    tpm_devices: tuple[Path, ...] = TPM_DEVICES,
+    tpm_device: Path = DEVICE,
     gpu_devices: tuple[Path, ...] = GPU_DEVICES,
     files: Files | None = None,
+    report: Callable[[], str | None] | None = None,
+    asset_tag: Path = ASSET_TAG,
 ) -> Findings:
-    """Look at every place; nothing is changed and nothing raises."""
+    """Look at every place; nothing is changed and nothing raises.
+
+    Args:
+        configfs: the folder of reports.
+        nsm_device, tpm_device, gpu_devices: devices.
+        files: file operations.
+        report: the kind that the paravisor's report in the TPM stands for, None without one;
+            asked only where there is a TPM.
+        asset_tag: the chassis' asset tag.
+    """
     source: Files = OsFiles() if files is None else files
+    look = (lambda: reported(open_device(tpm_device))) if report is None else report
+    tpm = _device(source, (tpm_device,), "present, but a TPM alone names no CPU", tpm_quote.KIND)
     return Findings(
         (
             _configfs(tsm.Tsm() if configfs is None else configfs),
             _device(source, (nsm_device,), "present", nitro.KIND),
-            _device(source, tpm_devices, "present, but a TPM alone names no CPU", None),
+            _azure(source, look if tpm.kind else None, asset_tag),
+            tpm,
             _device(source, gpu_devices, "GPUs, which attest only beside a CPU", None),
         )
     )
+
+
+def reported(device: TpmDevice) -> str | None:
+    """The kind that the paravisor's report in this TPM stands for; None if it holds none.
+
+    Raises:
+        AnchorholdError: it cannot be read, or is no report.
+    """
+    try:
+        found = azure.read_report(device)
+        return azure.TEES[found[1].tee] if found is not None else None
+    finally:
+        device.close()
+
+
+def _azure(source: Files, report: Callable[[], str | None] | None, asset_tag: Path) -> Finding:
+    place = f"NV {azure.HCL_REPORT}"
+    try:
+        words = "in an Azure VM: " if source.read(asset_tag, TAG_MAX).strip() == AZURE_TAG else ""
+    except OSError:
+        words = ""
+    try:
+        kind = None if report is None else report()
+    except (AnchorholdError, OSError) as error:
+        said = error.message if isinstance(error, AnchorholdError) else str(error.strerror)
+        return Finding(place, f"{words}cannot be read ({said.removeprefix(f'{place}: ')})")
+    if kind is None:
+        return Finding(place, f"{words}no TPM" if report is None else f"{words}no report")
+    return Finding(place, f"{words}a paravisor's report", kind)
 
 
 def _configfs(source: tsm.Tsm) -> Finding:

@@ -18,8 +18,9 @@ from attestation.collateral.whole_file import read_whole
 from wire.errors import ConfigError, UnavailableError
 from wire.excerpt import cut
 
+from .tpm_tools import COMPLAINT_MAX, TpmTools
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
 TOOLS: Final = ("swtpm", "swtpm_setup", "swtpm_localca", "tpm2", "setpriv")
@@ -28,7 +29,6 @@ STOP_TIMEOUT_S: Final = 5.0
 TOOL_TIMEOUT_S: Final = 60.0  # manufacturing makes RSA keys; on a busy machine that takes a while
 POLL_S: Final = 0.01
 CERT_MAX: Final = 16 * 1024  # one certificate in PEM, with words above it
-ERROR_TAIL: Final = 200  # characters of a tool's complaint worth repeating
 
 _SOCKET = "s"
 _LOG = "swtpm.log"
@@ -50,6 +50,10 @@ class SimulatedTpm:
         state_dir: TPM state and socket; made if absent, reused if present. One owner at a time.
         ca_dir: CA that certifies endorsement keys; several TPMs may share it.
 
+    Attributes:
+        tools: tpm2-tools on it.
+        work: a folder for their files.
+
     Raises:
         ConfigError: a needed program is not installed, or a folder is none, or holds a pipe.
         UnavailableError: swtpm does not start; says how it ended, and its last word.
@@ -67,7 +71,7 @@ class SimulatedTpm:
         for folder in (self._dir, self._ca):
             _usable(folder)
         self._env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
-        self._env["TPM2TOOLS_TCTI"] = f"swtpm:path={_SOCKET}"
+        self.tools = TpmTools(self._dir, f"swtpm:path={_SOCKET}", timeout_s=TOOL_TIMEOUT_S)
         self.work = self._dir / "work"
         _anew(self.work)  # contexts of an earlier run are dead
         if not (self._dir / "tpm").exists():
@@ -100,7 +104,7 @@ class SimulatedTpm:
         Raises:
             UnavailableError: it fails or takes too long.
         """
-        return self._run(["tpm2", name, *arguments], self._env)
+        return self.tools.tool(name, *arguments)
 
     def close(self) -> None:
         """Stop swtpm and wait for it. May be called again."""
@@ -168,9 +172,9 @@ class SimulatedTpm:
         code = self._process.returncode
         found = f"exit {code}" if code >= 0 else f"signal {-code}"
         with (self._dir / _LOG).open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - 2 * ERROR_TAIL))
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 2 * COMPLAINT_MAX))
             words = log.read().decode("utf-8", "replace").strip().splitlines()
-        said = cut(words[-1], ERROR_TAIL) if words else "it said nothing"
+        said = cut(words[-1], COMPLAINT_MAX) if words else "it said nothing"
         return UnavailableError(f"swtpm: found {found}, expected it to serve: {said}")
 
     def _manufacture(self) -> None:
@@ -194,27 +198,8 @@ class SimulatedTpm:
             "swtpm_setup", "--tpm2", "--tpmstate", str(draft), "--create-ek-cert", "--lock-nvram",
             "--overwrite", "--config", str(draft / "setup.conf"), "--pcr-banks", "sha256",
         ]  # fmt: skip
-        self._run(command, {**self._env, "HOME": str(self._dir)})
+        self.tools.run(command, HOME=str(self._dir))
         draft.rename(self._dir / "tpm")
-
-    def _run(self, command: list[str], env: Mapping[str, str]) -> bytes:
-        name = " ".join(command[:2]) if command[0] == "tpm2" else command[0]
-        try:
-            done = subprocess.run(
-                command,
-                cwd=self._dir,
-                env=dict(env),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=TOOL_TIMEOUT_S,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as cause:
-            raise UnavailableError(f"{name}: does not run") from cause
-        if done.returncode != 0:
-            said = done.stderr.decode("utf-8", "replace").strip()[-ERROR_TAIL:]
-            raise UnavailableError(f"{name}: found exit {done.returncode}, expected 0: {said}")
-        return done.stdout
 
 
 def _usable(folder: Path) -> None:

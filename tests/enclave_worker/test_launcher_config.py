@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from enclave_worker.attester import make_attester
+from attestation.collect import tpm_quote
+from attestation.collect.probe import HARDWARE, PARAVISORS
+from enclave_worker.attester import _GUESTS, make_attester
 from enclave_worker.cli import EXIT_OK, register
-from enclave_worker.launcher_config import LauncherConfig, read_config
+from enclave_worker.launcher_config import TPM_AK, TPM_QUOTE, LauncherConfig, read_config
 from enclave_worker.machine import make_machine
 from enclave_worker.model_folder import check_model, model_digests
 from wire.errors import ConfigError
@@ -23,6 +25,7 @@ TOML: dict[str, Any] = {
     "state_dir": "state",
     "service_policy": "policy.json",
 }
+OWN_TPM = {"trust": "vtpm", "attester": "tpm2-quote"}
 
 
 def write(folder: Path, **changes: Any) -> Path:
@@ -56,6 +59,14 @@ def test_a_file_is_read_with_paths_relative_to_itself(tmp_path: Path) -> None:
     assert (config.epoch_s, config.restart, config.trust) == (60, False, "software")
 
 
+def test_the_settings_of_a_machines_own_tpm_are_read(tmp_path: Path) -> None:
+    named = {"tpm_ak": "0x81008F00", "tpm_ak_cert": "0x01c10002", "tpm_ak_chain": "links.pem"}
+    config = read_config(write(tmp_path, **OWN_TPM, **named))
+    assert (config.tpm_ak, config.tpm_ak_cert) == ("0x81008F00", "0x01c10002")
+    assert config.tpm_ak_chain == tmp_path / "links.pem"
+    assert read_config(write(tmp_path, **OWN_TPM, tpm_ak_cert="")).tpm_ak_cert == ""
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
@@ -64,9 +75,23 @@ def test_a_file_is_read_with_paths_relative_to_itself(tmp_path: Path) -> None:
         ({"aud": 5}, "aud: found an integer, expected text"),
         ({"epoch_s": True}, "epoch_s: found true or false, expected an integer"),
         ({"engine": "fast"}, "engine: found text, expected a table"),
-        ({"trust": "magic"}, "found 'magic', expected software or simulated or hardware"),
+        ({"trust": "magic"}, "found 'magic', expected software or simulated or vtpm or hardware"),
         ({"attester": "intel-tdx-quote"}, 'with trust software, expected trust = "hardware"'),
         ({"attester": 5, "trust": "hardware"}, "attester: found an integer, expected text"),
+        (
+            {"attester": "tpm2-quote", "trust": "hardware"},
+            "found 'tpm2-quote' with trust hardware, expected trust = \"vtpm\"",
+        ),
+        ({"attester": "azure-vtpm-snp", "trust": "vtpm"}, 'expected trust = "hardware"'),
+        ({"trust": "vtpm"}, "found 'auto' with trust vtpm, expected \"tpm2-quote\""),
+        ({"trust": "hardware", "tpm_ak": "0x81008f00"}, 'expected attester = "tpm2-quote"'),
+        ({**OWN_TPM, "tpm_ak": "0x80000001"}, "tpm_ak: found '0x80000001', expected a persistent"),
+        ({**OWN_TPM, "tpm_ak": "-x"}, "tpm_ak: found '-x', expected a persistent handle"),
+        (
+            {**OWN_TPM, "tpm_ak_cert": "0x81000003"},
+            "tpm_ak_cert: found '0x81000003', expected auto",
+        ),
+        ({**OWN_TPM, "gpus": "required"}, 'gpus: found "required" with trust vtpm'),
         ({"gpus": "some"}, "gpus: found 'some', expected none or required"),
         ({"gpus": 8}, "gpus: found an integer, expected text"),
         ({"gpus": "required"}, 'gpus: found "required" with trust software, expected trust ='),
@@ -81,6 +106,15 @@ def test_each_wrong_key_is_named_with_what_was_expected(
 ) -> None:
     with pytest.raises(ConfigError, match=match):
         read_config(write(tmp_path, **changes))
+
+
+def test_every_kind_that_hardware_is_probed_for_has_its_guest() -> None:
+    assert set(_GUESTS) == set(HARDWARE)
+    assert (TPM_QUOTE, TPM_AK) == (tpm_quote.KIND, tpm_quote.AK)
+    for kind in PARAVISORS:
+        guest = _GUESTS[kind]()
+        assert guest.kind == kind
+        guest.close()
 
 
 def test_a_missing_or_broken_file_is_one_sentence(tmp_path: Path) -> None:

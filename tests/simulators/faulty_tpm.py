@@ -54,12 +54,16 @@ class FaultyTpm:
     Args:
         folder: for the wrapper.
         tools: of the TPM behind it.
+
+    Attributes:
+        paused: how long commands waited before they were given again.
     """
 
     def __init__(self, folder: Path, tools: TpmTools) -> None:
         self._folder = folder / "faulty"
         self._folder.mkdir()
         self._tools = tools
+        self.paused: list[float] = []
         self._program = self._folder / "tpm2"
         real = shutil.which("tpm2")
         self._program.write_text(
@@ -98,6 +102,6 @@ class FaultyTpm:
                 "swtpm:path=s",
                 program=program or str(self._program),
                 timeout_s=timeout_s,
-                sleep=lambda _: None,
+                sleep=self.paused.append,
             )
         )
