@@ -11,6 +11,7 @@ import sys
 import time
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from attestation.anchors import Anchors
@@ -40,7 +41,7 @@ from .state import default_state_dir
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from attestation.collateral.entry import Entry
     from attestation.collateral.resolve import Resolved
@@ -128,6 +129,7 @@ def fetch_into(store: Store, args: argparse.Namespace) -> int:
     vendors = Vendors(services, secrets.token_bytes, _anchors(args))
     kept: dict[CollateralKey, Entry] = {}
     refused: dict[CollateralKey, Rejected] = {}
+    unwritten: dict[CollateralKey, str] = {}
 
     def obtain_all(keys: Iterable[CollateralKey]) -> None:
         stored = list(dict.fromkeys(part for key in keys for part in rests_on(key)))
@@ -139,9 +141,11 @@ def fetch_into(store: Store, args: argparse.Namespace) -> int:
                 if entry.passing:
                     detail = "OCSP answer: the responder does not know the certificate"
                     refused[key] = Rejected(key, "revocation_unknown", detail)
+                elif (cause := store.unwritten(key)) is not None:
+                    refused[key] = Rejected(key, "collateral_unavailable", cause.words)
+                    unwritten[key] = cause.words
                 elif not store.keeps(entry, now):
-                    cause = store.unwritten(key)
-                    detail = "it cannot be written" if cause is None else cause.words
+                    detail = "it cannot be written"
                     refused[key] = Rejected(key, "collateral_unavailable", detail)
                 else:
                     kept[key] = entry
@@ -161,7 +165,7 @@ def fetch_into(store: Store, args: argparse.Namespace) -> int:
         obtain_all(keys)
         # Manifests name the certificates of their signers, which answers are asked about.
         obtain_all(key for path in args.evidence for key in further_keys(path, at_hand))
-    return _report(args, list(kept.values()), list(refused.values()), "in the cache")
+    return _report(args, list(kept.values()), list(refused.values()), "in the cache", unwritten)
 
 
 def show(args: argparse.Namespace) -> int:
@@ -325,21 +329,29 @@ def counted(number: int) -> str:
 
 
 def _report(
-    args: argparse.Namespace, kept: Iterable[Entry], refused: Sequence[Rejected], done: str
+    args: argparse.Namespace,
+    kept: Iterable[Entry],
+    refused: Sequence[Rejected],
+    done: str,
+    unwritten: Mapping[CollateralKey, str] = MappingProxyType({}),
 ) -> int:
+    """Say what came of it; `unwritten` has what to do where the cache's disk is at fault."""
     codes = {item.code for item in refused}
     code = EXIT_OK
     if codes:
         code = EXIT_INVALID
         if codes <= _ABSENT | _OUTDATED:
             code = EXIT_UNREADABLE if codes & _ABSENT else EXIT_BELOW_POLICY
+    hints = [_HINTS[code]] if codes else []
+    if code == EXIT_UNREADABLE:
+        hints = list(dict.fromkeys(unwritten.get(r.key, _HINTS[code]) for r in refused))
     now, entries = wall_clock(), tuple(kept)
     if args.json:
         rows = [{"key": str(r.key), "code": r.code, "detail": r.detail} for r in refused]
         document = {"ok": code == EXIT_OK, "entries": [_row(e, now) for e in entries]}
-        document |= {"error": _error(refused[0], code)} if refused else {}
+        document |= {"error": _error(refused[0], hints[0])} if refused else {}
         print(json.dumps(document | {"refused": rows, "exit_code": code}, indent=2))
-        _note_lacking(code)
+        _note_lacking(hints)
         return code
     for entry in entries:
         say(f"ok    {entry.key}")
@@ -348,16 +360,17 @@ def _report(
         say(f"FAIL  {item.key}")
         say(f"      {item.code}: {item.detail}".replace("\n", "\n      "))
     say(f"{counted(len(entries))} {done}" + (f", {len(refused)} not" if refused else ""))
-    _note_lacking(code)
+    _note_lacking(hints)
     return code
 
 
-def _error(first: Rejected, code: int) -> dict[str, str]:
+def _error(first: Rejected, hint: str) -> dict[str, str]:
     found = first.detail.splitlines()[0]  # below it is the service's own hint
-    return {"code": first.code, "message": f"{first.key}: {found}", "hint": _HINTS[code]}
+    return {"code": first.code, "message": f"{first.key}: {found}", "hint": hint}
 
 
-def _note_lacking(code: int) -> None:
-    if code != EXIT_OK:
+def _note_lacking(hints: Sequence[str]) -> None:
+    if hints:
         note("not all of the collateral is there; evidence that needs the rest is refused")
-        note(f"hint: {_HINTS[code]}")
+    for hint in hints:
+        note(f"hint: {hint}")

@@ -1,7 +1,8 @@
 """Open files of this process: how many it may have, and how many of them strangers may hold.
 
-A process that has none left cannot read its cache, nor write its log. Whoever may connect can hold
-connections, so all of these together get a part of what there is.
+A process that has none left cannot read its cache, nor a deny list, nor write its log. Whoever may
+connect can hold connections, so all of these together get a part of what there is: a quarter for
+workers, a half for HTTP, and the rest is ours.
 """
 
 import resource
@@ -9,7 +10,8 @@ from contextlib import suppress
 
 from wire.errors import ConfigError
 
-#: Asked for: all links and as many HTTP connections, and what the log, cache and vendors take.
+#: Asked for: all links, four times as many HTTP connections, and what the log, cache and vendors
+#: take.
 WANTED = 8192
 #: Below it, links, requests and the log would take files from each other.
 LEAST = 512
@@ -17,6 +19,10 @@ LEAST = 512
 LINKS_MAX = 1024
 #: Of all files, what links may take.
 _SHARE = 4
+#: HTTP connections at once, whoever's: as many as requests may wait by default.
+HTTP_MAX = 4096
+#: Of all files, what they may take. A request that waits has no other file open.
+_HTTP_SHARE = 2
 
 
 def make_room() -> None:
@@ -43,3 +49,9 @@ def links_max() -> int:
     """Connections of workers that this process can hold and still do its work."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return LINKS_MAX if soft == resource.RLIM_INFINITY else min(LINKS_MAX, soft // _SHARE)
+
+
+def http_max() -> int:
+    """HTTP connections that this process can hold and still do its work."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return HTTP_MAX if soft == resource.RLIM_INFINITY else min(HTTP_MAX, soft // _HTTP_SHARE)

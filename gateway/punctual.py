@@ -1,11 +1,15 @@
-"""HTTP/1.1 with a deadline for request headers: a connection that dawdles is closed.
+"""HTTP/1.1 with a deadline for request headers and one for taking an answer.
 
-The server library bounds the pause between requests, not the time headers take, so that one slow
-peer a connection could hold as many connections as the system has. Bad HTTP is answered with a
-problem document like everything else.
+The server library bounds the pause between requests, not the time headers take, nor how long an
+answer may lie unread, so that one slow peer a connection could hold as many connections as the
+system has. Bad HTTP is answered with a problem document like everything else.
 """
 
 import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from uvicorn.config import Config
@@ -13,63 +17,120 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from .errors import Fault, Refusal
+from .seats import Seat
+
+#: How long a tenant may take not one byte of what waits for it. More than `response_buffer_bytes`
+#: ends its stream at once; what is less would wait for ever for a machine that is gone.
+TENANT_UNREAD_S = 600.0
 
 
-def punctual_protocol(deadline_s: float) -> type[H11Protocol]:
-    """The protocol class for one server; `deadline_s` is how long headers may take."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a server demands of connections.
 
-    class PunctualProtocol(H11Protocol):
-        def __init__(
-            self,
-            config: Config,
-            server_state: ServerState,
-            app_state: dict[str, Any],
-            _loop: asyncio.AbstractEventLoop | None = None,
-        ) -> None:
-            super().__init__(config, server_state, app_state, _loop)
-            self.deadline: asyncio.TimerHandle | None = None
+    Attributes:
+        deadline_s: how long headers may take.
+        unread_s: how long a stranger may take not one byte of what waits for it.
+        known: whether an Authorization header is a tenant's.
+    """
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[explicit-override, override]
-            super().connection_made(transport)
+    deadline_s: float
+    unread_s: float
+    known: Callable[[str | None], bool]
+
+
+class PunctualProtocol(H11Protocol):
+    """One connection, in its place."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        terms: Terms,
+        seat: Seat,
+    ) -> None:
+        """Wait for the connection to be made."""
+        super().__init__(config, server_state, app_state)
+        self.terms = terms
+        self.seat = seat
+        self.deadline: asyncio.TimerHandle | None = None
+        self.judged: RequestResponseCycle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[explicit-override, override]
+        super().connection_made(transport)
+        self.seat.end = transport.abort
+        self.seat.unsent = transport.get_write_buffer_size
+        self.allow_unread(self.terms.unread_s)
+        self.expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # type: ignore[explicit-override]
+        self.seat.leave()
+        self.forget_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:  # type: ignore[explicit-override]
+        super().data_received(data)
+        if self.between_requests():
             self.expect_headers()
-
-        def connection_lost(self, exc: Exception | None) -> None:  # type: ignore[explicit-override]
+        else:
             self.forget_deadline()
-            super().connection_lost(exc)
 
-        def data_received(self, data: bytes) -> None:  # type: ignore[explicit-override]
-            super().data_received(data)
-            if self.between_requests():
-                self.expect_headers()
-            else:
-                self.forget_deadline()
+    def handle_events(self) -> None:  # type: ignore[explicit-override]
+        super().handle_events()
+        if self.cycle is not self.judged:
+            self.judged = self.cycle
+            self.judge()
 
-        def between_requests(self) -> bool:
-            cycle: RequestResponseCycle | None = self.cycle
-            return cycle is None or cycle.response_complete
+    def judge(self) -> None:
+        """See whose the request is that just began."""
+        texts = (value for name, value in self.headers if name == b"authorization")
+        first = next(texts, None)
+        if first is None or not self.terms.known(first.decode("latin-1")):
+            return
+        if not self.seat.known:
+            self.allow_unread(TENANT_UNREAD_S)
+        self.seat.ask()
 
-        def expect_headers(self) -> None:
-            if self.deadline is None:
-                self.deadline = self.loop.call_later(deadline_s, self.too_late)
+    def on_response_complete(self) -> None:  # type: ignore[explicit-override]
+        self.seat.rest()
+        super().on_response_complete()  # which may begin what was sent meanwhile
 
-        def forget_deadline(self) -> None:
-            if self.deadline is not None:
-                self.deadline.cancel()
-                self.deadline = None
+    def allow_unread(self, seconds: float) -> None:
+        """Have the kernel end the connection when no byte was taken for so long.
 
-        def too_late(self) -> None:
+        It also does for one that is closed and cannot be, since bytes are left.
+        """
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        sock = self.transport.get_extra_info("socket")
+        if option is not None:
+            with suppress(OSError):  # it ended meanwhile
+                sock.setsockopt(socket.IPPROTO_TCP, option, int(seconds * 1000))
+
+    def between_requests(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
+
+    def expect_headers(self) -> None:
+        if self.deadline is None:
+            self.deadline = self.loop.call_later(self.terms.deadline_s, self.too_late)
+
+    def forget_deadline(self) -> None:
+        if self.deadline is not None:
+            self.deadline.cancel()
             self.deadline = None
-            if self.between_requests():
-                self.transport.close()
 
-        def send_400_response(self, msg: str) -> None:  # type: ignore[explicit-override]
-            del msg  # the library's words; ours are a closed list
-            if self.between_requests():
-                refusal = Refusal(Fault.BAD_REQUEST)
-                body = refusal.body()
-                fields = {**refusal.headers(), "content-length": len(body), "connection": "close"}
-                lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-                self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{lines}\r\n".encode() + body)
+    def too_late(self) -> None:
+        self.deadline = None
+        if self.between_requests():
             self.transport.close()
 
-    return PunctualProtocol
+    def send_400_response(self, msg: str) -> None:  # type: ignore[explicit-override]
+        del msg  # the library's words; ours are a closed list
+        if self.between_requests():
+            refusal = Refusal(Fault.BAD_REQUEST)
+            body = refusal.body()
+            fields = {**refusal.headers(), "content-length": len(body), "connection": "close"}
+            lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+            self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{lines}\r\n".encode() + body)
+        self.transport.close()

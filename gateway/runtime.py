@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from attestation.collateral.unkept import Cause
 from attestation.collateral.whole_file import read_whole
 from attestation.policy import Policy
 from attestation.signed_policy import DOCUMENT_MAX, load_policy
@@ -74,6 +75,7 @@ class Gateway:
     keys: Watched[KeyTable]
     deny: Watched[frozenset[bytes]]
     policies: Watched[Policy]
+    memory: PolicyMemory
     collateral: CollateralSource
     reappraisal: Reappraisal
     result_key: Ed25519PrivateKey
@@ -101,7 +103,10 @@ class Gateway:
         clock = clock or Clock()
         telemetry = telemetry or Telemetry.from_config(config)
         journal = Journal(telemetry)
-        policies = Watched(config.admission_policy_file, lambda: _load_policy(config, clock.wall()))
+        memory = PolicyMemory(config.state_dir / "policy.seen", _unremembered(journal))
+        policies = Watched(
+            config.admission_policy_file, lambda: _load_policy(config, memory, clock.wall())
+        )
         policy = policies.value
         appraiser = Appraiser(policy)
         table = config.path("key_table_file", "keys.json")
@@ -181,6 +186,7 @@ class Gateway:
             keys=keys,
             deny=deny,
             policies=policies,
+            memory=memory,
             collateral=collateral,
             result_key=ensure_signing_key(config.path("result_key_file", "result.key")),
             reappraisal=Reappraisal(
@@ -295,6 +301,8 @@ class Gateway:
             self.journal.write(Event.KEYS_RELOADED)
         if await self._reread(self.policies, Event.POLICY_UNREADABLE):
             self._new_policy(self.policies.value)
+        if self.memory.waits:
+            await asyncio.to_thread(self.memory.settle)
         if self.config.deny_file is not None and await self._reread(
             self.deny, Event.DENY_UNREADABLE
         ):
@@ -322,7 +330,20 @@ class Gateway:
             return False
 
 
-def _load_policy(config: GatewayConfig, now: int) -> Policy:
+def _unremembered(journal: Journal) -> Callable[[Cause | None], None]:
+    """Writes down when a policy is in force that a restart would not know of."""
+
+    def told(cause: Cause | None) -> None:
+        if cause is None:
+            journal.write(Event.POLICY_REMEMBERED)
+        else:
+            fields = {Attr.CAUSE: cause.value}
+            journal.write(Event.POLICY_UNREMEMBERED, fields, level=logging.WARNING)
+
+    return told
+
+
+def _load_policy(config: GatewayConfig, memory: PolicyMemory, now: int) -> Policy:
     path = config.admission_policy_file
     try:
         policy = load_policy(read_whole(path, DOCUMENT_MAX), config.policy_keys())
@@ -345,7 +366,7 @@ def _load_policy(config: GatewayConfig, now: int) -> Policy:
             f" is {policy.not_before - now} s from now",
             hint="keep the present one in place until then",
         )
-    PolicyMemory(config.state_dir / "policy.seen").admit(policy)
+    memory.admit(policy)
     return policy
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -17,8 +18,13 @@ from wire.excerpt import cut, shown
 
 from .app import create_app
 from .config import GatewayConfig
-from .punctual import punctual_protocol
+from .descriptors import http_max
+from .errors import Refusal
+from .listener import Listener
+from .punctual import PunctualProtocol, Terms
+from .routes.sealed import SCOPE
 from .runtime import Gateway
+from .seats import Seat, Seats
 
 #: Longer than clients keep idle connections, so that it is they who close them.
 KEEP_ALIVE_S = 75
@@ -37,12 +43,18 @@ class Running:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to its owner, says when it listens and stops when it is told."""
+    """A server that leaves signals to its owner, says when it listens and stops when it is told.
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    It accepts connections itself, which the library would without bound.
+    """
+
+    def __init__(self, config: uvicorn.Config, settings: GatewayConfig, gateway: Gateway) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
         self._told = asyncio.Event()
+        self._gateway = gateway
+        self._terms = Terms(settings.header_deadline_s, settings.idle_deadline_s, self._known)
+        self._listeners: list[Listener] = []
 
     def stop(self) -> None:
         """End `serve`, which gives requests their time first."""
@@ -54,8 +66,29 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # type: ignore[explicit-override]
-        await super().startup(sockets)
+        await super().startup([])
+        seats, within_s = Seats(http_max()), self._terms.deadline_s
+        for sock in sockets or []:
+            tls, journal = self.config.ssl, self._gateway.journal
+            self._listeners.append(Listener(sock, seats, self._make, journal, tls, within_s))
         self.listening.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # type: ignore[explicit-override]
+        for listener in self._listeners:
+            await listener.close()
+        await super().shutdown(sockets)
+
+    def _make(self, seat: Seat) -> PunctualProtocol:
+        state = self.lifespan.state
+        return PunctualProtocol(self.config, self.server_state, state, self._terms, seat)
+
+    def _known(self, header: str | None) -> bool:
+        """Whether the header is a tenant's. Routes ask too: this decides about its place only."""
+        try:
+            self._gateway.authenticator.authenticate(header, SCOPE, self._gateway.clock.wall())
+        except Refusal:
+            return False
+        return True
 
     async def main_loop(self) -> None:  # type: ignore[explicit-override]
         # The library looks ten times a second whether it has been told.
@@ -123,7 +156,7 @@ async def running(config: GatewayConfig, gateway: Gateway | None = None) -> Asyn
         sock.close()
         await gateway.stop()
         raise
-    server = _Server(_options(config, gateway))
+    server = _Server(_options(config, gateway), config, gateway)
     serving = asyncio.get_running_loop().create_task(server.serve(sockets=[sock]))
     listening = asyncio.get_running_loop().create_task(server.listening.wait())
     try:
@@ -164,9 +197,10 @@ def _options(config: GatewayConfig, gateway: Gateway) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(config, gateway),
         lifespan="off",  # started and stopped here, where a failure has a sentence
-        http=punctual_protocol(config.header_deadline_s),
+        http="h11",
         ws="none",
         log_config=None,
+        log_level=logging.ERROR,  # it warns of each bad request, and anybody can send any number
         access_log=False,
         server_header=False,
         proxy_headers=False,  # a forwarded address is a claim, and nothing here uses addresses

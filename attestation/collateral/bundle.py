@@ -121,8 +121,8 @@ def admit_bundle(
         progress: called with the number of pieces done, after each.
 
     Raises:
-        ConfigError: the store cannot be written.
-        UnavailableError: another process holds it and does not let go.
+        ConfigError: the store cannot be read.
+        UnavailableError: it cannot be written, or another process holds it and does not let go.
     """
     kept: list[Entry] = []
     rejected: list[Rejected] = []

@@ -6,7 +6,8 @@ For each need, in order:
  3. it is fetched, by one caller at a time, checked, and kept; offline, nothing is fetched. In the
     last quarter of its time an entry is renewed; if that fails it counts until its end. What
     another process or the disk keeps from being written counts all the same: it may say who is
-    revoked.
+    revoked. So it does where the cache cannot be read, if it is known to be the newest; if that
+    fails, the cache cannot be used, and nobody can say what is in force.
 
 An entry is in force until its own end, and, where the caller names a greatest age, no longer than
 that after it was fetched: a tenant's policy may trust vendors' statements for less time than their
@@ -163,7 +164,12 @@ def obtain(
         if found is not None and _end(found, max_age_s) > now:
             return found
         raise _absent(key, found, now, max_age_s)
-    found = _in_force(key, store, now, max_age_s)
+    try:
+        found = _in_force(key, store, now, max_age_s)
+    except ConfigError:
+        with contextlib.suppress(AttestationError, MalformedError, UnavailableError):
+            return _fetched(key, store, vendors, fetcher, now, max_age_s)
+        raise
     if found is None:
         return _fetched(key, store, vendors, fetcher, now, max_age_s)
     if not _due(found, now, max_age_s):
@@ -186,12 +192,12 @@ def _fetched(
     above = witnesses(key)
     chain = None
     if above:
-        held = (each for each in above if _in_force(each, store, now, max_age_s) is not None)
+        held = (each for each in above if _readable(each, store, now, max_age_s) is not None)
         wanted = next(held, above[0])
         chain = obtain(wanted, store, vendors, fetcher, now, max_age_s=max_age_s).piece
     with store.exclusive(key):
         # Whoever held the lock before may have fetched it.
-        found = _in_force(key, store, now, max_age_s)
+        found = _readable(key, store, now, max_age_s)
         if found is not None and not _due(found, now, max_age_s):
             return found
         try:
@@ -232,6 +238,13 @@ def _in_force(key: CollateralKey, store: Cache, now: int, max_age_s: int | None)
     except AttestationError:
         return None  # an older one than was seen: a newer may be had
     return found if found is not None and _end(found, max_age_s) > now else None
+
+
+def _readable(key: CollateralKey, store: Cache, now: int, max_age_s: int | None) -> Entry | None:
+    """The same; None also where that cannot be told."""
+    with contextlib.suppress(ConfigError):
+        return _in_force(key, store, now, max_age_s)
+    return None
 
 
 def _absent(

@@ -14,6 +14,9 @@
 - What a suspended process or the disk keeps from being written counts for this process, whatever
   else is read and written, and is written once that can be done (`unkept`): with the next write, or
   beside a reading, every `AGAIN_S` seconds.
+- While the memory of a number cannot be read, nothing under that key is taken from the folder, and
+  nothing written there. What is delivered meanwhile counts for this process if it is no older than
+  what this has itself accepted (`accepted`); where it knows of nothing, nothing counts.
 - `exclusive` lets one caller at a time fetch a key; the others then find what it stored. Nobody
   waits for ever (`locks`), nor longer the more there is (`room`).
 
@@ -34,12 +37,13 @@ from wire.canonical import encode
 from wire.errors import AttestationError, ConfigError, UnavailableError
 from wire.limits import CLOCK_SKEW_S
 
+from .accepted import Accepted
 from .decoded import Decoded, Stamp
 from .entry import MIB, RECORD_MAX, encode_entry
 from .folder import ANSWER, MARK, Folder, check_order, name_of, stated_in, unusable
 from .locks import AGAIN_S, WAIT_S, Locks
 from .room import Room
-from .unkept import CAUSES, Cause, Unkept
+from .unkept import Cause, Unkept, cause_of
 from .whole_file import move_over, sync_folder, write_new
 
 if TYPE_CHECKING:
@@ -83,6 +87,7 @@ class Store:
         self._locks = Locks(root / "locks", lock_wait_s)
         self._decoded = Decoded()
         self._unkept = Unkept() if unkept is None else unkept
+        self._accepted = Accepted()
         self._tried = 0
 
     def get(self, key: CollateralKey, now: int) -> Entry | None:
@@ -90,7 +95,8 @@ class Store:
 
         Raises:
             AttestationError: `collateral_rollback`: an older one than was seen before.
-            ConfigError: the folder or the memory of numbers cannot be read.
+            ConfigError: the folder or the memory of numbers cannot be read, and this process has
+                nothing newer than all it knows of.
         """
         self.settle(now)
         stamp = self.stamp(key)
@@ -100,6 +106,7 @@ class Store:
             if entry is None:
                 return None
             self._decoded.keep(key, stamp, entry)
+            self._accepted.note(key, entry.sequence)
         # By now the clock may have been set back.
         return entry if entry.fetched_at <= now + CLOCK_SKEW_S else None
 
@@ -117,6 +124,8 @@ class Store:
         try:
             return self._unkept.get(key) is not None or self._folder.entry(key).is_file()
         except OSError as cause:
+            if self._accepted.number(key) is not None:
+                return True
             raise unusable(self.root, cause) from cause
 
     def put(self, entry: Entry, now: int, *, answered: bool = False) -> None:
@@ -131,10 +140,11 @@ class Store:
 
         Raises:
             AttestationError: `collateral_rollback`: nothing is kept.
-            UnavailableError: another process, a slow thread or the disk keeps it from being
-                written. It was in order, `get` gives it to this process, and it is written later.
-            ConfigError: the folder cannot be used, which its owner must change; the same holds. Or
-                too much is waiting to be written, and this is not kept.
+            UnavailableError: another process, a slow thread, the disk or the folder's owner keeps
+                it from being written. It was in order, `get` gives it to this process, and it is
+                written later.
+            ConfigError: nobody can tell whether it is in order; it counts for nothing until that
+                can be told. Or too much is waiting to be written, and this is not kept.
         """
         if entry.passing and not self.holds(entry.key):
             return
@@ -153,15 +163,11 @@ class Store:
         except UnavailableError:
             self._hold(entry, Cause.LOCKED, now, answered=answered)
             raise
-        except ConfigError:
-            self._hold(entry, Cause.REFUSED, now, answered=answered)
-            raise
-        except OSError as cause:
-            refusal, why = unusable(self.root, cause), CAUSES.get(cause.errno or 0, Cause.REFUSED)
-            self._hold(entry, why, now, answered=answered)
-            if why is Cause.REFUSED:
-                raise refusal from cause
-            raise UnavailableError(refusal.message, hint=why.words) from cause
+        except (ConfigError, OSError) as error:
+            cause = cause_of(error)
+            self._hold(entry, cause, now, answered=answered)
+            refusal = unusable(self.root, error) if isinstance(error, OSError) else error
+            raise UnavailableError(refusal.message, hint=cause.words) from error
 
     def settle(self, now: int) -> None:
         """Write what could not be written, if that can be done now; waits for nobody."""
@@ -210,20 +216,20 @@ class Store:
         """While one holder of a key's lock is inside, others wait, in all processes.
 
         Taking turns saves questions and is not what keeps the cache whole. So a process that does
-        not let go in time is waited for no longer: no vendor's word may be missing because of it.
+        not let go in time is waited for no longer, and a folder without locks does without: no
+        vendor's word may be missing because of it.
 
         Raises:
-            ConfigError: the folder cannot be written.
+            ConfigError: nobody could tell whether what is fetched is older than what was seen
+                before: it is not to be asked for.
             UnavailableError: a thread of this process was not done in time.
         """
+        self._seen(key)
         stripe = int.from_bytes(sha256(str(key).encode()).digest()[:2], "big") % STRIPES
         with contextlib.ExitStack() as stack:
-            try:
+            with contextlib.suppress(OSError):
                 (self.root / "locks").mkdir(mode=0o700, parents=True, exist_ok=True)
                 stack.enter_context(self._locks.held(f"{stripe:02}"))
-            except OSError as cause:
-                if cause.errno not in CAUSES:
-                    raise unusable(self.root, cause) from cause
             yield
 
     def _newest(self, key: CollateralKey, now: int) -> Entry | None:
@@ -231,12 +237,12 @@ class Store:
         held = self._unkept.get(key)
         if held is None:
             return self._folder.find(key, now)
-        seen = self._folder.seen(key)
+        seen = self._seen(key)
         if seen is not None and (held.number is None or held.number < seen):
             self._unkept.forget(key, held)
             return self._folder.find(key, now)
         found = None
-        with contextlib.suppress(AttestationError):
+        with contextlib.suppress(AttestationError, ConfigError):
             found = self._folder.find(key, now)
         if found is not None and held.overtaken(found):
             self._unkept.forget(key, held)
@@ -273,6 +279,8 @@ class Store:
             # Before the entry: killed in between, the cache knows too much, not too little.
             move_over(begun_mark, self._folder.mark(key))
         move_over(begun, self._folder.entry(key))
+        # What was just written counts, though a disk that takes it may not give it back.
+        self._decoded.keep(key, self._folder.stamp(key), replace(entry, passing=False))
         self._unkept.written(entry)
         freed = self._room.freed(count, name_of(key), now)
         if freed != count:
@@ -281,24 +289,41 @@ class Store:
     def _in_order(self, entry: Entry, *, answered: bool) -> Entry:
         """The entry, no older than what was remembered or could not be written; raises if it is."""
         held = self._unkept.get(entry.key)
-        numbers = (self._folder.seen(entry.key), None if held is None else held.number)
+        numbers = (self._seen(entry.key), None if held is None else held.number)
         newest = max((number for number in numbers if number is not None), default=None)
         if answered and newest is not None:
             entry = replace(entry, sequence=max(entry.sequence or 0, newest))
         check_order(entry, newest)
+        self._accepted.note(entry.key, entry.sequence)
         return entry
+
+    def _seen(self, key: CollateralKey) -> int | None:
+        """The highest number accepted under a key: as remembered, or what this process knows.
+
+        Raises:
+            ConfigError: the memory cannot be read, and this process knows nothing.
+        """
+        try:
+            return self._folder.seen(key)
+        except ConfigError:
+            if not self._accepted.has(key):
+                raise
+            return self._accepted.number(key)
 
     def _hold(self, entry: Entry, cause: Cause, now: int, *, answered: bool) -> None:
         """Remember what could not be written; raises as `put` for one that is not in order."""
-        self._tried = now
-        # What cannot be read now is compared with this when it can be.
-        with contextlib.suppress(ConfigError):
+        self._tried, untold = now, None
+        try:
             entry = self._in_order(entry, answered=answered)
+        except ConfigError as refusal:
+            untold = refusal  # what cannot be read now is compared with it when that can be
         if not self._unkept.keep(entry, cause):
             raise ConfigError(
                 f"collateral cache {self.root}: cannot be written, and too much is waiting to be",
                 hint=cause.words,
             )
+        if untold is not None:
+            raise untold
 
     def _write_waiting(self, now: int) -> None:
         """Some of what could not be written; for whoever holds the store's lock."""

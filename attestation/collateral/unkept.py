@@ -12,6 +12,9 @@ read or written beside it, until the folder has it or a newer one:
   certificate and a manifest revoke nothing and are had again, while of TCB levels and OCSP answers
   it stays known that there was one, and an older one is refused. Beyond `COUNT_MAX` of these,
   another is refused itself.
+
+Whoever is responsible is told with the first that is held, and once none is. Once all are written
+that can be, and of some it is known alone that there were any, that is told in between.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from attestation.collateral_key import CollateralKey
+    from wire.errors import AnchorholdError
 
     from .entry import Entry
 
@@ -37,6 +41,7 @@ BYTES_MAX: Final = 64 * MIB  # bodies and chains: more than all whose names are 
 COUNT_MAX: Final = 32_768  # as many answers as the folder remembers
 _HAD_AGAIN: Final = frozenset({"vcek", "rim"})  # named by evidence, and revoke nothing
 _COUNTED: Final = frozenset({"tcb", "ocsp"})  # named by evidence
+NAMED: Final = _HAD_AGAIN | _COUNTED
 
 
 class Cause(Enum):
@@ -46,7 +51,10 @@ class Cause(Enum):
     FULL = "disk_full"
     READ_ONLY = "disk_read_only"
     FAILING = "disk_failing"
+    EXHAUSTED = "exhausted"
+    DAMAGED = "damaged"
     REFUSED = "refused"
+    DROPPED = "dropped"  # it could not be held either
 
     @property
     def words(self) -> str:
@@ -60,10 +68,14 @@ _WORDS: Final[Mapping[Cause, str]] = MappingProxyType(
         Cause.FULL: "there is no room for the cache: make room on its disk, or in its quota",
         Cause.READ_ONLY: "the cache's disk cannot be written: mount it for writing",
         Cause.FAILING: "the cache's disk fails: look at the system's log",
-        Cause.REFUSED: "the cache's folder cannot be written: look at its owner and mode",
+        Cause.EXHAUSTED: "no more files can be opened, or there is no memory: raise the limits",
+        Cause.DAMAGED: "the cache's memory of numbers is damaged: restore the file under seen, or "
+        "delete it to accept collateral as it is shown now",
+        Cause.REFUSED: "the cache's folder cannot be used: look at its owner and mode",
+        Cause.DROPPED: "too much could not be written: what was dropped is to be fetched again",
     }
 )
-# What passes without a change of the settings. EFBIG is a limit of the process or the file system.
+# What is no matter of owner and mode. EFBIG is a limit of the process or the file system.
 CAUSES: Final[Mapping[int, Cause]] = MappingProxyType(
     {
         errno.ENOSPC: Cause.FULL,
@@ -71,8 +83,19 @@ CAUSES: Final[Mapping[int, Cause]] = MappingProxyType(
         errno.EFBIG: Cause.FULL,
         errno.EROFS: Cause.READ_ONLY,
         errno.EIO: Cause.FAILING,
+        errno.EMFILE: Cause.EXHAUSTED,
+        errno.ENFILE: Cause.EXHAUSTED,
+        errno.ENOMEM: Cause.EXHAUSTED,
     }
 )
+
+
+def cause_of(error: AnchorholdError | OSError) -> Cause:
+    """What the system's refusal means, or the one that an error of ours was raised from."""
+    found = error if isinstance(error, OSError) else error.__cause__
+    if not isinstance(found, OSError):
+        return Cause.DAMAGED
+    return CAUSES.get(found.errno or 0, Cause.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +128,8 @@ class Unkept:
     """Entries by key, the oldest first. Used by several threads.
 
     Args:
-        told: why an entry is held, with the first; None once all are written, or overtaken.
+        told: why an entry is held, with the first; `Cause.DROPPED` once all are written that can
+            be; None once none is held.
         bytes_max: of all bodies and chains.
         count_max: of the statements that evidence names and that may revoke.
 
@@ -122,6 +146,7 @@ class Unkept:
     _held: OrderedDict[CollateralKey, Held] = field(default_factory=OrderedDict)
     _counted: int = 0
     _marks: int = 0
+    _said: Cause | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, key: CollateralKey) -> Held | None:
@@ -170,7 +195,7 @@ class Unkept:
         for key, held in tuple(self._held.items()):
             if self.size <= self.bytes_max:
                 break
-            if held.entry is None or key == newest or key.kind not in _HAD_AGAIN | _COUNTED:
+            if held.entry is None or key == newest or key.kind not in NAMED:
                 continue
             if key.kind in _HAD_AGAIN:
                 self._drop(key)
@@ -188,9 +213,13 @@ class Unkept:
         with self._lock:
             causes = (held.cause for held in self._held.values() if held.entry is not None)
             cause = next(causes, None)
-            if self.waits == (cause is not None):
-                return
             self.waits = cause is not None
+            if cause is None and self._held:
+                cause = Cause.DROPPED
+            # Of all that waits the first alone is told.
+            if cause is self._said or (self.waits and self._said not in (None, Cause.DROPPED)):
+                return
+            self._said = cause
         self.told(cause)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -159,12 +160,13 @@ def test_a_write_still_says_that_nothing_was_written(store: Store, disk: Disk) -
     assert not store.keeps(entry(6, NOW + 1), NOW + 1)
 
 
-def test_a_folder_that_may_not_be_written_is_an_error_and_yet_nothing_is_forgotten(
+def test_in_a_folder_that_may_not_be_written_nothing_is_forgotten_either(
     store: Store, disk: Disk
 ) -> None:
     with disk(errno.EACCES):
-        with pytest.raises(ConfigError, match="Permission denied"):
+        with pytest.raises(UnavailableError, match="Permission denied") as caught:
             store.put(entry(6, DUE), DUE)
+        assert "owner and mode" in caught.value.hint
         assert store.get(CRL, DUE) == entry(6, DUE)
         assert store.unwritten(CRL) is Cause.REFUSED
 
@@ -173,11 +175,15 @@ def test_a_memory_that_cannot_be_read_for_a_moment_makes_nothing_forgotten(store
     mark = next((store.root / "seen").iterdir())
     content = mark.read_bytes()
     mark.write_bytes(b"damaged")
+    fresh = Store(store.root)
+    for one, refusal in ((store, UnavailableError), (fresh, ConfigError)):
+        with pytest.raises(refusal, match="no record of this key"):
+            one.put(entry(6, DUE), DUE)
     with pytest.raises(ConfigError, match="no record of this key"):
-        store.put(entry(6, DUE), DUE)
-    with pytest.raises(ConfigError, match="no record of this key"):
-        store.get(CRL, DUE)
+        fresh.get(CRL, DUE)
+    assert store.get(CRL, DUE) == entry(6, DUE)
     mark.write_bytes(content)
+    assert fresh.get(CRL, DUE) == entry(6, DUE)
     assert store.get(CRL, DUE) == entry(6, DUE)
     store.settle(DUE + AGAIN_S)
     assert Store(store.root).get(CRL, DUE) == entry(6, DUE)
@@ -208,7 +214,30 @@ def test_a_fetch_on_the_command_line_says_what_was_not_written(
         with disk(errno.ENOSPC):
             command = ["collateral", "fetch", *words, "--cache-dir", str(cache)]
             assert cli.execute(cli.build_parser(), command) == 4
-    assert "collateral_unavailable: there is no room for the cache" in "".join(capsys.readouterr())
+            said = capsys.readouterr()
+            assert cli.execute(cli.build_parser(), [*command, "--json"]) == 4
+    assert "collateral_unavailable: there is no room for the cache" in said.out
+    assert "hint: there is no room for the cache: make room on its disk" in said.err
+    assert "network" not in said.err
+    document = json.loads(capsys.readouterr().out)
+    assert document["error"]["hint"].startswith("there is no room for the cache")
+
+
+def test_what_a_vendor_does_not_give_has_a_hint_of_its_own_beside_it(
+    tmp_path: Path, disk: Disk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, services = tmp_path / "cache", tmp_path / "services.toml"
+    with VendorServices() as served:
+        served.answers[JWKS] = Answer(key_set("a"))
+        text = f'amd_kds = "{served.url}/none"\n[jwks]\n{ISSUER} = "{served.url}{JWKS}"\n'
+        services.write_text(text)
+        words = ["--key", f"jwks:jwks/{ISSUER}", "--key", str(CRL), "--services", str(services)]
+        with disk(errno.ENOSPC):
+            command = ["collateral", "fetch", *words, "--cache-dir", str(cache)]
+            assert cli.execute(cli.build_parser(), command) == 4
+    said = capsys.readouterr().err
+    assert "hint: there is no room for the cache" in said
+    assert "hint: check the network" in said
 
 
 def test_an_import_on_the_command_line_ends_with_what_to_do(

@@ -224,12 +224,15 @@ def test_the_memory_outlives_the_entry(store: Store) -> None:
 def test_a_broken_memory_stops_instead_of_forgetting(store: Store, content: bytes) -> None:
     store.put(entry(TCB, sequence=17), NOW)
     next((store.root / "seen").glob("*.json")).write_bytes(content)
+    fresh = Store(store.root)
     for call in (
         lambda: store.get(TCB, NOW),
-        lambda: store.put(entry(TCB, sequence=18), NOW),
+        lambda: fresh.get(TCB, NOW),
+        lambda: fresh.put(entry(TCB, sequence=18), NOW),
     ):
         with pytest.raises(ConfigError, match="no record of this key"):
             call()
+    rolled_back(lambda: store.put(entry(TCB, sequence=16), NOW))
 
 
 def test_the_memory_of_another_key_does_not_count_for_this_one(store: Store) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import pytest
-from simulators.unwritable import suspended
+from simulators.unwritable import disk_error, suspended
 
 from attestation import collateral_key as keys
 from attestation.collateral.entry import BOUNDS, CHAIN_MAX, DAY_S, HOUR_S, Entry, Piece
+from attestation.collateral.locks import AGAIN_S
 from attestation.collateral.services import ISSUERS_MAX
 from attestation.collateral.store import Store
 from attestation.collateral.unkept import BYTES_MAX, COUNT_MAX, Cause, Unkept
@@ -146,3 +148,19 @@ def test_an_answer_beyond_the_count_is_an_error(tmp_path: Path) -> None:
     store, _, _ = crowded(tmp_path)
     with suspended(tmp_path), pytest.raises(ConfigError, match="too much is waiting"):
         store.put(entry(answer(2)), NOW + 2)
+
+
+def test_nobody_is_told_that_all_is_written_while_what_was_dropped_is_not(tmp_path: Path) -> None:
+    told: list[Cause | None] = []
+    store = Store(tmp_path, unkept=Unkept(told.append, bytes_max=ROOM))
+    dropped, kept = entry(TCB, ROOM), entry(CRL, ROOM)
+    for one in (dropped, kept):
+        with disk_error(tmp_path, errno.ENOSPC), pytest.raises(UnavailableError):
+            store.put(one, NOW)
+    store.settle(NOW + AGAIN_S)
+    assert [one.key for one in store.entries(NOW)] == [CRL]
+    assert told == [Cause.FULL, Cause.DROPPED]
+    with disk_error(tmp_path, errno.EROFS), pytest.raises(UnavailableError):
+        store.put(entry(CRL, number=9), NOW + AGAIN_S)
+    store.put(dropped, NOW + AGAIN_S)
+    assert told == [Cause.FULL, Cause.DROPPED, Cause.READ_ONLY, None]

@@ -265,8 +265,28 @@ async def test_a_cache_that_cannot_be_read_any_more_is_told_whatever_was_held(
         entries = world.folder / "entries"
         entries.rename(world.folder / "away")
         entries.write_text("no folder")
+        world.served.faults[""] = Fault("status", status=404)
         with pytest.raises(UnavailableError, match="cannot be used"):
             await source.refresh(world.evidence, held)
+
+
+async def test_a_cache_that_cannot_be_read_any_more_keeps_no_vendors_word_out(
+    world: World,
+) -> None:
+    with world.source() as source:
+        await source.collect(world.evidence, Asker(1))
+        held = await source.refresh(world.evidence, NONE_COLLECTED)
+        entries = world.folder / "entries"
+        entries.rename(world.folder / "away")
+        entries.write_text("no folder")
+        world.tee.crl = {"start": -60}
+        world.tee.serve(world.served)
+        found = (await source.refresh(world.evidence, held)).roles[world.tee.kind]
+        assert set(found) == set(held.roles[world.tee.kind])
+        assert found["crl"] != held.roles[world.tee.kind]["crl"]
+        # By now it is in memory, and nobody is asked.
+        world.served.faults[""] = Fault("status", status=404)
+        assert (await source.refresh(world.evidence, NONE_COLLECTED)).roles[world.tee.kind] == found
 
 
 async def test_a_vendor_is_asked_a_bounded_number_of_times_about_chips_that_do_not_exist(

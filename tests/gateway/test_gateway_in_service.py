@@ -308,6 +308,7 @@ async def test_a_cache_that_cannot_be_read_fences_nobody_for_a_while(
     hardware: Up, served: VendorServices
 ) -> None:
     (worker,) = await admit(hardware, served, "a")
+    served.faults[""] = Fault("status", status=404)  # nor can its vendor be asked
     gateway, at = hardware.gateway, [1000.0]
     gateway.reappraisal.clock = Clock(monotonic=lambda: at[0])
 

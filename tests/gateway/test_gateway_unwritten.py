@@ -10,7 +10,8 @@ import pytest
 from cryptography import x509
 from simulators.deployment import Deployment, Fleet, Up, now
 from simulators.hardware_tee import SnpTee
-from simulators.unwritable import disk_error
+from simulators.unwritable import disk_error, disk_fault
+from simulators.vendor_services import Fault
 
 from attestation.collateral.locks import AGAIN_S
 from attestation.collateral.store import Store
@@ -91,6 +92,35 @@ async def test_a_worker_that_it_names_is_fenced_and_stays_out(
         again.tee, again.binding = worker.tee, worker.binding  # the very same evidence
         assert "revoked" in await again.refused()
         await again.drop()
+
+
+@pytest.mark.parametrize("part", ["", "seen", "entries", "locks", "begun"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES], ids=errno.errorcode.get)
+async def test_so_it_is_where_the_disk_cannot_be_read(
+    up: Up, fleet: Fleet, served: VendorServices, cache: Path, part: str, number: int
+) -> None:
+    worker = await admitted(fleet, served)
+    revoke(worker, served)
+    late = now() + AGE_S * 3 // 4
+    up.gateway.collateral.clock = Clock(wall=lambda: late)
+    with disk_fault(cache / part if part else cache, number):
+        assert await up.gateway.reappraisal.renew() == 1
+        await worker.closed()
+
+
+async def test_a_disk_that_cannot_be_read_ends_no_worker_while_its_vendor_is_silent(
+    up: Up, fleet: Fleet, served: VendorServices, cache: Path
+) -> None:
+    worker = await admitted(fleet, served)
+    late = now() + AGE_S * 3 // 4
+    up.gateway.collateral.clock = Clock(wall=lambda: late)
+    served.faults[""] = Fault("status", status=404)
+    for path in (cache / "entries").iterdir():
+        path.touch()  # to be read again
+    with disk_fault(cache, errno.EIO):
+        assert await up.gateway.reappraisal.renew() == 0
+        assert await up.gateway.reappraisal.reread() == 0
+    assert up.gateway.registry.knows(worker.kid)
 
 
 async def test_it_is_written_by_a_sweep_once_there_is_room(

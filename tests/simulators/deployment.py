@@ -71,6 +71,7 @@ class Deployment:
         keys: API key text by tenant.
         tees: the workers the admission policy accepts share one root and one measurement.
         ahead: seconds by which the gateway's clock is ahead of ours, from now on.
+        workers: all that were made for it; they go when the gateway has gone.
     """
 
     def __init__(self, kind: type[Tee] = SoftwareTee, **settings: Any) -> None:
@@ -80,6 +81,7 @@ class Deployment:
         self.ahead = 0
         self.tee = kind("pattern", now(), AUD)
         self.keys: dict[str, str] = {}
+        self.workers: list[WorkerPeer] = []
         policy = self.folder / "admission.json"
         policy.write_text(json.dumps(self.tee.demands))
         deny = self.folder / "deny.txt"
@@ -119,7 +121,9 @@ class Deployment:
         return text
 
     def worker(self, name: str, **options: Any) -> WorkerPeer:
-        return WorkerPeer(self.kind(name, self.tee.now, AUD), self.socket, **options)
+        made = WorkerPeer(self.kind(name, self.tee.now, AUD), self.socket, **options)
+        self.workers.append(made)
+        return made
 
     def client_policy(self, **changes: Any) -> Policy:
         """A tenant's policy that pins this deployment."""
@@ -132,11 +136,14 @@ class Deployment:
         gateway = await asyncio.to_thread(
             Gateway.open, self.config, telemetry=telemetry, clock=clock
         )
-        async with (
-            running(self.config, gateway) as served,
-            httpx2.AsyncClient(base_url=served.url, timeout=30, verify=NO_TLS) as http,
-        ):
-            yield Up(self, served, http)
+        try:
+            async with (
+                running(self.config, gateway) as served,
+                httpx2.AsyncClient(base_url=served.url, timeout=30, verify=NO_TLS) as http,
+            ):
+                yield Up(self, served, http)
+        finally:
+            await asyncio.gather(*(worker.drop() for worker in self.workers))
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
