@@ -7,7 +7,8 @@ too. The memory is one file in the state folder; who may write that may also rep
 A policy may revoke, so a disk must not keep it out. At a start the memory must be read and written.
 From then on this process knows what it has in it: one that is newer than all that is in force
 though the file cannot be written, or even read, and is written once that can be done. A file that
-cannot be read is never written over.
+cannot be read is never written over. One that is gone, or that an older copy replaced, takes
+nothing from what the process knows: only a start has no more to go by.
 """
 
 import errno
@@ -45,7 +46,6 @@ class PolicyMemory:
     told: Callable[[Cause | None], None] = lambda _cause: None
     waits: bool = False
     _known: dict[str, tuple[int, str]] | None = None
-    _unwritten: dict[str, tuple[int, str]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def admit(self, policy: Policy) -> None:
@@ -75,8 +75,6 @@ class PolicyMemory:
                         raise
                     refusal = error
             self._known = known
-            if refusal is not None:
-                self._unwritten[policy.id] = known[policy.id]
             self._say(refusal)
 
     def settle(self) -> None:
@@ -91,17 +89,15 @@ class PolicyMemory:
             self._say(None)
 
     def _say(self, refusal: ConfigError | None) -> None:
-        if refusal is None:
-            self._unwritten.clear()
         if self.waits != (refusal is not None):
             self.waits = refusal is not None
             self.told(None if refusal is None else cause_of(refusal))
 
     def _recall(self) -> dict[str, tuple[int, str]]:
-        """What the file says, and what is to be written into it; raises ConfigError."""
+        """What the file says, or this process knows, if that is newer; raises ConfigError."""
         known = self._read()
-        for name, newer in self._unwritten.items():
-            known[name] = max(newer, known.get(name, newer), key=lambda found: found[0])
+        for name, seen in (self._known or {}).items():
+            known[name] = max(seen, known.get(name, seen), key=lambda found: found[0])
         self._known = dict(known)
         return known
 

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from uvicorn.config import Config
@@ -17,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from .errors import Fault, Refusal
+from .line import Line
 from .seats import Seat
 
 #: How long a tenant may take not one byte of what waits for it. More than `response_buffer_bytes`
@@ -32,11 +34,13 @@ class Terms:
         deadline_s: how long headers may take.
         unread_s: how long a stranger may take not one byte of what waits for it.
         known: whether an Authorization header is a tenant's.
+        line: where requests of others wait.
     """
 
     deadline_s: float
     unread_s: float
     known: Callable[[str | None], bool]
+    line: Line
 
 
 class PunctualProtocol(H11Protocol):
@@ -56,18 +60,45 @@ class PunctualProtocol(H11Protocol):
         self.seat = seat
         self.deadline: asyncio.TimerHandle | None = None
         self.judged: RequestResponseCycle | None = None
+        self.turn: asyncio.Future[bool] | None = None
+        self.served = self.app
+        self.app = self.serve
+
+    async def serve(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application's answer: to a tenant at once, to a stranger in its turn."""
+        if self.seat.known:
+            await self.served(scope, receive, send)
+            return
+        line, turn = self.terms.line, self.terms.line.ask()
+        self.turn = turn
+
+        async def answer(message: Any) -> None:
+            line.give_back(turn)  # what is left is its own to take, however slowly
+            await send(message)
+
+        try:
+            if await turn:
+                await self.served(scope, receive, answer)
+        finally:
+            line.give_back(turn)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[explicit-override, override]
         super().connection_made(transport)
         self.seat.end = transport.abort
-        self.seat.unsent = transport.get_write_buffer_size
+        self.seat.unsent = partial(unsent, transport)
         self.allow_unread(self.terms.unread_s)
         self.expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:  # type: ignore[explicit-override]
         self.seat.leave()
+        if self.turn is not None:
+            self.terms.line.give_up(self.turn)
         self.forget_deadline()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:  # type: ignore[explicit-override]
+        super().pause_writing()
+        self.seat.owe()
 
     def data_received(self, data: bytes) -> None:  # type: ignore[explicit-override]
         super().data_received(data)
@@ -134,3 +165,10 @@ class PunctualProtocol(H11Protocol):
             lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
             self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{lines}\r\n".encode() + body)
         self.transport.close()
+
+
+def unsent(transport: asyncio.Transport) -> int:
+    """Bytes written that the connection has not taken; under TLS, ciphertext as well."""
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    plain = transport.get_write_buffer_size()
+    return plain if below is None else plain + int(below.get_write_buffer_size())

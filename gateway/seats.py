@@ -10,6 +10,9 @@ from collections.abc import Callable
 #: Of all places, how many strangers have before tenants' connections that rest give way to them:
 #: a tenant that comes is a stranger until its request is here.
 _SHARE = 4
+#: Bytes of answers that strangers have not taken, of all together: a document about a node of
+#: sixteen GPUs has two MiB, and anybody may ask for it on every connection.
+UNSENT_MAX = 64 * 1024 * 1024
 
 
 class Seats:
@@ -25,6 +28,7 @@ class Seats:
         self._strangers: dict[Seat, None] = {}
         self._resting: dict[Seat, None] = {}
         self._asking: set[Seat] = set()
+        self._owing: set[Seat] = set()
         self.cut = 0
 
     def __len__(self) -> int:
@@ -54,6 +58,20 @@ class Seats:
             return found
         return next((seat for seat in self._resting if not seat.unsent()), found)
 
+    def _owe(self, seat: "Seat") -> None:
+        """A stranger does not take its answer as fast as it is made."""
+        self._owing.add(seat)
+        sizes = {owing: owing.unsent() for owing in self._owing}
+        self._owing = {owing for owing, size in sizes.items() if size}
+        left = sum(sizes.values())
+        for most in sorted(sizes, key=sizes.__getitem__, reverse=True):
+            if left <= UNSENT_MAX:
+                return
+            left -= sizes[most]
+            self.cut += 1
+            most.leave()
+            most.end()
+
     def _move(self, seat: "Seat", *, asking: bool) -> None:
         self._forget(seat)
         if asking:
@@ -65,6 +83,7 @@ class Seats:
         self._strangers.pop(seat, None)
         self._resting.pop(seat, None)
         self._asking.discard(seat)
+        self._owing.discard(seat)
 
 
 class Seat:
@@ -91,6 +110,11 @@ class Seat:
         self.known = True
         if not self._left:
             self._seats._move(self, asking=True)  # noqa: SLF001 its own
+
+    def owe(self) -> None:
+        """More of an answer waits than the connection takes; tenants' have a bound of their own."""
+        if not self.known and not self._left:
+            self._seats._owe(self)  # noqa: SLF001 its own
 
     def rest(self) -> None:
         """What it asked is answered; a stranger stays where it is, however much it asks."""

@@ -20,6 +20,7 @@ from .app import create_app
 from .config import GatewayConfig
 from .descriptors import http_max
 from .errors import Refusal
+from .line import Line
 from .listener import Listener
 from .punctual import PunctualProtocol, Terms
 from .routes.sealed import SCOPE
@@ -53,7 +54,9 @@ class _Server(uvicorn.Server):
         self.listening = asyncio.Event()
         self._told = asyncio.Event()
         self._gateway = gateway
-        self._terms = Terms(settings.header_deadline_s, settings.idle_deadline_s, self._known)
+        self._terms = Terms(
+            settings.header_deadline_s, settings.idle_deadline_s, self._known, Line()
+        )
         self._listeners: list[Listener] = []
 
     def stop(self) -> None:

@@ -130,6 +130,8 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
     claims = frozenset(examined.claims)
     # What is asked of GPUs is moot where they are refused: nothing of the CPU's names them.
     moot = pair is not None and bool(reasons)
+    # So is what a key is bound to in what is refused, or is signed by nobody: nothing vouches.
+    unsigned = examined.authentic is None
     differing = dict(differences(sample.claims, examined.claims, ""))
     return Outcome(
         id=sample.id,
@@ -142,7 +144,8 @@ def run_sample(sample: Sample, index: Index, read: Callable[[str], bytes]) -> Ou
         faults=(
             *_faults(sample, examined.authentic, accepted, reasons, differing),
             *(f"file role {role}: {_UNREAD}" for role in beside if is_revocation(role)),
-            *(() if moot else _open_inputs(sample, elsewhere, claims)),
+            *(() if moot else _unasked(sample, elsewhere, claims)),
+            *(() if unsigned or reasons else _unbound(sample, elsewhere, claims)),
         ),
     )
 
@@ -367,12 +370,14 @@ def _faults(  # 5
     return faults
 
 
-def _open_inputs(
-    sample: Sample, elsewhere: AbstractSet[str], claims: AbstractSet[str]
-) -> list[str]:
+def _unasked(sample: Sample, elsewhere: AbstractSet[str], claims: AbstractSet[str]) -> list[str]:
     """What inputs ask and nothing answers: a check that is not made."""
-    asked = [f"input {key}: {_UNASKED}" for key in unasked(sample, elsewhere, claims)]
-    return asked + [f"input {key}: {_UNBOUND}" for key in unbound(sample, elsewhere, claims)]
+    return [f"input {key}: {_UNASKED}" for key in unasked(sample, elsewhere, claims)]
+
+
+def _unbound(sample: Sample, elsewhere: AbstractSet[str], claims: AbstractSet[str]) -> list[str]:
+    """Keys that nothing is asked about."""
+    return [f"input {key}: {_UNBOUND}" for key in unbound(sample, elsewhere, claims)]
 
 
 def _failed(sample: Sample, fault: str) -> Outcome:

@@ -1,11 +1,11 @@
 """What a sample's inputs state outright: the nonce, the architecture, and claims by their names.
 
 An input that the binding rule names is the rule's; every other nonce, every `expected_` claim and
-every input with the name of a claim that the evidence makes must stand in the evidence. What is
-stated, but empty, is an expectation that nothing meets; null is none. An input that nothing uses is
-told (`unread`), since whoever wrote it meant something by it, and is a fault where its name says
-that something is expected (`unasked`) or that it is a key (`unbound`): a binding that is not
-checked is a check that did not run.
+every input with the name of a claim that the evidence makes must stand in the evidence. What it was
+made for, stated but empty, is an expectation that nothing meets; null is none. An input that
+nothing uses is told (`unread`), since whoever wrote it meant something by it, and is a fault where
+its name says that something is expected (`unasked`) or that it is a key (`unbound`): a binding that
+is not checked is a check that did not run.
 """
 
 from __future__ import annotations
@@ -55,6 +55,10 @@ _ABOUT: Final = frozenset(
     {"note", "notes", "source", "encoding", "format", "length", "len", "size", "description"}
     | {"comment", "algorithm", "alg", "curve", "type", "usage", "url", "uri"}
 )
+# What a name ends in that says which key is meant; at its beginning, it says whose it is.
+_LABEL: Final = re.compile(r"(?:[_\W](?i:id|kid|name)|Id|ID|Kid|Name)(?:_hex)?$")
+# Its digest says that too, but for a key of "tls": a connection's key is what evidence is made for.
+_DIGEST_WORDS: Final = frozenset({"sha", "hash", "digest", "fingerprint", "thumbprint"})
 # Claims that say for whom or what evidence was made; every other one says what it was made of.
 _MADE_FOR: Final = re.compile(
     r"nonce|challenge|qualifying|(?:report|user|host|extra)_data|public|pubkey|spki", re.IGNORECASE
@@ -69,7 +73,8 @@ class StatedClaim:
         claim: its name, as the input gives it.
         value: as the input gives it; texts compare without case, as hex does, but for names of an
             issuer or an audience, which are exact. One of several audiences suffices. Of an object
-            only the members that it has are compared. An empty one holds nowhere.
+            only the members that it has are compared, but an empty one is an empty one. What
+            evidence was made for holds nowhere if it is empty.
     """
 
     claim: str
@@ -87,25 +92,42 @@ class StatedClaim:
     def holds(self, claims: Mapping[str, Any]) -> bool:
         """Whether the evidence claims it."""
         found, value = claims.get(TOKEN_CLAIMS.get(self.claim, self.claim)), self.value
-        if found is None or _has_empty(value):
+        if found is None or _answers_nobody(self.claim, value):
             return False
         if self.claim in _TOKEN_NAMES:
             return value == found or (isinstance(found, list) and value in found)
         if isinstance(value, str) and self.claim in PADDED:
             value = bare(value).ljust(2 * PADDED[self.claim], "0")
-        return not differences(value, found, self.claim, _alike)
+        return _empties_alike(value, found) and not differences(value, found, self.claim, _alike)
 
 
-def _has_empty(value: object) -> bool:
-    """Whether something in a value is empty: an expectation that nothing meets."""
-    rest = [value]
+def _answers_nobody(name: str, value: object) -> bool:
+    """Whether something is empty that says for whom or what evidence is made: nothing meets it."""
+    rest = [(value, name in _TOKEN_NAMES or bool(_MADE_FOR.search(name)))]
     while rest:
-        item = rest.pop()
-        if isinstance(item, str | list | dict) and not (bare(item) if type(item) is str else item):
+        item, made_for = rest.pop()
+        empty = isinstance(item, str | list | dict) and item in ("", "0x", "0X", [], {})
+        if made_for and empty:
             return True
-        if isinstance(item, list | dict):
-            rest += item.values() if isinstance(item, dict) else item
+        if isinstance(item, dict):
+            rest += [(one, made_for or bool(_MADE_FOR.search(key))) for key, one in item.items()]
+        elif isinstance(item, list):
+            rest += [(one, made_for) for one in item]
     return False
+
+
+def _empties_alike(value: object, found: object) -> bool:
+    """Whether objects without members are such in the evidence too: none of theirs is compared."""
+    rest = [(value, found)]
+    while rest:
+        item, other = rest.pop()
+        if item == {} and other != {}:
+            return False
+        if isinstance(item, dict) and hasattr(other, "get"):
+            rest += [(one, other.get(key)) for key, one in item.items()]
+        elif isinstance(item, list) and isinstance(other, list | tuple):
+            rest += zip(item, other, strict=False)
+    return True
 
 
 def _alike(value: object, found: object) -> bool:
@@ -249,9 +271,14 @@ def unbound(
         key
         for key in unread(sample, elsewhere, claims)
         if key not in asked and isinstance(sample.inputs[key], str | list | dict)
-        if _is_key(words_of(key)) and not _ABOUT & words_of(key)
+        if _is_key(words_of(key)) and not _ABOUT & words_of(key) and not _tells_which(key)
     )
 
 
 def _is_key(words: AbstractSet[str]) -> bool:
     return bool(_KEY_WORDS & words) or ("tls" in words and bool(_CERTIFICATE_WORDS & words))
+
+
+def _tells_which(key: str) -> bool:
+    words = words_of(key)
+    return bool(_LABEL.search(key)) or ("tls" not in words and bool(_DIGEST_WORDS & words))

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from attestation.conformance.run import Outcome
 
 NITRO = "nitro-production"
+REFUSED_SAMPLE = "nitro-debug"
+NO_ADVISORY = "tdx-v4-uptodate-b0c06f"
+SWITCH = "nvidia-ls10-switch"
 KEY_BOUND = "snp-milan-v5-key-bound"
 TPM = "gce-cos-85-nonce9009"
 TIME = "2026-06-01T00:00:00Z"
@@ -82,18 +85,51 @@ def test_an_object_may_state_one_number_of_a_level_or_one_register_of_a_bank() -
         ({"a": None}, {"a": None}, True),
         ({"a": None}, {}, False),
         ({"a": "ab"}, "ab", False),
-        ({"a": ""}, {"a": ""}, False),
-        ({"a": "0x"}, {"a": ""}, False),
-        ({"a": {}}, {"a": {}}, False),
+        ("", "", True),
+        ("", "ab", False),
+        ("", None, False),
+        ([], [], True),
+        ([], ["ab"], False),
+        ([], {}, False),
+        ({}, {}, True),
+        ({}, [], False),
+        ({}, "ab", False),
+        ({"a": ""}, {"a": ""}, True),
+        ({"a": "0x"}, {"a": ""}, True),
+        ({"a": {}}, {"a": {}}, True),
         ({"a": {}}, {"a": {"b": 1}}, False),
+        ({"a": {}}, {}, False),
         ([{}], [{"b": 1}], False),
-        ({"a": [[]]}, {"a": [[]]}, False),
+        ({"a": [[]]}, {"a": [[]]}, True),
+        ({"a": [[]]}, {"a": [["ab"]]}, False),
+        ({"nonce": ""}, {"nonce": ""}, False),
+        ({"a": [{"user_data": {}}]}, {"a": [{"user_data": {}}]}, False),
+        ({"a": {"public_key": {"x": ""}}}, {"a": {"public_key": {"x": ""}}}, False),
     ],
 )
 def test_a_member_that_is_stated_is_compared_as_a_claim_is(
     value: object, found: object, holds: bool
 ) -> None:
     assert StatedClaim("claim", value).holds({"claim": found}) is holds
+
+
+@pytest.mark.parametrize("empty", ["", "0x", [], {}, [""]], ids=repr)
+@pytest.mark.parametrize("name", ["report_data", "response_nonce", "x25519_public", "issuer"])
+def test_what_evidence_is_made_for_is_never_empty(name: str, empty: object) -> None:
+    for found in (empty, ""):
+        assert not StatedClaim(name, empty).holds({name: found, "iss": found})
+
+
+@needs_samples
+def test_an_empty_claim_may_be_stated_as_it_is() -> None:
+    empty = {name: value for name, value in claimed(NO_ADVISORY).items() if value == []}
+    assert empty
+    for name in empty:
+        assert verdict(outcome(NO_ADVISORY, {}, **{f"expected_{name}": []})) == ACCEPTED
+        other = outcome(NO_ADVISORY, {}, **{f"expected_{name}": ["INTEL-SA-00001"]})
+        assert verdict(other) == REFUSED
+    assert verdict(outcome(SWITCH, {}, expected_driver_version="")) == ACCEPTED
+    assert not outcome(SWITCH, {}, expected_driver_version="1").ok
 
 
 @pytest.mark.parametrize(
@@ -192,6 +228,26 @@ def test_a_key_beside_a_rule_that_does_not_use_it_is_a_fault() -> None:
 
 
 @needs_samples
+def test_a_key_that_no_rule_uses_is_moot_where_the_evidence_is_refused() -> None:
+    """Whatever it were bound to, the verdict would be the same; it is told all the same."""
+    entry = sample(REFUSED_SAMPLE)
+    plain = outcome(REFUSED_SAMPLE, {})
+    found = outcome(REFUSED_SAMPLE, {}, other_public_hex="5a" * 32)
+    assert entry["expected"]["strict"] == "reject"
+    assert (found.faults, verdict(found)) == ((), verdict(plain))
+    assert found.ignored == (*plain.ignored, "other_public_hex")
+
+
+@needs_samples
+@pytest.mark.parametrize("name", ["corim-cca-platform-valid", "comid-1"])
+def test_a_key_beside_what_is_neither_authentic_nor_not_is_told(name: str) -> None:
+    """A format carries no signature: nothing in it vouches for a key."""
+    found = outcome(name, {}, signing_key_hex="5a" * 32)
+    assert (found.authentic, found.faults) == (None, ())
+    assert "signing_key_hex" in found.ignored
+
+
+@needs_samples
 @pytest.mark.parametrize("key", ["qualifying_data_hex", "qualifyingData"])
 def test_qualifying_data_that_no_step_asks_for_is_a_fault(key: str) -> None:
     found = outcome(TPM, {}, **{key: "dead"})
@@ -207,6 +263,11 @@ def test_qualifying_data_that_no_step_asks_for_is_a_fault(key: str) -> None:
         ("key_source", False), ("key_algorithm", False), ("key_length", False),
         ("keyType", False), ("public_url", False), ("tls_certificate_format", False),
         ("certificate", False), ("tls_version", False), ("monkey", False), ("keyring", False),
+        ("key_id", False), ("signingKeyId", False), ("key_kid_hex", False), ("ak_key_name", False),
+        ("id_key", True), ("name_key_hex", True), ("key_valid", True),
+        ("ak_public_sha256", False), ("ak_public_sha384_hex", False), ("key_digest", False),
+        ("hashOfKey", False), ("spki_fingerprint", False), ("key_thumbprint", False),
+        ("tls_key_sha256", True), ("tls_cert_fingerprint", True),
         ("signing_address", False), ("nonce_key", False), ("expected_key", False),
     ],
 )  # fmt: skip

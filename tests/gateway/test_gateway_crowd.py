@@ -38,7 +38,7 @@ import resource, socket, sys
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 many = min(2000, hard - 50)
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-asked = b"GET /v1/keys HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n" * 20
+asked = b"GET /v1/keys HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n" * 400
 held = []
 for number in range(many):
     one = socket.socket()
@@ -153,6 +153,14 @@ async def test_strangers_that_come_by_the_thousand_and_sit_keep_nobody_out_and_n
         async with crowd(url) as held:
             assert held > 2 * LEAST
             late = seal([worker])
+            # Hundreds of requests wait on each of hundreds of connections, for half a minute.
+            async with asyncio.timeout(10):
+                for _ in range(20):
+                    told = await before.post(
+                        "/v1/workers/nobody/challenge",
+                        headers={"authorization": f"Bearer {deployment.keys['tenant-a']}"},
+                    )
+                    assert told.status_code != 200
             await answered(late, worker, post(after, late))
             # What a tenant waited for all the while is given to it too.
             await worker.answer(job)

@@ -134,6 +134,37 @@ def test_at_a_start_it_must_be_read_and_written(tmp_path: Path, fault: Fault) ->
         PolicyMemory(path).admit(policy(8))
 
 
+@pytest.mark.parametrize("older", [False, True], ids=["gone", "older"])
+def test_what_was_in_force_is_known_though_the_file_is_gone_or_put_back(
+    tmp_path: Path, older: bool
+) -> None:
+    """A folder that is not mounted, or a copy of it that is restored, revokes no revocation."""
+    memory = PolicyMemory(tmp_path / "policies.json")
+    memory.admit(policy(7))
+    before = memory.path.read_bytes()
+    memory.admit(policy(9))
+    memory.path.unlink()
+    if older:
+        memory.path.write_bytes(before)
+    with pytest.raises(PolicyError, match="found seq 8, expected at least 9"):
+        memory.admit(policy(8))
+    with pytest.raises(PolicyError, match="other demands under seq 9"):
+        memory.admit(policy(9, k=1))
+    memory.admit(policy(9))
+    memory.admit(policy(1, "other"))  # whatever is written says all that is known
+    with pytest.raises(PolicyError, match="expected at least 9"):
+        PolicyMemory(memory.path).admit(policy(8))
+
+
+def test_a_start_knows_no_more_than_the_file_says(tmp_path: Path) -> None:
+    memory = PolicyMemory(tmp_path / "policies.json")
+    memory.admit(policy(9))
+    memory.path.unlink()
+    PolicyMemory(memory.path).admit(policy(8))
+    with pytest.raises(PolicyError, match="expected at least 9"):
+        memory.admit(policy(8))
+
+
 def test_what_could_not_be_written_does_not_lower_what_another_wrote(tmp_path: Path) -> None:
     memory = PolicyMemory(tmp_path / "policies.json")
     memory.admit(policy(7))

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import socket
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -17,7 +18,8 @@ from simulators.loopback_certificate import certificate
 from gateway.descriptors import http_max
 from gateway.journal import Event, Journal
 from gateway.listener import Listener
-from gateway.seats import Seat, Seats
+from gateway.punctual import unsent
+from gateway.seats import UNSENT_MAX, Seat, Seats
 from gateway.server import bind
 
 if TYPE_CHECKING:
@@ -113,6 +115,54 @@ def test_an_answer_that_is_not_sent_yet_is_not_cut_by_a_stranger() -> None:
     assert house.ended == ["done"]
     house.come()
     assert house.ended == ["done", ""]
+
+
+def test_of_strangers_that_do_not_take_their_answers_the_one_with_most_gives_way() -> None:
+    house = House(9)
+    many = {"little": 1, "most": UNSENT_MAX // 2 + 1, "much": UNSENT_MAX // 2}
+    for name, size in many.items():
+        seat = house.come(name)
+        assert seat is not None
+        seat.unsent = partial(int, size)
+        seat.owe()
+    assert house.ended == ["most"]
+    tenant = house.asks("tenant")
+    tenant.unsent = partial(int, UNSENT_MAX)
+    tenant.owe()  # what tenants may leave has a bound of its own
+    last = house.come("last")
+    assert last is not None
+    last.owe()
+    assert house.ended == ["most"]
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_what_a_connection_has_not_taken_is_counted_under_tls_too(
+    tmp_path: Path, encrypted: bool
+) -> None:
+    server = client = None
+    if encrypted:
+        chain, key = certificate(tmp_path)
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(chain, key)
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    left: list[int] = []
+
+    class Full(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            transport.write(bytes(16 << 20))  # more than any socket takes at once
+            left.append(unsent(transport))
+
+    loop = asyncio.get_running_loop()
+    listening = await loop.create_server(Full, "127.0.0.1", 0, ssl=server)
+    port = listening.sockets[0].getsockname()[1]
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client, limit=1)
+    await until(lambda: bool(left))
+    writer.close()
+    listening.close()
+    with contextlib.suppress(OSError, ssl.SSLError):
+        await writer.wait_closed()
+    assert left[0] > 1 << 20
 
 
 def test_a_connection_that_ended_has_no_place() -> None:
