@@ -26,7 +26,7 @@ from attestation.collateral.http_fetcher import HttpFetcher
 from attestation.collateral.resolve import Resolved
 from attestation.collateral.services import Services, services_of
 from attestation.collateral.store import Store
-from attestation.collateral.unkept import Cause, Unkept
+from attestation.collateral.unkept import Unkept
 from attestation.collateral.vendors import Vendors
 from attestation.collateral.whole_file import read_whole
 from attestation.evidence import Evidence
@@ -120,7 +120,9 @@ class CollateralSource:
         return cls(
             Store(
                 _folder(config.path("collateral_dir", "collateral")),
-                unkept=Unkept(_unwritten(journal)),
+                unkept=Unkept(
+                    journal.on_disk(Event.COLLATERAL_UNWRITTEN, Event.COLLATERAL_WRITTEN)
+                ),
             ),
             lambda: Vendors(services, rng, collateral_anchors(policy())),
             HttpFetcher(services) if config.collateral_fetch else None,
@@ -323,19 +325,6 @@ def _watcher(telemetry: Telemetry, journal: Journal, monotonic: Callable[[], flo
         journal.write(Event.INTERNAL, level=logging.ERROR, error=error)
 
     return Watcher(asked, held, silent, failed)
-
-
-def _unwritten(journal: Journal) -> Callable[[Cause | None], None]:
-    """Writes down when what vendors said counts here alone, and when it is written."""
-
-    def told(cause: Cause | None) -> None:
-        if cause is None:
-            journal.write(Event.COLLATERAL_WRITTEN)
-        else:
-            fields = {Attr.CAUSE: cause.value}
-            journal.write(Event.COLLATERAL_UNWRITTEN, fields, level=logging.WARNING)
-
-    return told
 
 
 def _folder(path: Path) -> Path:

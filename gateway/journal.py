@@ -8,11 +8,13 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import TextIO
+
+from attestation.collateral.unkept import Cause
 
 from .attributes import Attr
 from .telemetry import Telemetry
@@ -78,6 +80,17 @@ class Journal:
         self._logger.log(
             level, event.value, exc_info=error, extra={"anchorhold_event": event, "fields": kept}
         )
+
+    def on_disk(self, unwritten: Event, written: Event) -> Callable[[Cause | None], None]:
+        """Whom to tell why the disk did not take something, and with None that it has it now."""
+
+        def told(cause: Cause | None) -> None:
+            if cause is None:
+                self.write(written)
+            else:
+                self.write(unwritten, {Attr.CAUSE: cause.value}, level=logging.WARNING)
+
+        return told
 
 
 class TypedFormatter(logging.Formatter):

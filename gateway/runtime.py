@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from attestation.collateral.unkept import Cause
 from attestation.collateral.whole_file import read_whole
 from attestation.policy import Policy
 from attestation.signed_policy import DOCUMENT_MAX, load_policy
@@ -103,7 +102,8 @@ class Gateway:
         clock = clock or Clock()
         telemetry = telemetry or Telemetry.from_config(config)
         journal = Journal(telemetry)
-        memory = PolicyMemory(config.state_dir / "policy.seen", _unremembered(journal))
+        told = journal.on_disk(Event.POLICY_UNREMEMBERED, Event.POLICY_REMEMBERED)
+        memory = PolicyMemory(config.state_dir / "policy.seen", told)
         policies = Watched(
             config.admission_policy_file, lambda: _load_policy(config, memory, clock.wall())
         )
@@ -328,19 +328,6 @@ class Gateway:
         except AnchorholdError as error:
             self.journal.write(event, level=logging.ERROR, error=error)
             return False
-
-
-def _unremembered(journal: Journal) -> Callable[[Cause | None], None]:
-    """Writes down when a policy is in force that a restart would not know of."""
-
-    def told(cause: Cause | None) -> None:
-        if cause is None:
-            journal.write(Event.POLICY_REMEMBERED)
-        else:
-            fields = {Attr.CAUSE: cause.value}
-            journal.write(Event.POLICY_UNREMEMBERED, fields, level=logging.WARNING)
-
-    return told
 
 
 def _load_policy(config: GatewayConfig, memory: PolicyMemory, now: int) -> Policy:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from simulators.unwritable import disk_error, files_of_at_most, suspended
 from simulators.vendor_collateral import key_set
-from simulators.vendor_services import ISSUER, JWKS, Answer, VendorServices
+from simulators.vendor_services import ISSUER, JWKS, Answer, Unasked, VendorServices
 
 from attestation.collateral.entry import HOUR_S, Entry, Piece
 from attestation.collateral.locks import AGAIN_S
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from pathlib import Path
-
-    from attestation.collateral.fetcher import Request, Response
 
     Disk = Callable[[int], AbstractContextManager[None]]
 
@@ -42,13 +40,6 @@ CAUSES = {
     errno.EIO: Cause.FAILING,
 }
 every_cause = pytest.mark.parametrize("number", CAUSES, ids=errno.errorcode.get)
-
-
-class Network:
-    """Takes no question: the vendor below answers by itself."""
-
-    def fetch(self, request: Request) -> Response:
-        raise AssertionError(f"no question expected, found one for {request.url}")
 
 
 class Vendor:
@@ -68,7 +59,7 @@ def entry(number: int, at: int = NOW, key: CollateralKey = CRL) -> Entry:
 
 
 def asked(store: Store, number: int, now: int, key: CollateralKey = CRL) -> Entry:
-    return obtain(key, store, Vendor(number), Network(), now)
+    return obtain(key, store, Vendor(number), Unasked(), now)
 
 
 @pytest.fixture

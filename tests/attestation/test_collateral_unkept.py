@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from simulators.unwritable import suspended
 from simulators.vendor_collateral import key_set
-from simulators.vendor_services import ISSUER, JWKS, Answer, VendorServices
+from simulators.vendor_services import ISSUER, JWKS, Answer, Unasked, VendorServices
 
 from attestation.collateral.entry import HOUR_S, MIB, Entry, Piece
 from attestation.collateral.locks import AGAIN_S
@@ -22,20 +22,12 @@ from wire.errors import AttestationError, UnavailableError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from attestation.collateral.fetcher import Request, Response
 
 NOW = 1_790_000_000
 CRL = CollateralKey("amd-kds", "crl/vcek/Genoa")
 ANSWER = ocsp("sha384", bytes(48), bytes(48), 7)
 END = NOW + HOUR_S
 DUE = END - HOUR_S // 4
-
-
-class Network:
-    """Takes no question: the vendor below answers by itself."""
-
-    def fetch(self, request: Request) -> Response:
-        raise AssertionError(f"no question expected, found one for {request.url}")
 
 
 class Vendor:
@@ -57,7 +49,7 @@ def entry(number: int, at: int = NOW, key: CollateralKey = CRL) -> Entry:
 
 
 def asked(store: Store, vendor: Vendor, now: int, key: CollateralKey = CRL) -> Entry:
-    return obtain(key, store, vendor, Network(), now)
+    return obtain(key, store, vendor, Unasked(), now)
 
 
 @pytest.fixture

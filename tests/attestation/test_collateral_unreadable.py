@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from simulators.unwritable import disk_error, disk_fault
+from simulators.vendor_services import Unasked
 
 from attestation.collateral.accepted import Accepted
 from attestation.collateral.entry import HOUR_S, Entry, Piece
@@ -20,7 +21,6 @@ from wire.errors import AttestationError, ConfigError, UnavailableError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from attestation.collateral.fetcher import Request, Response
 
 NOW = 1_790_000_000
 CRL = CollateralKey("amd-kds", "crl/vcek/Genoa")
@@ -36,13 +36,6 @@ CAUSES = {
     errno.ENOMEM: Cause.EXHAUSTED,
 }
 every_cause = pytest.mark.parametrize("number", CAUSES, ids=errno.errorcode.get)
-
-
-class Network:
-    """Takes no question: the vendor below answers by itself."""
-
-    def fetch(self, request: Request) -> Response:
-        raise AssertionError(f"no question expected, found one for {request.url}")
 
 
 class Vendor:
@@ -70,7 +63,7 @@ def entry(number: int, at: int = NOW, key: CollateralKey = CRL) -> Entry:
 
 
 def asked(store: Store, vendor: Vendor, now: int, key: CollateralKey = CRL) -> Entry:
-    return obtain(key, store, vendor, Network(), now)
+    return obtain(key, store, vendor, Unasked(), now)
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from attestation.collateral.fetcher import Request, Response
+
 PCS = "certification/v4"
 ROOT_CRL = "/IntelSGXRootCA.der"
 PCCS_ROOT_CRL = "/sgx/certification/v4/rootcacrl"
@@ -329,3 +331,11 @@ class ServerTls:
         found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         found.load_cert_chain(self._pair)
         return found
+
+
+class Unasked:
+    """A fetcher where the vendor of the test answers by itself, and no service is there."""
+
+    def fetch(self, request: Request) -> Response:
+        """Refused."""
+        raise AssertionError(f"no question expected, found one for {request.url}")
