@@ -13,7 +13,7 @@ from attestation.measurement import tree_digest
 from wire.errors import ConfigError
 from wire.ids import sha256_tag
 
-from .engine.folder import JSON_MAX_BYTES
+from .engine.models.folder import JSON_MAX_BYTES
 
 REQUIRED = ("config.json", "tokenizer.json")
 HINT = (

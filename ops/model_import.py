@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import save_file
 
 from enclave_worker.engine.errors import EngineError
-from enclave_worker.engine.folder import ModelFolder
+from enclave_worker.engine.models.folder import ModelFolder
+from enclave_worker.engine.models.weights import SINGLE
 from enclave_worker.engine.templates import ChatTemplate
 from enclave_worker.engine.tokenizer import Tokenizer
-from enclave_worker.engine.weights import SINGLE
 from wire.errors import ConfigError
 
 from .model_manifest import FILE as MANIFEST

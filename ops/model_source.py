@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from enclave_worker.engine.errors import ModelError
-from enclave_worker.engine.folder import INDEX_MAX_BYTES, ModelFolder, read_json
-from enclave_worker.engine.weights import INDEX, SINGLE
+from enclave_worker.engine.models.folder import INDEX_MAX_BYTES, ModelFolder, read_json
+from enclave_worker.engine.models.weights import INDEX, SINGLE
 from wire.errors import ConfigError
 
 from .model_gguf import GgufModel

@@ -15,7 +15,7 @@ import torch
 from .config import PAGE_SIZE, EngineConfig
 from .errors import EngineBusy, EngineStopped, RequestInvalid, RequestTooLong
 from .events import Finish, TokenEvent
-from .folder import ModelFolder
+from .models.folder import ModelFolder
 from .runner import Runner
 from .scheduler import Scheduler
 from .sequence import GenerationRequest, Sequence

@@ -9,7 +9,7 @@ and is recomputed later.
 
 from collections import deque
 
-from .blocks import PagePool, pages_for
+from .pages import PagePool, pages_for
 from .plan import Work
 from .sequence import Sequence
 
@@ -55,10 +55,10 @@ class Scheduler:
         budget = self._step_budget - len(work)
         for sequence in self.running:
             if budget and sequence.pending > 1:
-                work.append(Work(sequence, min(budget, sequence.pending)))
+                work.append(_prefill(sequence, budget))
                 budget -= work[-1].count
         while budget and (admitted := self._admit()) is not None:
-            work.append(Work(admitted, min(budget, admitted.pending)))
+            work.append(_prefill(admitted, budget))
             budget -= work[-1].count
         return work
 
@@ -107,3 +107,9 @@ class Scheduler:
         self._pool.give_back(sequence.pages)
         sequence.pages = []
         sequence.computed = 0
+
+
+def _prefill(sequence: Sequence, budget: int) -> Work:
+    """As much of what is not yet computed as the budget allows."""
+    count = min(budget, sequence.pending)
+    return Work(sequence, count, wanted=int(count == sequence.pending))

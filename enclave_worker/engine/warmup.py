@@ -11,7 +11,7 @@ from typing import Protocol
 from .config import EngineConfig
 from .errors import EngineError, TemplateError
 from .events import TokenEvent
-from .folder import ModelFolder
+from .models.folder import ModelFolder
 from .params import SamplingParams
 from .sequence import GenerationRequest
 from .stream import OnEvent

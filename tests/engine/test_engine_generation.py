@@ -37,8 +37,7 @@ def all_free(engine: Engine) -> bool:
 
 
 def all_zero(engine: Engine) -> bool:
-    cache = engine._runner.cache
-    return not cache.keys.any() and not cache.values.any()
+    return all(engine._runner.model.is_clean(page) for page in range(engine.config.kv_pages))
 
 
 @pytest.mark.parametrize("length", [1, 2, 14, 15, 16, 17, 31, 32, 33, 48])

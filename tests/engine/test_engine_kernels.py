@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from enclave_worker.engine.linear import Linear, packing_works
-from enclave_worker.engine.ops import rms_norm, rope, silu_mul
+from enclave_worker.engine.ops.linear import Linear, packing_works
+from enclave_worker.engine.ops.reference import rms_norm, rope, silu_mul
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

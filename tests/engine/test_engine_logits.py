@@ -7,7 +7,8 @@ import torch
 from simulators.llamas import SHAPES, oracle_logits, random_llama
 
 from enclave_worker.engine.config import EngineConfig
-from enclave_worker.engine.folder import ModelFolder
+from enclave_worker.engine.models.folder import ModelFolder
+from enclave_worker.engine.ops.rows import lay_out
 from enclave_worker.engine.plan import Work, plan_step
 from enclave_worker.engine.runner import Runner
 from enclave_worker.engine.sequence import GenerationRequest, Sequence
@@ -25,8 +26,8 @@ def make_sequence(runner: Runner, tokens: list[int], pages: list[int] | None = N
 
 
 def last_logits(runner: Runner, work: list[Work]) -> torch.Tensor:
-    shape = runner.model.config
-    logits = runner.model.forward(plan_step(work, shape.heads, shape.kv_heads), runner.cache)
+    logits = runner.model.forward(plan_step(work), whole=True).values
+    assert logits is not None
     for item in work:
         item.sequence.computed += item.count
     return logits
@@ -64,7 +65,9 @@ def test_chunking_does_not_change_logits(step: int, tiny: tuple[Path, object]) -
     expected = oracle_logits(oracle, tokens)
     sequence = make_sequence(runner, tokens)
     while sequence.pending > step:
-        assert last_logits(runner, [Work(sequence, step)]).shape[0] == 0  # nobody asked for them
+        assert (
+            last_logits(runner, [Work(sequence, step, wanted=0)]).shape[0] == 0
+        )  # nobody asked for them
     found = last_logits(runner, [Work(sequence, sequence.pending)])
     assert (found[0] - expected[-1]).abs().max() < 1e-4
 
@@ -90,9 +93,9 @@ def test_scattered_pages_give_the_same_logits(tiny: tuple[Path, object]) -> None
     tokens = random_tokens(40, runner.model.config.vocab_size)
     sequence = make_sequence(runner, tokens, pages=[60, 2, 31])
     last_logits(runner, [Work(sequence, 39)])
-    plan = plan_step([Work(sequence, 1)], 4, 2)
-    assert plan.singles is not None
-    assert plan.singles.stretch is None
+    singles = lay_out(plan_step([Work(sequence, 1)]), 4, 2).singles
+    assert singles is not None
+    assert singles.stretch is None
     found = last_logits(runner, [Work(sequence, 1)])
     assert (found[0] - oracle_logits(oracle, tokens)[-1]).abs().max() < 1e-4
 
@@ -105,11 +108,11 @@ def test_a_foreign_page_full_of_nan_between_ours_changes_nothing(
     tokens = random_tokens(40, runner.model.config.vocab_size)
     sequence = make_sequence(runner, tokens, pages=[4, 6, 8])
     last_logits(runner, [Work(sequence, 39)])
-    runner.cache.keys[:, [5, 7]] = torch.nan
-    runner.cache.values[:, [5, 7]] = torch.nan
-    plan = plan_step([Work(sequence, 1)], 4, 2)
-    assert plan.singles is not None
-    assert plan.singles.stretch == (4, 9)
+    runner.model.store.keys[:, [5, 7]] = torch.nan
+    runner.model.store.values[:, [5, 7]] = torch.nan
+    singles = lay_out(plan_step([Work(sequence, 1)]), 4, 2).singles
+    assert singles is not None
+    assert singles.stretch == (4, 9)
     found = last_logits(runner, [Work(sequence, 1)])
     assert (found[0] - oracle_logits(oracle, tokens)[-1]).abs().max() < 1e-4
 

@@ -13,9 +13,9 @@ from simulators.models import tiny_llama
 from enclave_worker.engine.config import EngineConfig
 from enclave_worker.engine.engine import Engine
 from enclave_worker.engine.errors import ModelConfigError, ModelError
-from enclave_worker.engine.folder import ModelFolder
-from enclave_worker.engine.model_config import parse_config
-from enclave_worker.engine.weights import INDEX, SINGLE, Weights
+from enclave_worker.engine.models.config import parse_config
+from enclave_worker.engine.models.folder import ModelFolder
+from enclave_worker.engine.models.weights import INDEX, SINGLE, Weights
 
 VALID: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

@@ -9,13 +9,19 @@ from hypothesis import strategies as st
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from enclave_worker.engine.errors import RequestInvalid
+from enclave_worker.engine.models.back_end import Logits
 from enclave_worker.engine.params import SamplingParams
-from enclave_worker.engine.sampler import CANDIDATES, Draw, kept, sample
+from enclave_worker.engine.sampling.sampler import CANDIDATES, Draw, kept, sample
 
 
 def random_logits(rows: int, vocab: int, seed: int, spread: float = 3.0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(rows, vocab, generator=generator) * spread
+
+
+def choose(values: torch.Tensor, draws: list[Draw]) -> list[int | None]:
+    best = values.argmax(-1).int().numpy()
+    return sample(Logits(best, values.amax(-1).isfinite().numpy(), values), draws)
 
 
 def weights_of(logits: torch.Tensor) -> torch.Tensor:
@@ -86,7 +92,7 @@ def test_frequencies_follow_the_distribution() -> None:
     for params in (SamplingParams(), SamplingParams(top_k=5), SamplingParams(temperature=2.0)):
         expected = torch.softmax(logits / params.temperature, 0)
         rows = [Draw(params, 77, position) for position in range(8000)]
-        drawn = torch.tensor(sample(logits.repeat(8000, 1), rows))
+        drawn = torch.tensor(choose(logits.repeat(8000, 1), rows))
         found = torch.bincount(drawn, minlength=5) / 8000
         assert (found - expected).abs().max() < 0.02  # about 3.5 standard deviations
 
@@ -112,8 +118,8 @@ def test_a_row_draws_the_same_alone_and_among_others(params: SamplingParams) -> 
     ]
     draws = [Draw(others[i % 4], i, i) for i in range(24)]
     draws[13] = Draw(params, 5, 99)
-    together = sample(logits.clone(), draws)
-    assert sample(logits[13:14].clone(), [draws[13]])[0] == together[13]
+    together = choose(logits.clone(), draws)
+    assert choose(logits[13:14].clone(), [draws[13]])[0] == together[13]
 
 
 def test_seed_and_position_both_change_the_draw_and_nothing_else_does() -> None:
@@ -133,8 +139,8 @@ GOLDEN_UNIFORM = 0.5124518282591252
 
 def test_greedy_takes_the_first_of_equals() -> None:
     logits = torch.zeros(1, 50)
-    assert sample(logits, [Draw(SamplingParams(temperature=0), 1, 1)]) == [0]
-    assert sample(logits, [Draw(SamplingParams(top_k=1), 1, 1)]) == [0]
+    assert choose(logits, [Draw(SamplingParams(temperature=0), 1, 1)]) == [0]
+    assert choose(logits, [Draw(SamplingParams(top_k=1), 1, 1)]) == [0]
 
 
 def test_a_row_with_nan_or_infinity_yields_nothing_and_spares_the_others() -> None:
@@ -142,7 +148,7 @@ def test_a_row_with_nan_or_infinity_yields_nothing_and_spares_the_others() -> No
     logits[1, 7] = math.nan
     logits[2, 9] = math.inf
     for params in (SamplingParams(temperature=0), SamplingParams(), SamplingParams(top_p=0.5)):
-        found = sample(logits.clone(), [Draw(params, 1, 1)] * 4)
+        found = choose(logits.clone(), [Draw(params, 1, 1)] * 4)
         assert found[1] is None
         assert found[2] is None
         assert found[0] is not None
@@ -154,7 +160,7 @@ def test_tokens_of_probability_zero_are_never_drawn() -> None:
     logits[:, 300] = 0.0
     logits[:, 512] = 0.0
     for params in (SamplingParams(), SamplingParams(top_p=0.9999), SamplingParams(top_k=600)):
-        found = sample(logits.clone(), [Draw(params, 3, p) for p in range(2000)])
+        found = choose(logits.clone(), [Draw(params, 3, p) for p in range(2000)])
         assert set(found) == {300, 512}
 
 

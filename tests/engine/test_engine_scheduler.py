@@ -2,13 +2,14 @@
 
 import torch
 
-from enclave_worker.engine.blocks import PagedKeyValues, PagePool, pages_for
+from enclave_worker.engine.models.key_values import KeyValues
+from enclave_worker.engine.pages import PagePool, pages_for
 from enclave_worker.engine.scheduler import Scheduler
 from enclave_worker.engine.sequence import GenerationRequest, Sequence
 
 
 def make(pages: int = 20, max_batch: int = 4, budget: int = 32) -> tuple[Scheduler, PagePool]:
-    pool = PagePool(PagedKeyValues(1, pages, 1, 2, torch.float32))
+    pool = PagePool(pages, lambda _pages: None)
     return Scheduler(pool, max_batch=max_batch, step_budget=budget), pool
 
 
@@ -102,16 +103,14 @@ def test_idle_schedules_nothing() -> None:
 
 
 def test_pages_are_handed_out_lowest_first_and_scrubbed_on_return() -> None:
-    store = PagedKeyValues(2, 5, 1, 2, torch.float32)
-    pool = PagePool(store)
+    store = KeyValues(2, 5, 1, 2, torch.float32)
+    pool = PagePool(5, store.scrub)
     first = pool.take(3)
     assert first == [0, 1, 2]
     store.keys[:, first] = 7
     store.values[:, first] = 8
     pool.give_back([1])
-    assert not store.keys[:, 1].any()
-    assert not store.values[:, 1].any()
-    assert store.keys[:, 0].all()
+    assert [store.is_clean(page) for page in range(3)] == [False, True, False]
     assert pool.take(2) == [1, 3]
 
 

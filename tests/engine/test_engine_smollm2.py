@@ -86,7 +86,7 @@ def test_greedy_tokens_equal_transformers_over_64_steps_for_20_prompts(
 
 def test_logits_equal_transformers(smollm2: Path, oracle: torch.nn.Module) -> None:
     from enclave_worker.engine.config import EngineConfig
-    from enclave_worker.engine.folder import ModelFolder
+    from enclave_worker.engine.models.folder import ModelFolder
     from enclave_worker.engine.plan import Work, plan_step
     from enclave_worker.engine.runner import Runner
     from enclave_worker.engine.sequence import GenerationRequest, Sequence
@@ -102,8 +102,10 @@ def test_logits_equal_transformers(smollm2: Path, oracle: torch.nn.Module) -> No
         for position in (31, 100, 164, 199):  # every step ends where logits are wanted
             visible = Sequence(sequence.request, 0, tokens[: position + 1], 200, 201)
             visible.pages, visible.computed = sequence.pages, sequence.computed
-            plan = plan_step([Work(visible, visible.pending)], 9, 3)
-            found = runner.model.forward(plan, runner.cache)[0]
+            plan = plan_step([Work(visible, visible.pending)])
+            values = runner.model.forward(plan, whole=True).values
+            assert values is not None
+            found = values[0]
             sequence.computed = position + 1
             assert (found - expected[position]).abs().max() < 1e-3
 

@@ -190,7 +190,7 @@ def test_failures_never_quote_messages() -> None:
 
 
 def test_template_file_of_a_folder_is_used(tiny: tuple[Path, object]) -> None:
-    from enclave_worker.engine.folder import ModelFolder
+    from enclave_worker.engine.models.folder import ModelFolder
 
     folder = ModelFolder.read(tiny[0])
     assert folder.template is not None

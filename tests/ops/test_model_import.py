@@ -15,7 +15,7 @@ from simulators.llamas import random_llama
 from simulators.models import tiny_llama
 from transformers import LlamaForCausalLM
 
-from enclave_worker.engine.folder import ModelFolder
+from enclave_worker.engine.models.folder import ModelFolder
 from ops.model_cache import ensure
 from ops.model_cli import register
 from ops.model_import import import_model

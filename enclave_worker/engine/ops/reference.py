@@ -7,7 +7,7 @@ chosen at start only after it agreed with the reference.
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-from .plan import ChunkRows, SingleRows, StepPlan
+from .rows import ChunkRows, Rows, SingleRows
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, dtype: torch.dtype) -> torch.Tensor:
@@ -33,7 +33,7 @@ def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
 
 
 def paged_attention(
-    q: torch.Tensor, k_pages: torch.Tensor, v_pages: torch.Tensor, plan: StepPlan, scale: float
+    q: torch.Tensor, k_pages: torch.Tensor, v_pages: torch.Tensor, rows: Rows, scale: float
 ) -> torch.Tensor:
     """Causal attention of every row over the pages of its own sequence.
 
@@ -41,16 +41,16 @@ def paged_attention(
         q: [rows, heads, head_dim], single rows first, then the chunks in order.
         k_pages: [pages, kv_heads, 16, head_dim] of this layer, the new keys already stored.
         v_pages: the same for values.
-        plan: which rows read which pages.
+        rows: which of them read which pages.
         scale: of the scores.
 
     Returns:
         [rows, heads, head_dim] in q's dtype.
     """
     parts = []
-    if plan.singles is not None:
-        parts.append(_attend_singles(q, k_pages, v_pages, plan.singles, scale))
-    parts.extend(_attend_chunk(q, k_pages, v_pages, chunk, scale) for chunk in plan.chunks)
+    if rows.singles is not None:
+        parts.append(_attend_singles(q, k_pages, v_pages, rows.singles, scale))
+    parts.extend(_attend_chunk(q, k_pages, v_pages, chunk, scale) for chunk in rows.chunks)
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

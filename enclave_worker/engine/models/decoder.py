@@ -6,16 +6,20 @@ Source: Hugging Face `modeling_llama`, whose logits the tests compare with.
 """
 
 import math
+from collections.abc import Sequence as Sequence_
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from enclave_worker.engine.blocks import PagedKeyValues
-from enclave_worker.engine.linear import Linear, packing_works
-from enclave_worker.engine.model_config import ModelConfig, Rope
-from enclave_worker.engine.ops import paged_attention, rms_norm, rope, silu_mul
+from enclave_worker.engine.models.back_end import Logits
+from enclave_worker.engine.models.config import ModelConfig, Rope
+from enclave_worker.engine.models.key_values import KeyValues
+from enclave_worker.engine.models.weights import Weights
+from enclave_worker.engine.ops.linear import Linear, packing_works
+from enclave_worker.engine.ops.reference import paged_attention, rms_norm, rope, silu_mul
+from enclave_worker.engine.ops.rows import lay_out
 from enclave_worker.engine.plan import StepPlan
-from enclave_worker.engine.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class Layer:
     down: Linear
 
 
-class Llama:
+class Decoder:
     """A decoder that turns one step's rows into logits.
 
     Attributes:
@@ -39,7 +43,7 @@ class Llama:
     """
 
     def __init__(
-        self, config: ModelConfig, weights: Weights, dtype: torch.dtype, max_len: int
+        self, config: ModelConfig, weights: Weights, dtype: torch.dtype, pages: int, max_len: int
     ) -> None:
         """Take the weights, laid out for the matrix products; raises ModelError."""
         self.config = config
@@ -57,6 +61,8 @@ class Llama:
             head = weights.take("lm_head.weight", *self._vocab_shape)
         self._head = Linear(head, None, packed=self.packed)
         weights.finish()
+        self.store = KeyValues(config.layers, pages, config.kv_heads, config.head_dim, dtype)
+        self.page_bytes = 2 * self.store.keys[:, 0].nbytes
 
     @property
     def _vocab_shape(self) -> tuple[int, int]:
@@ -100,31 +106,48 @@ class Llama:
         )
         return Linear(weight, stacked, packed=self.packed)
 
-    def forward(self, plan: StepPlan, cache: PagedKeyValues) -> torch.Tensor:
-        """Compute one step.
+    def forward(self, plan: StepPlan, *, whole: bool) -> Logits:
+        """Compute one step; see BackEnd."""
+        values = self._logits(plan)
+        if not len(values):
+            return Logits(np.zeros(0, np.int32), np.zeros(0, np.bool_), values)
+        peak, best = values.max(-1)
+        finite = peak.isfinite().numpy()  # NaN is the maximum of whatever it is among
+        return Logits(best.int().numpy(), finite, values if whole else None)
 
-        Stores the keys and values of every row in `cache`.
+    def scrub(self, pages: Sequence_[int]) -> None:
+        """Overwrite pages with zeros."""
+        self.store.scrub(pages)
 
-        Returns:
-            float32 [len(plan.last_rows), vocab]: logits of the wanted rows only.
-        """
+    def is_clean(self, page: int) -> bool:
+        """Whether a page holds nothing but zeros."""
+        return self.store.is_clean(page)
+
+    def describe(self) -> dict[str, str]:
+        """What computes."""
+        kernels = "torch-onednn" if self.packed else "torch"
+        return {"dtype": str(self.dtype).removeprefix("torch."), "kernels": kernels}
+
+    def _logits(self, plan: StepPlan) -> torch.Tensor:
+        """Compute one step: float32 [wanted, vocab]."""
         c = self.config
+        laid = lay_out(plan, c.heads, c.kv_heads)
         rows, turned = plan.tokens.shape[0], c.heads + c.kv_heads
-        cos = self._cos.index_select(0, plan.positions)[:, None]
-        sin = self._sin.index_select(0, plan.positions)[:, None]
-        hidden = self._embedding.index_select(0, plan.tokens).float()
+        cos = self._cos.index_select(0, laid.positions)[:, None]
+        sin = self._sin.index_select(0, laid.positions)[:, None]
+        hidden = self._embedding.index_select(0, laid.tokens).float()
         for index, layer in enumerate(self._layers):
             x = rms_norm(hidden, layer.attention_norm, c.norm_eps, self.dtype)
             qkv = layer.qkv(x).view(rows, turned + c.kv_heads, c.head_dim)
             qk = rope(qkv[:, :turned], cos, sin)
-            keys, values = cache.keys[index], cache.values[index]
-            _store(keys, plan.slots, qk[:, c.heads :])
-            _store(values, plan.slots, qkv[:, turned:])
-            attended = paged_attention(qk[:, : c.heads], keys, values, plan, self._scale)
+            keys, values = self.store.keys[index], self.store.values[index]
+            _store(keys, laid.slots, qk[:, c.heads :])
+            _store(values, laid.slots, qkv[:, turned:])
+            attended = paged_attention(qk[:, : c.heads], keys, values, laid, self._scale)
             hidden += layer.output(attended.reshape(rows, -1))
             x = rms_norm(hidden, layer.mlp_norm, c.norm_eps, self.dtype)
             hidden += layer.down(silu_mul(layer.gate_up(x)))
-        wanted = hidden.index_select(0, plan.last_rows)
+        wanted = hidden.index_select(0, laid.wanted)
         return self._head(rms_norm(wanted, self._norm, c.norm_eps, self.dtype)).float()
 
 

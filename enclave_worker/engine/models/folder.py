@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import ModelConfigError, ModelError
-from .model_config import ModelConfig, parse_config
+from enclave_worker.engine.errors import ModelConfigError, ModelError
+
+from .config import ModelConfig, parse_config
 
 # config files are a few kB; a tokenizer with a 256k vocabulary and its merges is some 35 MB.
 JSON_MAX_BYTES = 1 << 20

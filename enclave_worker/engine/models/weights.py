@@ -13,7 +13,8 @@ from typing import Any, Self
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .errors import ModelError
+from enclave_worker.engine.errors import ModelError
+
 from .folder import INDEX_MAX_BYTES, read_json
 
 INDEX = "model.safetensors.index.json"

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-from .params import SamplingParams
+from enclave_worker.engine.models.back_end import Logits
+from enclave_worker.engine.params import SamplingParams
 
 # Likeliest tokens looked at first. With the usual settings they hold the kept set; a row for which
 # they provably do not is done again over the whole vocabulary. The number is fixed, not chosen from
@@ -41,21 +42,20 @@ class Draw:
         return (int.from_bytes(digest, "little") >> 11) * _UNIT
 
 
-def sample(logits: torch.Tensor, draws: Sequence_[Draw]) -> list[int | None]:
+def sample(logits: Logits, draws: Sequence_[Draw]) -> list[int | None]:
     """Choose one token a row.
 
     Args:
-        logits: float32 [rows, vocab].
+        logits: of the rows; their values are there unless every draw is greedy.
         draws: one for each row.
 
     Returns:
         Token ids; None for a row whose logits hold NaN or +inf, so that only its request fails.
     """
-    peak, best = logits.max(-1)
-    tokens: list[int | None] = list(best.tolist())
+    tokens: list[int | None] = list(logits.best.tolist())
     plain: list[int] = []
     filtered: list[int] = []
-    for row, (draw, finite) in enumerate(zip(draws, peak.isfinite().tolist(), strict=True)):
+    for row, (draw, finite) in enumerate(zip(draws, logits.finite.tolist(), strict=True)):
         if not finite:
             tokens[row] = None
         elif not draw.params.greedy:
@@ -63,10 +63,11 @@ def sample(logits: torch.Tensor, draws: Sequence_[Draw]) -> list[int | None]:
             unfiltered = p.top_k == 0 and p.top_p >= 1 and p.min_p == 0
             (plain if unfiltered else filtered).append(row)
     for rows, choose in ((plain, _choose_plain), (filtered, _choose_filtered)):
-        if rows:
+        if rows and logits.values is not None:
             some = [draws[row] for row in rows]
             heat = torch.tensor([draw.params.temperature for draw in some])[:, None]
-            weights = logits[rows].sub_(peak[rows][:, None]).div_(heat).exp_()
+            chosen = logits.values[rows]
+            weights = chosen.sub_(chosen.amax(-1, keepdim=True)).div_(heat).exp_()
             for row, token in zip(rows, choose(weights, some), strict=True):
                 tokens[row] = token
     return tokens

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .errors import ModelConfigError
+from enclave_worker.engine.errors import ModelConfigError
 
 # Keys that say nothing about inference arithmetic.
 # fmt: off

@@ -1,0 +1,1 @@
+"""The arithmetic: a plain torch reference of every operation, and the kernels that replace it."""
