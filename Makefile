@@ -1,5 +1,5 @@
 # Two commands matter to a newcomer: `make demo` and `make test`. Each does all its own set-up.
-.PHONY: demo test check fmt lock sdk bench fuzz mutation clean
+.PHONY: demo test check fmt lock sdk bench fuzz mutation soak clean
 SHELL := /bin/bash
 PY := .venv/bin/python
 
@@ -15,4 +15,5 @@ fuzz: ; @scripts/bootstrap && ANCHORHOLD_VECTORS="$${ANCHORHOLD_VECTORS:-$$PWD/.
 	$(if $(COUNT),--count $(COUNT)) $(if $(TARGET),--target '$(TARGET)')
 mutation: ; @scripts/bootstrap && ANCHORHOLD_VECTORS="$${ANCHORHOLD_VECTORS:-$$PWD/../shared/vectors}" nice -n 10 $(PY) -m mutation --jobs 2 \
 	$(if $(MODULE),--module '$(MODULE)',--short)
+soak: ; @scripts/bootstrap && nice -n 10 $(PY) -m soak $(if $(COUNT),--count $(COUNT)) $(if $(MODEL),--model '$(MODEL)')
 clean: ; rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

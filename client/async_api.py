@@ -133,8 +133,8 @@ class AsyncClient:
         """One request to a sealed endpoint, not streamed; a sealed refusal is returned, not raised.
 
         Args:
-            path: `/v1/chat/completions` or `/v1/completions`.
-            body: members of the OpenAI request, or its JSON bytes.
+            path: of an endpoint in `client.calls.ENDPOINTS`, such as `/v1/embeddings`.
+            body: members of that API's request, or its JSON bytes.
         """
         call = parse_call(path, body) if isinstance(body, bytes) else make_call(path, body)
         if call.stream:

@@ -17,13 +17,13 @@ from .calls import Call, parse_call
 from .events import Body
 from .openai_shape import (
     MODELS,
-    SseRenderer,
     answer_headers,
     error_response,
     json_response,
     sealed_path,
     unknown_endpoint,
 )
+from .rendering import Renderer, renderer
 from .served import HTTP_OK
 from .session import Options, PolicySource, load_policy
 from .transport import models_document, response, target
@@ -63,9 +63,9 @@ class AsyncSealedTransport(httpx2.AsyncBaseTransport):
         self.last_receipt: Receipt | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:  # type: ignore[explicit-override]  # typing.override needs 3.12
-        """Answer one request; refusals are OpenAI error responses, never exceptions."""
+        """Answer one request; refusals are error responses of the API used, never exceptions."""
+        path = sealed_path(request.url.path)
         try:
-            path = sealed_path(request.url.path)
             client = self._client(request)
             if path == MODELS or path.startswith(MODELS + "/"):
                 return await self._models(client, request, path)
@@ -73,7 +73,7 @@ class AsyncSealedTransport(httpx2.AsyncBaseTransport):
                 raise unknown_endpoint(request.method, path)
             return await self._answer(client, parse_call(path, await request.aread()))
         except AnchorholdError as error:
-            return response(*error_response(error))
+            return response(*error_response(error, path))
 
     async def aclose(self) -> None:  # type: ignore[explicit-override]  # typing.override needs 3.12
         """Close every client."""
@@ -102,7 +102,7 @@ class AsyncSealedTransport(httpx2.AsyncBaseTransport):
         saved = client.receipt_path(stream.answered.rid)
         if call.stream and stream.answered.status == HTTP_OK:
             headers = answer_headers(stream.answered, saved, "text/event-stream; charset=utf-8")
-            body = _SseBody(SseRenderer(call, stream.answered), stream, self)
+            body = _SseBody(renderer(call, stream.answered), stream, self)
             return httpx2.Response(HTTP_OK, headers=headers, stream=body)
         content = b"".join([item.data async for item in stream if isinstance(item, Body)])
         self.last_receipt = stream.receipt or self.last_receipt
@@ -114,11 +114,12 @@ class _SseBody(httpx2.AsyncByteStream):
     """The rebuilt event stream of one answer."""
 
     def __init__(
-        self, renderer: SseRenderer, stream: AsyncSealedStream, transport: AsyncSealedTransport
+        self, renderer: Renderer, stream: AsyncSealedStream, transport: AsyncSealedTransport
     ) -> None:
         self._renderer, self._stream, self._transport = renderer, stream, transport
 
     async def __aiter__(self) -> AsyncIterator[bytes]:  # type: ignore[explicit-override]  # typing.override needs 3.12
+        yield self._renderer.begin()
         try:
             async for item in self._stream:
                 yield self._renderer.delta(item)

@@ -1,4 +1,4 @@
-"""One OpenAI request as the client needs to know it: what to seal, what to expect back.
+"""One API request as the client needs to know it: what to seal, what to expect back.
 
 The worker is the strict reader of request bodies. The client reads only what decides about the
 envelope: model, stream, token limit.
@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from wire.canonical import parse_strict
 from wire.errors import MalformedError
 from wire.excerpt import json_kind, json_value
-from wire.limits import BODY_MAX, NAME_MAX, OUT_CLASSES
+from wire.limits import BODY_DEPTH_MAX, BODY_MAX, NAME_MAX, OUT_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Kind = Literal["chat", "completion"]
+Kind = Literal["chat", "completion", "responses", "messages", "embeddings"]
 ENDPOINTS: Final[Mapping[str, Kind]] = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completion",
+    "/v1/responses": "responses",
+    "/v1/messages": "messages",
+    "/v1/embeddings": "embeddings",
 }
+OPS: Final[Mapping[Kind, str]] = {"completion": "completion", "embeddings": "embed"}
 # Output class for callers that set no limit: the answer is cut there, and quota is charged for it.
 DEFAULT_MAX_TOKENS: Final = 1024
-# The deepest body OpenAI's chat format allows; the envelope headers stay at the protocol's 8.
-BODY_DEPTH_MAX: Final = 8
+LIMITS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,13 @@ class Call:
     """A request the client is ready to seal.
 
     Attributes:
-        kind: which endpoint; also the header's `op`.
+        kind: which endpoint.
         path: endpoint path inside the ciphertext.
         body: JSON bytes as the worker will read them.
         model: name in the body.
         stream: whether deltas are asked for.
         include_usage: whether the rebuilt stream ends with a usage chunk.
-        max_tokens: the caller's limit or the default; decides the output class.
+        max_tokens: the caller's limit or the default, of all choices; decides the output class.
         members: the parsed body.
     """
 
@@ -53,9 +56,14 @@ class Call:
     max_tokens: int
     members: Mapping[str, Any]
 
+    @property
+    def op(self) -> str:
+        """The header's operation."""
+        return OPS.get(self.kind, "chat")
+
 
 def parse_call(path: str, body: bytes) -> Call:
-    """Read one OpenAI request body.
+    """Read one request body.
 
     Raises:
         MalformedError: an unknown endpoint, or a body without the members the envelope needs.
@@ -76,11 +84,13 @@ def parse_call(path: str, body: bytes) -> Call:
         found = f"{len(model)} characters" if isinstance(model, str) else json_kind(model)
         raise MalformedError(f"model: found {found}, expected a name of 1 to {NAME_MAX} characters")
     stream = members.get("stream") or False
-    if not isinstance(stream, bool):
-        raise MalformedError(f"stream: found {json_kind(stream)}, expected true or false")
+    if not isinstance(stream, bool) or (stream and kind == "embeddings"):
+        expected = "none here" if kind == "embeddings" else "true or false"
+        raise MalformedError(f"stream: found {json_kind(stream)}, expected {expected}")
     options = members.get("stream_options")
     include_usage = isinstance(options, dict) and options.get("include_usage") is True
-    return Call(kind, path, body, model, stream, include_usage, _max_tokens(members), members)
+    limit = 1 if kind == "embeddings" else _max_tokens(members)
+    return Call(kind, path, body, model, stream, include_usage, limit, members)
 
 
 def make_call(path: str, members: Mapping[str, Any]) -> Call:
@@ -94,14 +104,21 @@ def make_call(path: str, members: Mapping[str, Any]) -> Call:
 
 
 def _max_tokens(members: Mapping[str, Any]) -> int:
-    for name in ("max_completion_tokens", "max_tokens"):
+    """Tokens of all choices together: what the output class must hold."""
+    n = members.get("n")
+    choices = n if type(n) is int and n >= 1 else 1  # what else it may be, the worker refuses
+    most = OUT_CLASSES[-1]
+    for name in LIMITS:
         value = members.get(name)
         if value is None:
             continue
-        if type(value) is not int or not 1 <= value <= OUT_CLASSES[-1]:
+        if type(value) is not int or not 1 <= value <= most:
             raise MalformedError(
-                f"{name}: found {json_value(value)}, "
-                f"expected an integer from 1 to {OUT_CLASSES[-1]}"
+                f"{name}: found {json_value(value)}, expected an integer from 1 to {most}"
             )
-        return value
-    return DEFAULT_MAX_TOKENS
+        if value * choices > most:
+            raise MalformedError(
+                f"{name}: found {value} for {choices} choices, expected at most {most} in all"
+            )
+        return value * choices
+    return min(DEFAULT_MAX_TOKENS * choices, most)

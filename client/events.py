@@ -27,6 +27,7 @@ class Answered:
         id, created, model: what OpenAI chunks repeat.
         worker: who answers.
         rid: text form of the request id.
+        prompt_tokens: as the worker counted them before it began; the receipt's count is signed.
     """
 
     status: int
@@ -36,6 +37,7 @@ class Answered:
     model: str
     worker: VerifiedWorker
     rid: str
+    prompt_tokens: int = 0
 
     @property
     def trust(self) -> Trust:
@@ -44,8 +46,33 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class CallDelta:
+    """A piece of a tool call.
+
+    Attributes:
+        number: of the call, from 0.
+        id, name: of the call and the function, on the call's first piece; else empty and None.
+        arguments: JSON text added; content.
+    """
+
+    number: int
+    id: str
+    name: str | None
+    arguments: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token's bytes, its log-probability, and those of the likeliest tokens."""
+
+    token: bytes = field(repr=False)
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
-    """New text of one choice of a streamed answer.
+    """What is new of one choice of a streamed answer.
 
     Attributes:
         text: the text added; content, kept out of `repr`.
@@ -53,6 +80,9 @@ class Delta:
         finish: why the choice ended, on its last delta.
         usage: token counts as OpenAI spells them, on the last delta.
         trust: what stands behind the answering worker's evidence.
+        call: a piece of a tool call, where the delta is one.
+        logprobs: of tokens whose text is in this delta or comes next.
+        stop: which of the request's stop strings ended the choice, on its last delta.
     """
 
     text: str = field(repr=False)
@@ -60,6 +90,9 @@ class Delta:
     finish: str | None
     usage: Mapping[str, int] | None
     trust: Trust
+    call: CallDelta | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    stop: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

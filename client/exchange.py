@@ -169,7 +169,7 @@ def _seal(terms: Terms, call: Call, candidates: Candidates) -> SealedRequest:
     header = RequestHeader(
         rid=terms.rng(RID_LEN),
         aud=policy.aud,
-        op=call.kind,
+        op=call.op,
         model=call.model,
         policy=first.policy,
         iat=now,

@@ -1,8 +1,9 @@
-"""How this SDK's results look to a program that only knows OpenAI.
+"""How this SDK's results look to a program that only knows OpenAI, or Anthropic.
 
-Errors become OpenAI error JSON whose `code` is ours, so `except openai.APIStatusError as e: e.code`
-names the exact refusal. Every response carries `x-anchorhold-trust` where an answer has one, and
-`x-anchorhold-receipt`: the saved bundle's path, or the request id when none is saved.
+Errors become error JSON of the API that was used, whose `code` is ours, so that
+`except openai.APIStatusError as e: e.code` names the exact refusal. Every response carries
+`x-anchorhold-trust` where an answer has one, and `x-anchorhold-receipt`: the saved bundle's path,
+or the request id when none is saved.
 """
 
 from __future__ import annotations
@@ -21,19 +22,24 @@ from wire.errors import (
 )
 
 from .calls import ENDPOINTS
-from .events import Delta
-from .sse import DONE, ChunkBuilder, event
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .calls import Call
     from .events import Answered
-    from .receipts import Receipt
 
 TRUST_HEADER: Final = "x-anchorhold-trust"
 RECEIPT_HEADER: Final = "x-anchorhold-receipt"
 MODELS: Final = "/v1/models"
+MESSAGES: Final = "/v1/messages"
+_MESSAGES_TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 _JSON: Final = {"content-type": "application/json"}
 _NOT_FOUND_CODES: Final = frozenset({"unknown_endpoint", "model_not_found", "model_not_accepted"})
 # Refusals that may pass by themselves; OpenAI's client retries those, and nothing else of ours:
@@ -62,21 +68,29 @@ def unknown_endpoint(method: str, path: str) -> MalformedError:
     )
 
 
-def error_document(error: AnchorholdError) -> dict[str, Any]:
-    """OpenAI's error object; a gateway's words are labelled as such."""
+def error_document(error: AnchorholdError, path: str = "") -> dict[str, Any]:
+    """The error object of a path's API; a gateway's words are labelled as such."""
     kind = "gateway" if isinstance(error, GatewayError) else "anchorhold"
     message = error.diagnostics().replace("\n", ". ")
-    return {"error": {"message": message, "type": kind, "param": None, "code": error.code}}
+    found = {"message": message, "type": kind, "param": None, "code": error.code}
+    if path != MESSAGES:
+        return {"error": found}
+    return {"type": "error", "error": found | {"type": _messages_type(error_status(error))}}
 
 
-def error_response(error: AnchorholdError) -> tuple[int, dict[str, str], bytes]:
+def _messages_type(status: int) -> str:
+    """Anthropic's word for a status."""
+    return _MESSAGES_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+
+
+def error_response(error: AnchorholdError, path: str = "") -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of a refusal."""
     headers = dict(_JSON)
     if not isinstance(error, GatewayError) and error.code not in _RETRY_CODES:
         headers["x-should-retry"] = "false"
     if isinstance(error, GatewayError) and error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
-    return error_status(error), headers, json.dumps(error_document(error)).encode()
+    return error_status(error), headers, json.dumps(error_document(error, path)).encode()
 
 
 def error_status(error: AnchorholdError) -> int:
@@ -110,28 +124,3 @@ def answer_headers(answered: Answered, saved: str | None, content_type: str) -> 
         TRUST_HEADER: answered.trust,
         RECEIPT_HEADER: saved or answered.rid,
     }
-
-
-class SseRenderer:
-    """Turns one streamed answer into server-sent events."""
-
-    def __init__(self, call: Call, answered: Answered) -> None:
-        self._call = call
-        self._chunks = ChunkBuilder(call.kind, answered.id, answered.created, answered.model)
-
-    def delta(self, item: object) -> bytes:
-        """Events of one delta."""
-        if not isinstance(item, Delta):
-            return b""
-        return self._chunks.delta(item.text, item.index, item.finish)
-
-    def end(self, receipt: Receipt | None) -> bytes:
-        """The end, after FINAL and the receipt verified: only now `[DONE]`."""
-        if receipt is None:
-            return b""
-        usage = self._chunks.usage(receipt.usage) if self._call.include_usage else b""
-        return usage + DONE
-
-    def failure(self, error: AnchorholdError) -> bytes:
-        """An error event; no `[DONE]` follows, so nobody takes the text for complete."""
-        return event(error_document(error))

@@ -1,4 +1,4 @@
-"""A local OpenAI-compatible proxy: any OpenAI program on this machine, sealed beyond it.
+"""A local proxy: any program of OpenAI's or Anthropic's API on this machine, sealed beyond it.
 
 It listens on loopback or a Unix socket only, answers only requests whose `Host` names it (a web
 page that rebinds a name to 127.0.0.1 sends another), and only with its own random key: other users
@@ -27,6 +27,7 @@ from wire.ids import b64u
 from wire.limits import BODY_MAX
 
 from .openai_shape import error_response, unknown_endpoint
+from .transport import bearer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -169,25 +170,25 @@ def create_app(transport: AsyncSealedTransport, key: str, hosts: Iterable[str]) 
         if (host or "").lower() not in accepted:
             names = " or ".join(sorted(accepted))
             message = f"Host: found {shown(host)}, expected {names}"
-            return _refused(MalformedError(message, code="wrong_host"), 421)
+            return _refused(MalformedError(message, code="wrong_host"), 421, request)
         # 2: is it allowed? Compared in constant time.
-        scheme, _, shown_key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(shown_key.encode(), key.encode()):
+        shown_key = bearer(request.headers)
+        if not hmac.compare_digest(shown_key.encode(), key.encode()):
             found = f"one of {len(shown_key)} characters" if shown_key else "none"
             error = MalformedError(
                 f"Authorization: found {found}, expected Bearer and the key this proxy printed",
                 code="wrong_key",
             )
-            return _refused(error, 401)
+            return _refused(error, 401, request)
         # 3: only paths under /v1 have a sealed form; the transport refuses the rest by name
         if not request.url.path.startswith("/v1/"):
-            return _refused(unknown_endpoint(request.method, request.url.path), 404)
+            return _refused(unknown_endpoint(request.method, request.url.path), 404, request)
         body = await _body(request)
         if body is None:
             declared = request.headers.get("content-length", "")
             found = declared if declared.isdecimal() else f"more than {BODY_MAX}"
             message = f"body: found {found} bytes, expected at most {BODY_MAX}"
-            return _refused(MalformedError(message, code="body_too_large"), 413)
+            return _refused(MalformedError(message, code="body_too_large"), 413, request)
         inside = httpx2.Request(request.method, _INSIDE + request.url.path, content=body)
         return _forward(await transport.handle_async_request(inside))
 
@@ -257,6 +258,6 @@ async def _chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
             yield chunk
 
 
-def _refused(error: MalformedError, status: int) -> Response:
-    _, headers, body = error_response(error)
+def _refused(error: MalformedError, status: int, request: Request) -> Response:
+    _, headers, body = error_response(error, request.url.path)
     return Response(body, status, headers)

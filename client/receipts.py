@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from evidence.bundle import build_bundle
-from evidence.commit import commit_segments, request_segments, response_segments
+from evidence.commit import commit_segments, request_segments
 from evidence.record import ReceiptRecord, VerifiedReceipt, parse_record, verify_record
 from wire.errors import ReceiptError
 from wire.ids import b64u, sha256_tag, unb64u
@@ -64,7 +64,8 @@ class Heard:
     Attributes:
         record: payload of the RECEIPT record.
         salt_r: salt of the answer's commitments.
-        texts, finishes: text and finish reason of each choice, in order.
+        segments: what each choice said, in order, as the statement commits to it.
+        finishes: why each choice ended.
         ciphertexts: what the statement may call the answer's frames: SHA-256 over all but the
             final one, and for a stream also over each non-empty prefix of them, since its
             statement is signed while padding is still being sent.
@@ -76,7 +77,7 @@ class Heard:
     worker: VerifiedWorker
     record: bytes = field(repr=False)
     salt_r: bytes = field(repr=False)
-    texts: tuple[str, ...] = field(repr=False)
+    segments: tuple[tuple[int, bytes], ...] = field(repr=False)
     finishes: tuple[str, ...]
     ciphertexts: frozenset[bytes]
     log_size: int
@@ -115,6 +116,11 @@ class Receipt:
             "total_tokens": tokens_in + tokens_out,
         }
 
+    @property
+    def cached_tokens(self) -> int:
+        """Signed count of the tokens that came from the prefix cache."""
+        return int(self.claims["use"]["cached"])
+
     def save(self, path: Path | str) -> Path:
         """Write the bundle into a new file (mode 0600, whole or not at all); returns the path.
 
@@ -146,7 +152,7 @@ def check_receipt(verifier: Verifier, heard: Heard) -> Steps[Receipt]:
     with report.step(STEPS[2]):
         _check_time(claims, heard, verifier.clock())
     with report.step(STEPS[3]):
-        _same(claims, {"op": heard.call.kind})
+        _same(claims, {"op": heard.call.op})
         _same(claims["model"], {"name": heard.call.model, "digest": _model_digest(heard)})
         _same(claims["pol"], {"service": heard.sealed.header.policy})
     with report.step(STEPS[4]) as detail:
@@ -156,10 +162,9 @@ def check_receipt(verifier: Verifier, heard: Heard) -> Steps[Receipt]:
         sent = request_segments(heard.call.members)
         _check_side(claims["req"], heard.sealed.keys.salt_q, sent, {heard.sealed.ct_hash})
     with report.step(STEPS[6]):
-        received = response_segments(heard.texts)
-        _check_side(claims["resp"], heard.salt_r, received, heard.ciphertexts)
+        _check_side(claims["resp"], heard.salt_r, heard.segments, heard.ciphertexts)
     with report.step(STEPS[7]) as detail:
-        if set(heard.finishes) != {claims["finish"]}:
+        if _finish(heard.finishes) != claims["finish"]:
             raise ReceiptError("receipt: the finish reason of the answer expected")
         detail.text = str(claims["finish"])
     with report.step(STEPS[8]) as detail:
@@ -175,6 +180,14 @@ def check_receipt(verifier: Verifier, heard: Heard) -> Steps[Receipt]:
         log_size=head.size,
         bundle=bundle,
     )
+
+
+def _finish(finishes: Sequence[str]) -> str:
+    """The one finish of an answer: length where any of its choices was cut."""
+    for reason in ("length", "stop"):
+        if reason in finishes and set(finishes) <= {"length", "stop"}:
+            return reason
+    return ""
 
 
 def _identity(heard: Heard) -> dict[str, str]:

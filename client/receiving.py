@@ -12,11 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from wire.canonical import parse_strict
+from evidence.commit import response_segments
 from wire.errors import (
     FrameError,
-    MalformedError,
-    ProtocolFailure,
     ReceiptError,
     RecordError,
     StreamTruncated,
@@ -31,6 +29,7 @@ from .commands import Emit, Read, Steps
 from .events import Answered, Body, Delta, Done
 from .receipts import Heard, check_receipt
 from .served import HTTP_OK
+from .told import ChoiceTold, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
 BODY_LIMIT: Final = 64 * 1024 * 1024  # a whole answer; 64k tokens are under 1 MiB
 ERROR_STATUS: Final = 400
 FINISHES: Final = frozenset({"stop", "length"})
+CHOICES_MAX: Final = 128  # of a request; more would be kept for nobody
+SCORES_MAX: Final = 20  # alternatives whose log-probability is told with a token's own
 _COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -57,9 +58,9 @@ class _Answer:
     worker: VerifiedWorker | None = None
     status: int = 0
     body: bytearray = field(default_factory=bytearray)
-    texts: dict[int, list[str]] = field(default_factory=dict)
+    choices: dict[int, ChoiceTold] = field(default_factory=dict)
     text_len: int = 0
-    finishes: dict[int, str] = field(default_factory=dict)
+    score_len: int = 0
     receipt: bytes | None = None
     error: WorkerNotice | None = None
 
@@ -141,36 +142,57 @@ def _answered(record: Record, worker: VerifiedWorker, answer: _Answer) -> Answer
         model=_text(head, "model", answer.call.model),
         worker=worker,
         rid=rid,
+        prompt_tokens=_count(head, "in", 0),
     )
 
 
 def _delta(answer: _Answer, record: Record, worker: VerifiedWorker) -> Delta:
     delta = TokenDelta.decode(record.data)
-    index = _count(delta.tail, "i", 0)
-    finish = delta.tail.get("f")
-    if index in answer.finishes:
+    tail, text = delta.tail, delta.text
+    index = _count(tail, "i", 0)
+    choice = answer.choices.setdefault(index, ChoiceTold())
+    if choice.finish or index >= CHOICES_MAX:
         raise RecordError("response: no text after a choice's end expected")
+    finish = tail.get("f")
     if finish is not None:
         if finish not in FINISHES:
             raise RecordError("response: finish reason stop or length expected")
-        answer.finishes[index] = finish
+        choice.finish = finish
     # An attested worker may still be a faulty one: what it makes us keep is bounded by our request.
-    answer.text_len += len(delta.text)
     most = answer.sealed.header.out * TOKEN_TEXT_MAX
-    if answer.text_len > most:
+    if tail.get("l") == 1:
+        answer.score_len += len(text)
+        scores = choice.scored(text)
+        text, call = "", None
+    else:
+        answer.text_len += len(text)
+        scores = ()
+        call = choice.called(tail, text) if "t" in tail else None
+        text = text if call is None else ""
+    if answer.text_len > most or answer.score_len > most * (SCORES_MAX + 1):
         raise RecordError(f"response: at most {most} characters for this request expected")
-    answer.texts.setdefault(index, []).append(delta.text)
-    return Delta(delta.text, index, finish, _usage(delta.tail.get("u")), worker.trust)
+    choice.texts.append(text)
+    return Delta(
+        text,
+        index,
+        finish,
+        _usage(tail.get("u")),
+        worker.trust,
+        call,
+        scores,
+        _count(tail, "s", -1) if "s" in tail else None,
+    )
 
 
 def _heard(answer: _Answer, reader: ResponseReader, worker: VerifiedWorker) -> Heard:
     assert answer.receipt is not None
     assert reader.salt_r is not None, "frames were opened"
     if answer.call.stream:
-        texts = ["".join(answer.texts[index]) for index in sorted(answer.texts)]
-        finishes = [answer.finishes.get(index, "") for index in sorted(answer.texts)]
+        told = [answer.choices[index] for index in sorted(answer.choices)]
+        segments = response_segments([choice.said() for choice in told])
+        finishes = [choice.finish for choice in told]
     else:
-        texts, finishes = _whole(bytes(answer.body))
+        segments, finishes = whole(answer.call.kind, bytes(answer.body), BODY_LIMIT)
     # A whole answer is sealed before it is stated. A stream's statement follows its first frames
     # while padding still goes out; the hash of nothing is everybody's and would bind no answer.
     least = 1 if answer.call.stream else max(1, reader.frames)
@@ -181,28 +203,11 @@ def _heard(answer: _Answer, reader: ResponseReader, worker: VerifiedWorker) -> H
         worker=worker,
         record=answer.receipt,
         salt_r=reader.salt_r,
-        texts=tuple(texts),
+        segments=tuple(segments),
         finishes=tuple(finishes),
         ciphertexts=frozenset(prefixes),
         log_size=answer.candidates.log_size,
     )
-
-
-def _whole(body: bytes) -> tuple[list[str], list[str]]:
-    """Texts and finish reasons of a whole OpenAI answer, in choice order."""
-    try:
-        document = parse_strict(body, max_bytes=BODY_LIMIT)
-        choices = sorted(document["choices"], key=lambda choice: int(choice["index"]))
-        texts = [
-            choice["message"]["content"] if "message" in choice else choice["text"]
-            for choice in choices
-        ]
-        finishes = [choice["finish_reason"] for choice in choices]
-    except (MalformedError, KeyError, TypeError, ValueError) as error:
-        raise ProtocolFailure("response: a whole OpenAI answer expected") from error
-    if not all(isinstance(item, str) for item in (*texts, *finishes)):
-        raise ProtocolFailure("response: text in every choice expected")
-    return texts, finishes
 
 
 def _failure(record: Record) -> WorkerNotice:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from wire.canonical import parse_strict
 from wire.errors import MalformedError, ProtocolFailure, WorkerNotice
 
+from .told import DEPTH_MAX
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -39,7 +41,9 @@ class SealedResponse:
     def json(self) -> dict[str, Any]:
         """The body as a JSON object."""
         try:
-            document = parse_strict(self.body, max_bytes=len(self.body))
+            document = parse_strict(
+                self.body, max_depth=DEPTH_MAX, max_bytes=max(len(self.body), 1)
+            )
         except MalformedError as error:
             raise ProtocolFailure(f"response body: {error.message}") from error
         if not isinstance(document, dict):
@@ -65,7 +69,7 @@ class ChatResult:
 
     Attributes:
         text: of the first choice; content.
-        finish: why it ended: stop or length.
+        finish: why it ended: stop, length or tool_calls.
         usage: token counts as OpenAI spells them, from the signed receipt.
         receipt: verified.
         trust: what stands behind the worker.
@@ -91,7 +95,7 @@ def chat_result(response: SealedResponse) -> ChatResult:
     assert receipt is not None, "a success has a receipt"
     choice = document["choices"][0]
     return ChatResult(
-        text=choice["message"]["content"],
+        text=choice["message"]["content"] or "",  # none beside tool calls
         finish=choice["finish_reason"],
         usage=receipt.usage,
         receipt=receipt,

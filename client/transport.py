@@ -3,9 +3,9 @@
     OpenAI(base_url="https://gateway.example/v1", api_key=key,
            http_client=httpx2.Client(transport=SealedTransport("policy.json")))
 
-Chat completions, completions (whole or streamed) and the model list have a sealed form. Any other
-request is answered with a 404 made here and never sent: a pass-through would be a plaintext
-fallback.
+Chat completions, completions, responses, embeddings, Anthropic's messages and the model list have a
+sealed form. Any other request is answered with a 404 made here and never sent: a pass-through would
+be a plaintext fallback.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from .calls import Call, parse_call
 from .events import Body
 from .openai_shape import (
     MODELS,
-    SseRenderer,
     answer_headers,
     base_of,
     error_response,
@@ -29,11 +28,12 @@ from .openai_shape import (
     sealed_path,
     unknown_endpoint,
 )
+from .rendering import Renderer, renderer
 from .served import HTTP_OK
 from .session import Options, PolicySource, load_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from .receipts import Receipt
     from .stream import SealedStream
@@ -67,9 +67,9 @@ class SealedTransport(httpx2.BaseTransport):
         self.last_receipt: Receipt | None = None
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:  # type: ignore[explicit-override]  # typing.override needs 3.12
-        """Answer one request; refusals are OpenAI error responses, never exceptions."""
+        """Answer one request; refusals are error responses of the API used, never exceptions."""
+        path = sealed_path(request.url.path)
         try:
-            path = sealed_path(request.url.path)
             client = self._client(request)
             if path == MODELS or path.startswith(MODELS + "/"):
                 return self._models(client, request, path)
@@ -77,7 +77,7 @@ class SealedTransport(httpx2.BaseTransport):
                 raise unknown_endpoint(request.method, path)
             return self._answer(client, parse_call(path, request.read()))
         except AnchorholdError as error:
-            return response(*error_response(error))
+            return response(*error_response(error, path))
 
     def close(self) -> None:  # type: ignore[explicit-override]  # typing.override needs 3.12
         """Close every client."""
@@ -105,7 +105,7 @@ class SealedTransport(httpx2.BaseTransport):
         saved = client.receipt_path(stream.answered.rid)
         if call.stream and stream.answered.status == HTTP_OK:
             headers = answer_headers(stream.answered, saved, "text/event-stream; charset=utf-8")
-            body = _SseBody(SseRenderer(call, stream.answered), stream, self)
+            body = _SseBody(renderer(call, stream.answered), stream, self)
             return httpx2.Response(HTTP_OK, headers=headers, stream=body)
         content = b"".join(item.data for item in stream if isinstance(item, Body))
         self.last_receipt = stream.receipt or self.last_receipt
@@ -117,11 +117,12 @@ class _SseBody(httpx2.SyncByteStream):
     """The rebuilt event stream of one answer."""
 
     def __init__(
-        self, renderer: SseRenderer, stream: SealedStream, transport: SealedTransport
+        self, renderer: Renderer, stream: SealedStream, transport: SealedTransport
     ) -> None:
         self._renderer, self._stream, self._transport = renderer, stream, transport
 
     def __iter__(self) -> Iterator[bytes]:  # type: ignore[explicit-override]  # typing.override needs 3.12
+        yield self._renderer.begin()
         try:
             for item in self._stream:
                 yield self._renderer.delta(item)
@@ -143,9 +144,14 @@ def target(
     if base_url is None:
         base_url = str(url.copy_with(path=base_of(url.path) or "/", query=None, fragment=None))
     if api_key is None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        api_key = token if scheme.lower() == "bearer" and token else None
+        api_key = bearer(request.headers) or None
     return base_url, api_key
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    """The credential of a request, as OpenAI's clients show it or as Anthropic's; else empty."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" and token else headers.get("x-api-key", "")
 
 
 def models_document(cards: list[dict[str, Any]], path: str) -> dict[str, Any]:

@@ -5,72 +5,73 @@ stream ends in an ERROR record and a plain reply is withheld: evidence comes bef
 """
 
 import asyncio
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from wire.errors import BusyError, MalformedError, ReceiptError
+from evidence.commit import response_segments
+from wire.errors import BusyError
 from wire.records import DATA, Record, TokenDelta
 
+from .api.errors import ApiError
+from .api.logprobs import Chosen, TokenLogprob
+from .api.replies import body, shown
+from .api.results import Identity, overall, usage_document
+from .api.token_names import token_bytes
+from .api.tool_reader import ToolReader
 from .bench import Bench, Outlet
+from .choice_writer import ChoiceWriter
 from .delivery import Delivery, head_record
 from .engine.errors import EngineBusy, EngineStopped, RequestInvalid, RequestTooLong
 from .engine.events import TokenEvent, Usage
-from .engine.sequence import GenerationRequest
-from .intake import Accepted
-from .openai_api import ApiRequest
-from .openai_errors import ApiError
-from .openai_reply import Identity, body, usage_document
-from .statement import Answered, receipt_record
+from .prompting import Prompted
+from .receipts import UNLOGGED, Order, receipt_of
+from .statement import parameters
 
-# The log answers in milliseconds; a client must not wait longer for an end that will not come.
-LOG_TIMEOUT_S = 10.0
 NO_USAGE = Usage(0, 0)
-UNLOGGED = "evidence_unavailable"
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What to answer.
-
-    Attributes:
-        accepted: the opened request.
-        request: its parsed body.
-        work: the sequence for the engine.
-        salted: whether the caller gave the prefix-cache salt.
-        started_ms: when the request arrived, worker clock.
-    """
-
-    accepted: Accepted
-    request: ApiRequest
-    work: GenerationRequest
-    salted: bool
-    started_ms: int
+FINISHED = ("stop", "length")
 
 
 class Answering:
     """Runs one order. Belongs to the event loop's thread."""
 
-    def __init__(self, bench: Bench, outlet: Outlet, delivery: Delivery, order: Order) -> None:
+    def __init__(
+        self, bench: Bench, outlet: Outlet, delivery: Delivery, order: Order, prompted: Prompted
+    ) -> None:
         """Prepare; `submit` gives the sequence to the engine."""
+        assert bench.engine is not None, "a model without an engine takes no such order"
         self._bench = bench
+        self._engine = bench.engine
         self._outlet = outlet
         self._delivery = delivery
         self._order = order
-        self._last: asyncio.Future[TokenEvent] = asyncio.get_running_loop().create_future()
-        self._text: list[str] = []
-        self._identity = Identity.fresh(
+        self._prompted = prompted
+        self._last: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._identity = identity = Identity.fresh(
             order.request.kind, bench.config.model_name, bench.clock.s()
         )
+        self._entry = None if order.request.sampling.logprobs is None else self._logprob
+        self._writers = [
+            ChoiceWriter(index, self._reader(), identity.call_id, self._entry)
+            for index in range(order.request.n)
+        ]
+        self._usage = NO_USAGE
+        self._early: list[TokenEvent] | None = []  # what came before `run` had begun the answer
 
-    def submit(self) -> None:
-        """Give the sequence to the engine.
+    async def submit(self) -> None:
+        """Give the sequence to the engine; a grammar is compiled on the way, beside the loop.
 
         Raises:
             BusyError: the engine's line is full: another candidate may have room.
             ApiError: the engine cannot run it as it is.
         """
         try:
-            self._bench.engine.submit(self._order.work, self._bench.handover.to(self._take))
+            work, bench = self._prompted.work, self._bench
+            on_event = bench.handover.to(self._take)
+            if work.params.grammar is None:
+                self._engine.submit(work, on_event)
+            else:
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(bench.executor, self._engine.submit, work, on_event)
         except (EngineBusy, EngineStopped) as error:
             raise BusyError("the engine takes no request now") from error
         except RequestTooLong as error:
@@ -80,7 +81,7 @@ class Answering:
 
     def cancel(self) -> None:
         """Have the engine drop the sequence within a step; its last event still comes."""
-        self._bench.engine.cancel(self._order.work.id)
+        self._engine.cancel(self._prompted.work.id)
 
     async def run(self) -> tuple[str, Usage]:
         """Deliver while the engine works; returns how it ended and the exact usage.
@@ -88,8 +89,7 @@ class Answering:
         Raises:
             ConnectionError: the gateway went away. The engine is left clean in any case.
         """
-        if self._order.request.stream:
-            self._delivery.put(head_record(self._identity.head(stream=True)))
+        self._begin()
         pump = asyncio.create_task(self._delivery.run())
         try:
             ends: set[asyncio.Future[Any]] = {pump, self._last}
@@ -98,48 +98,92 @@ class Answering:
                 # The pump has ended first. After a lost gateway nobody waits (this raises); after
                 # a cancel the engine's last event, with the usage, is still on its way.
                 pump.result()
-            last = await self._last
-            usage = last.usage or NO_USAGE
-            finish = await self._end(last.finish or "error", usage)
+            finish = await self._end(await self._last)
             # The delivery was abandoned if the client left before the end.
-            return (finish if await pump else "cancelled"), usage
+            return (finish if await pump else "cancelled"), self._usage
         finally:
             self.cancel()
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
 
-    def _take(self, event: TokenEvent) -> None:
-        """Move one engine event into the delivery."""
-        self._text.append(event.text)
+    def _begin(self) -> None:
+        """Put what is known before the first token."""
+        prompt = len(self._prompted.work.prompt_tokens)
         if self._order.request.stream:
-            if event.finish is None:
-                self._delivery.put(TokenDelta(event.text))
-            elif event.finish in ("stop", "length"):
-                tail = {"f": event.finish, "u": usage_document(event.usage or NO_USAGE)}
-                self._delivery.put(TokenDelta(event.text, tail))
-        if event.finish is not None and not self._last.done():
-            self._last.set_result(event)
+            self._delivery.put(head_record(self._identity.head(stream=True, prompt_tokens=prompt)))
+        if self._prompted.echo:
+            for writer in self._writers:
+                self._stream(writer.begin(self._prompted.echo))
+        early, self._early = self._early or [], None
+        for event in early:
+            self._take(event)
 
-    async def _end(self, finish: str, usage: Usage) -> str:
+    def _reader(self) -> ToolReader | None:
+        form = self._prompted.form
+        return None if form is None else ToolReader(form)
+
+    def _logprob(self, choice: Chosen) -> TokenLogprob:
+        most = self._order.request.sampling.logprobs or 0
+        return TokenLogprob.of(choice, most, partial(token_bytes, self._engine.tokenizer))
+
+    def _stream(self, deltas: list[TokenDelta]) -> None:
+        if self._order.request.stream:
+            for delta in deltas:
+                self._delivery.put(delta)
+
+    def _take(self, event: TokenEvent) -> None:
+        """Move one engine event into the delivery; the last one of all choices ends the answer."""
+        if self._early is not None:
+            self._early.append(event)
+            return
+        if self._last.done():
+            return
+        if event.usage is not None:
+            self._usage = _sum(self._usage, event.usage)
+        if event.finish is not None and event.finish not in FINISHED:
+            self._last.set_result(event.finish)
+            return
+        deltas = self._writers[event.index].take(event)
+        ended = all(writer.ended for writer in self._writers)
+        if ended:
+            last = deltas[-1]
+            deltas[-1] = TokenDelta(last.text, last.tail | {"u": usage_document(self._usage)})
+        self._stream(deltas)
+        if ended:
+            self._last.set_result("stop")
+
+    async def _end(self, finish: str) -> str:
         """End the delivery as the engine's finish demands; returns the final finish."""
         if finish == "cancelled":
             self._delivery.abandon()
             return finish
-        if finish not in ("stop", "length"):
+        if finish not in FINISHED:
             self._withhold("engine_error", "the engine could not finish this answer", 500)
             return "error"
-        if not self._order.request.stream:
-            text = "".join(self._text)
-            self._delivery.put(head_record(self._identity.head(stream=False)))
-            self._delivery.put(Record(DATA, body(self._identity, text, finish, usage)))
+        request = self._order.request
+        results = [writer.result() for writer in self._writers]
+        if not request.stream:
+            results = shown(request, results)
+            head = self._identity.head(stream=False, prompt_tokens=self._usage.prompt_tokens)
+            self._delivery.put(head_record(head))
+            text = body(self._identity, request, results, self._usage)
+            self._delivery.put(Record(DATA, text))
             self._delivery.settle()
-        try:
-            receipt = await self._receipt(finish, usage)
-        except (ReceiptError, MalformedError, TimeoutError):
+        receipt = await receipt_of(
+            self._bench,
+            self._outlet,
+            self._delivery,
+            self._order,
+            answer=response_segments([result.said() for result in results]),
+            finish=overall(results),
+            parameters=parameters(request, self._prompted.work.params),
+            usage=self._usage,
+        )
+        if receipt is None:
             self._withhold(UNLOGGED, "no durable receipt, so no complete answer", 503)
             return "error"
         self._delivery.close(receipt)
-        return finish
+        return overall(results)
 
     def _withhold(self, code: str, message: str, status: int) -> None:
         """End without a receipt: a begun stream gets an ERROR record, a reply is replaced."""
@@ -147,40 +191,21 @@ class Answering:
             self._delivery.fail(code, message)
         else:
             self._delivery.restart()
-            decline(self._delivery, ApiError(status, code, message, kind="server_error"))
-
-    async def _receipt(self, finish: str, usage: Usage) -> bytes:
-        """Return the RECEIPT record's payload; the gateway has logged its event durably."""
-        bench, order, writer = self._bench, self._order, self._delivery.writer
-        opened = order.accepted.opened
-        signed = bench.notary.sign(
-            Answered(
-                rid=opened.header.rid,
-                th=opened.th,
-                kid=opened.kid,
-                op=opened.header.op,
-                started_ms=order.started_ms,
-                ended_ms=bench.clock.ms(),
-                salt_q=opened.keys.salt_q,
-                salt_r=writer.salt_r,
-                prompt=order.request.segments,
-                text="".join(self._text),
-                request_ct=opened.ct_hash,
-                response_ct=writer.ct_hash,
-                finish=finish,
-                sampling=order.work.params,
-                usage=usage,
-                salt_scope="caller" if order.salted else "request",
-            ),
-            order.accepted.epoch,
-        )
-        async with asyncio.timeout(LOG_TIMEOUT_S):
-            logged = await self._outlet.log(opened.header.rid, signed.event)
-        return receipt_record(signed, logged)
+            error = ApiError(status, code, message, kind="server_error")
+            decline(self._delivery, error, self._order.path)
 
 
-def decline(delivery: Delivery, error: ApiError) -> None:
-    """Make an OpenAI error the whole reply, shaped like any other."""
+def decline(delivery: Delivery, error: ApiError, path: object) -> None:
+    """Make an error the whole reply, in the form of the path's API, shaped like any other."""
     delivery.put(head_record({"s": error.status, "h": {"content-type": "application/json"}}))
-    delivery.put(Record(DATA, error.body()))
+    delivery.put(Record(DATA, error.body(path)))
     delivery.close(None)
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    """Counts of a request whose choices are counted one by one: the prompt is the same."""
+    return Usage(
+        max(one.prompt_tokens, other.prompt_tokens),
+        one.completion_tokens + other.completion_tokens,
+        max(one.cached_tokens, other.cached_tokens),
+    )

@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from .api.embeddings import Embedder
 from .clock import Clock
 from .engine.engine import Engine
 from .epochs import Keyring
@@ -36,19 +37,21 @@ class Bench:
     Attributes:
         config: settings.
         keyring: keys by epoch.
-        engine: runs sequences.
+        engine: runs sequences; None where the model makes no text.
         notary: signs receipts.
         clock: the worker's own.
         rng: random bytes.
         executor: threads for long bodies.
         handover: brings the engine's events to the event loop.
+        embedder: makes embeddings; None where the model makes none.
     """
 
     config: WorkerConfig
     keyring: Keyring
-    engine: Engine
+    engine: Engine | None
     notary: Notary
     clock: Clock
     rng: Callable[[int], bytes]
     executor: Executor
     handover: Handover = field(default_factory=Handover)
+    embedder: Embedder | None = None

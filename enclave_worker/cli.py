@@ -36,22 +36,23 @@ STEPS = 50
 Say = Callable[[str], None]
 
 
-def register(subparsers: Any) -> None:
-    """Add `worker` to `subparsers` (what `ArgumentParser.add_subparsers` returned)."""
-    worker = subparsers.add_parser(
+def register(subparsers: Any) -> argparse.ArgumentParser:
+    """Add `worker` to `subparsers` (what `ArgumentParser.add_subparsers` returned); returns it."""
+    worker: argparse.ArgumentParser = subparsers.add_parser(
         "worker",
         help="measure, sandbox and run one worker",
         description="Measure, sandbox and run one worker.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    worker.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML settings")
+    worker.add_argument("--config", type=Path, metavar="FILE", help="TOML settings")
     worker.add_argument(
         "--measure",
         action="store_true",
         help="print the measurement and trust anchor a policy must name, and exit",
     )
     worker.set_defaults(run=lambda args: run(args, _say), failure_code=EXIT_FAILED)
+    return worker
 
 
 def run(args: argparse.Namespace, say: Say) -> int:
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace, say: Say) -> int:
         AnchorholdError: it cannot start; the command line says it, with a hint.
     """
     try:
+        if args.config is None:
+            raise ConfigError("worker: found no --config, expected a settings file")
         launcher = Launcher(read_config(args.config), progress=_Bar(say), on_state=_states(say))
         if args.measure:
             return _measure(launcher)

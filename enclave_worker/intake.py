@@ -16,12 +16,12 @@ from wire.schedule import transcript_hash
 from wire.suites import SUITES
 from wire.wraps import KID_LEN
 
+from .api.errors import ApiError
+from .api.request import ApiRequest
 from .epochs import Epoch, Keyring
-from .openai_api import ApiRequest
-from .openai_errors import ApiError
 from .worker_config import WorkerConfig
 
-OPS = ("chat", "completion")
+OPS = ("chat", "completion", "embed")
 CACHE_SALT_LEN = 32
 NO_TH = bytes(32)
 
@@ -140,8 +140,8 @@ def check_agreement(opened: OpenedRequest, request: ApiRequest) -> None:
     """
     header = opened.header
     # 1
-    if header.op != request.kind:
-        raise ApiError(400, "header_mismatch", f"op: header says {header.op}, body {request.kind}")
+    if header.op != request.op:
+        raise ApiError(400, "header_mismatch", f"op: header says {header.op}, body {request.op}")
     # 2
     if header.model != request.model:
         raise ApiError(
@@ -154,7 +154,7 @@ def check_agreement(opened: OpenedRequest, request: ApiRequest) -> None:
     if header.stream != request.stream:
         raise ApiError(400, "header_mismatch", "stream: body and header differ", param="stream")
     # 4
-    check_class(header, len(opened.body), request.max_tokens or 1)
+    check_class(header, len(opened.body), (request.max_tokens or 1) * request.n)
 
 
 def cache_salt(head: dict[str, Any]) -> bytes | None:

@@ -161,8 +161,13 @@ def read_config(path: Path) -> LauncherConfig:
     Raises:
         ConfigError: unreadable file, unknown or missing key, wrong type.
     """
+    return config_of(path, read_settings(path))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a TOML file's keys and values; raises ConfigError."""
     try:
-        document = parse_settings(read_whole(path, SETTINGS_MAX))
+        return parse_settings(read_whole(path, SETTINGS_MAX))
     except OSError as error:
         raise ConfigError(
             f"worker configuration: cannot read {path}: {error.strerror}", hint=_FILE_HINT
@@ -171,6 +176,10 @@ def read_config(path: Path) -> LauncherConfig:
         raise ConfigError(
             f"worker configuration {path}: {error.message}", hint=_FILE_HINT
         ) from None
+
+
+def config_of(path: Path, document: dict[str, Any]) -> LauncherConfig:
+    """Check one worker's keys and values, found in the file at `path`; raises ConfigError."""
     known = {item.name: item for item in fields(LauncherConfig)}
     unknown = sorted(set(document) - set(known))
     if unknown:

@@ -23,6 +23,7 @@ from .complete import check_loaded, check_start
 from .control import ControlSocket, Message
 from .engine.config import EngineConfig
 from .engine.errors import EngineError
+from .engine.ops.library import check_settled
 from .epochs import Keyring
 from .journal import Event, emit, loop_handler, report, silence
 from .measured import Measured
@@ -74,6 +75,7 @@ class _Worker:
         config = WorkerConfig.parse(message["worker"])
         paths = [Path(path) for path in message["read_paths"]]
         settings = EngineConfig.from_dict(config.engine)
+        check_settled(settings)
         self._stage = "measurement"
         measured = Measured.from_json(message["measured"])
         staged = observe_root(Path(sys.path[0]).parent)
@@ -87,25 +89,38 @@ class _Worker:
         # 3: torch starts threads when imported, and Landlock binds only threads made after it
         self._enter("load", "loading")
         from .bench import Bench
+        from .engine.embedder import Embedder
         from .engine.engine import Engine
         from .rehearsal import rehearse
         from .serve import Server
+        from .served_model import served_model
         from .statement import Notary
 
-        engine = Engine(Path(config.model_dir), settings)
-        engine.start()
+        model = served_model(Path(config.model_dir), settings)
+        model.start()
         emit(Event.MODEL_LOADED)
         self._enter("warm-up", "warming")
-        engine.warm_up()
+        model.warm_up()
         emit(Event.WARM)
         self._stage = "rehearsal"
         executor = ThreadPoolExecutor(PARSERS, thread_name_prefix="parser")
         keyring = Keyring(config, os.urandom)
-        notary = Notary(config, keyring, settings.dtype, os.urandom)
-        bench = Bench(config, keyring, engine, notary, Clock(), os.urandom, executor)
+        notary = Notary(config, keyring, settings, os.urandom)
+        engine = model if isinstance(model, Engine) else None
+        embedder = model if isinstance(model, Embedder) else None
+        bench = Bench(
+            config,
+            keyring,
+            engine,
+            notary,
+            Clock(),
+            os.urandom,
+            executor,
+            embedder=embedder,
+        )
         with asyncio.Runner() as runner:
             runner.get_loop().set_exception_handler(loop_handler)
-            runner.run(rehearse(bench, settings.dtype))
+            runner.run(rehearse(bench, settings))
             emit(Event.REHEARSED)
             self._stage = "measurement"
             check_loaded(observe_mappings(), module_files(), staged, config.model_dir, measured)
@@ -123,7 +138,8 @@ class _Worker:
             # 6
             self._stage = "serve"
             runner.run(Server(bench, self._port, posture).run())
-        engine.stop()
+        if engine is not None:
+            engine.stop()
         executor.shutdown()
 
     def give_up(self, error: BaseException) -> None:

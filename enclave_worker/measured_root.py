@@ -10,12 +10,13 @@ from pathlib import Path
 from attestation.measurement import measured
 from wire.errors import ConfigError
 
-from .engine.config import EngineConfig
+from .engine.errors import EngineError
 from .launch_line import ARGUMENTS, MODULE, environment
 from .launcher_config import LauncherConfig
 from .measured import Measured
 from .model_folder import check_model, model_digests
 from .mounts import observe_mounts, places_of
+from .settled_engine import settled_engine
 from .stage import WorkerRoot, measure, stage_worker_root
 from .system_libraries import library_tags
 from .worker_config import WorkerConfig
@@ -58,6 +59,10 @@ def measure_root(config: LauncherConfig, progress: Progress | None) -> MeasuredR
     """
     check_model(config.model_dir)
     model_dir = config.model_dir.resolve()
+    try:
+        engine = settled_engine(config.engine, model_dir)
+    except EngineError as error:
+        raise ConfigError(str(error)) from None
     settings = WorkerConfig(
         wid=config.wid,
         aud=config.aud,
@@ -65,7 +70,7 @@ def measure_root(config: LauncherConfig, progress: Progress | None) -> MeasuredR
         model_dir=str(model_dir),
         service_policy=config.service_policy,
         trust=config.trust,
-        engine=dict(config.engine),
+        engine={**config.engine, "dtype": engine.dtype, "kernels": engine.kernels},
         require_pq=config.require_pq,
         epoch_s=config.epoch_s,
         slots=config.slots,
@@ -85,7 +90,7 @@ def measure_root(config: LauncherConfig, progress: Progress | None) -> MeasuredR
             (MODULE, *ARGUMENTS),
             settings.measured(),
             report,
-            env=environment(EngineConfig.from_dict(config.engine).threads),
+            env=environment(engine.threads),
         )
         system = library_tags(staged.system)
         settings = replace(

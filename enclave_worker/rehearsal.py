@@ -24,6 +24,7 @@ from wire.records import HEAD, RECEIPT, Record
 from wire.response import ResponseReader
 
 from .bench import Bench
+from .engine.config import EngineConfig
 from .epochs import Keyring
 from .session import Session
 from .statement import Notary
@@ -65,7 +66,7 @@ class _Stage:
         del rid, done
 
 
-async def rehearse(bench: Bench, dtype: str) -> None:
+async def rehearse(bench: Bench, engine: EngineConfig) -> None:
     """Answer one streamed and one plain request, and refuse a replay, with throwaway keys.
 
     Raises:
@@ -77,11 +78,12 @@ async def rehearse(bench: Bench, dtype: str) -> None:
     now = bench.clock.s()
     epoch = keyring.prepare(now)
     keyring.install(epoch, (Evidence("rehearsal", b""),))
-    notary = Notary(config, keyring, dtype, bench.rng)
+    notary = Notary(config, keyring, engine, bench.rng)
     trial = replace(bench, config=config, keyring=keyring, notary=notary)
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            for stream in (True, False):
+            # Vectors are never streamed.
+            for stream in (True, False) if bench.engine is not None else (False,):
                 await _one(trial, stream, now)
     except TimeoutError:
         raise UnavailableError("rehearsal: the worker did not answer itself in time") from None
@@ -104,13 +106,14 @@ async def _one(bench: Bench, stream: bool, now: int) -> None:
 
 
 def _seal(config: WorkerConfig, bench: Bench, stream: bool, now: int) -> SealedRequest:
-    chat = bench.engine.template is not None
-    body: dict[str, Any] = {"model": config.model_name, "stream": stream, "max_tokens": TOKENS}
-    body |= {"messages": [{"role": "user", "content": "é"}]} if chat else {"prompt": "é"}
+    path, op, body = _asked(bench)
+    body |= {"model": config.model_name}
+    if op != "embed":
+        body |= {"stream": stream, "max_tokens": TOKENS}
     header = RequestHeader(
         rid=RID,
         aud=config.aud,
-        op="chat" if chat else "completion",
+        op=op,
         model=config.model_name,
         policy=config.policy,
         iat=now,
@@ -121,7 +124,6 @@ def _seal(config: WorkerConfig, bench: Bench, stream: bool, now: int) -> SealedR
     )
     (epoch,) = bench.keyring.offered(now)
     kid, key = next(iter(epoch.keys.items()))
-    path = "/v1/chat/completions" if chat else "/v1/completions"
     return seal_request(
         header,
         [Candidate(kid, key.suite, key.pk)],
@@ -129,6 +131,15 @@ def _seal(config: WorkerConfig, bench: Bench, stream: bool, now: int) -> SealedR
         json.dumps(body).encode(),
         bench.rng,
     )
+
+
+def _asked(bench: Bench) -> tuple[str, str, dict[str, Any]]:
+    """Path, operation and prompt of a request this model can answer."""
+    if bench.engine is None:
+        return "/v1/embeddings", "embed", {"input": "é"}
+    if bench.engine.template is None:
+        return "/v1/completions", "completion", {"prompt": "é"}
+    return "/v1/chat/completions", "chat", {"messages": [{"role": "user", "content": "é"}]}
 
 
 def _check(records: list[Record]) -> None:

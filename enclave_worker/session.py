@@ -7,6 +7,7 @@ is a signed notice (the gateway may try another candidate); after the request is
 
 import asyncio
 import enum
+from collections.abc import Callable
 from typing import Any
 
 from evidence.events import round_usage
@@ -15,15 +16,17 @@ from wire.ids import b64u
 from wire.link import done_bytes
 from wire.notice import CODES, sign_notice
 
-from .answering import NO_USAGE, Answering, Order, decline
+from .answering import NO_USAGE, Answering, decline
+from .api.endpoints import parse_request
+from .api.errors import ApiError
 from .bench import Bench, Outlet
 from .delivery import Delivery, head_record
+from .embedding import Embedding, input_tokens
 from .engine.events import Usage
 from .intake import Accepted, accept, addressee, cache_salt, check_agreement, check_header
 from .journal import Event, emit
-from .openai_api import parse_request
-from .openai_errors import ApiError
-from .prompting import generation_request
+from .prompting import prompted
+from .receipts import Order
 
 # Bodies above this are parsed and tokenised beside the loop, so that one long prompt does not delay
 # the frames of everybody else; below it the detour would cost more than it saves.
@@ -41,7 +44,7 @@ class Session:
         self._outlet = outlet
         self._rid = rid
         self._delivery: Delivery | None = None
-        self._answering: Answering | None = None
+        self._answering: Answering | Embedding | None = None
         self._cancelled = False
 
     def cancel(self) -> None:
@@ -72,11 +75,10 @@ class Session:
             if accepted.opened.header.op == "ping":
                 await self._pong(delivery)
                 return
-            order = await self._prepare(accepted, started_ms)
-            answering = Answering(bench, self._outlet, delivery, order)
-            answering.submit()
+            answering = (await self._prepare(accepted, started_ms))(delivery)
+            await answering.submit()
         except ApiError as error:
-            decline(delivery, error)
+            decline(delivery, error, accepted.opened.head.get("p"))
             await delivery.run()
             await self._done("refused", NO_USAGE)
             return
@@ -121,19 +123,28 @@ class Session:
         await delivery.run()
         await self._done("stop", NO_USAGE)
 
-    async def _prepare(self, accepted: Accepted, started_ms: int) -> Order:
+    async def _prepare(
+        self, accepted: Accepted, started_ms: int
+    ) -> Callable[[Delivery], Answering | Embedding]:
         """Parse, check and tokenise, beside the loop when the body is long."""
         opened, bench = accepted.opened, self._bench
         salt = cache_salt(opened.head)
 
-        def prepare() -> Order:
+        def prepare() -> Callable[[Delivery], Answering | Embedding]:
             method, path = opened.head.get("m"), opened.head.get("p")
             request = parse_request(str(method), str(path), opened.body)
             check_agreement(opened, request)
+            order = Order(accepted, request, salt is not None, started_ms)
+            if request.kind == "embeddings":
+                tokens = input_tokens(request, bench.embedder)
+                return lambda delivery: Embedding(bench, self._outlet, delivery, order, tokens)
+            if bench.engine is None:
+                message = "model: this one makes only embeddings"
+                raise ApiError(404, "unsupported_operation", message, param="model")
             # Absent salt: a random one, so that nothing is shared between requests.
             own = bench.rng(32) if salt is None else salt
-            work = generation_request(request, bench.engine, opened.header.out, self._rid, own)
-            return Order(accepted, request, work, salt is not None, started_ms)
+            work = prompted(request, bench.engine, opened.header.out, self._rid, own)
+            return lambda delivery: Answering(bench, self._outlet, delivery, order, work)
 
         if len(opened.body) <= INLINE_MAX:
             return prepare()

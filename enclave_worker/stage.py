@@ -47,6 +47,7 @@ WORKER_DISTRIBUTIONS: Final = (
     "tokenizers",
     "safetensors",
     "jinja2",
+    "llguidance",
     "markupsafe",
     "cryptography",
     "cffi",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from evidence.commit import commit_segments, response_segments
+from evidence.commit import commit_segments
 from evidence.entry import Logged
 from evidence.events import infer_receipt_event, parse_event
 from evidence.leaf import open_leaf
@@ -23,6 +23,8 @@ from evidence.receipt import (
 from evidence.record import ReceiptRecord
 from wire.errors import ReceiptError
 
+from .api.request import ApiRequest
+from .engine.config import EngineConfig
 from .engine.events import Usage
 from .engine.params import SamplingParams
 from .epochs import Epoch, Keyring
@@ -44,11 +46,10 @@ class Answered:
         op: operation of the clear header.
         started_ms, ended_ms: worker clock.
         salt_q, salt_r: commitment salts of the two directions; secret from the gateway.
-        prompt: (role, bytes) of each segment of the request.
-        text: the answer.
+        prompt, answer: (role, bytes) of each segment of the two directions.
         request_ct, response_ct: SHA-256 over the ciphertext frames of each direction.
         finish: stop or length: other ends are answers without a receipt.
-        sampling: as used, after defaults.
+        parameters: of `parameters`, or an embedding's.
         usage: exact counts.
         salt_scope: "request" or "caller": where the prefix-cache salt came from.
     """
@@ -62,11 +63,11 @@ class Answered:
     salt_q: bytes
     salt_r: bytes
     prompt: Sequence[tuple[int, bytes]]
-    text: str
+    answer: Sequence[tuple[int, bytes]]
     request_ct: bytes
     response_ct: bytes
     finish: str
-    sampling: SamplingParams
+    parameters: Mapping[str, str | int | bool | None]
     usage: Usage
     salt_scope: str
 
@@ -87,13 +88,13 @@ class Notary:
         self,
         config: WorkerConfig,
         keyring: Keyring,
-        dtype: str,
+        engine: EngineConfig,
         rng: Callable[[int], bytes],
     ) -> None:
-        """Bind the notary to one boot; `dtype` is the engine's."""
+        """Bind the notary to one boot and to the settings that its engine runs with."""
         self._config = config
         self._keyring = keyring
-        self._dtype = dtype
+        self._engine = engine
         self._rng = rng
         self._numbers = count(1)
 
@@ -112,7 +113,7 @@ class Notary:
             t0=answered.started_ms,
             t1=answered.ended_ms,
             req=_side(answered.salt_q, answered.prompt, answered.request_ct),
-            resp=_side(answered.salt_r, response_segments([answered.text]), answered.response_ct),
+            resp=_side(answered.salt_r, answered.answer, answered.response_ct),
             finish=answered.finish,
             trunc=answered.finish == "length",
             model=config.model_name,
@@ -120,10 +121,12 @@ class Notary:
             weights=digests["weights"],
             tokenizer=digests.get("tokenizer"),
             template=digests.get("template"),
-            dtype=self._dtype,
+            dtype=self._engine.dtype,
             engine=ENGINE_NAME,
-            engine_version=ENGINE_VERSION,
-            par=_sampling(answered.sampling),
+            engine_version=f"{ENGINE_VERSION}+{self._engine.kernels}",
+            # These compute a row in one order, whatever else is in the step.
+            deterministic=self._engine.kernels.startswith("native-"),
+            par=answered.parameters,
             tokens_in=answered.usage.prompt_tokens,
             tokens_out=answered.usage.completion_tokens,
             tokens_cached=answered.usage.cached_tokens,
@@ -184,17 +187,30 @@ def _bucket(size: int) -> int:
     return max(BUCKET_MIN, 1 << (size - 1).bit_length()) if size else BUCKET_MIN
 
 
-def _sampling(params: SamplingParams) -> dict[str, str | int | bool | None]:
-    """Return the parameters as used; decimals as strings, since evj1 has no floats."""
+def parameters(request: ApiRequest, params: SamplingParams) -> dict[str, str | int | bool | None]:
+    """What shaped an answer, as used; decimals as strings, since evj1 has no floats.
+
+    Of what may be content (stop strings, biases, tools, a grammar) the kind or the number only.
+    """
     return {
         "temperature": repr(params.temperature),
         "top_p": repr(params.top_p),
         "top_k": params.top_k,
         "min_p": repr(params.min_p),
+        "presence_penalty": repr(params.presence_penalty),
+        "frequency_penalty": repr(params.frequency_penalty),
+        "repetition_penalty": repr(params.repetition_penalty),
+        "logit_bias": len(params.logit_bias),
         "max_tokens": params.max_tokens,
         # 64-bit seeds do not fit an evj1 integer (2^53 - 1).
         "seed": None if params.seed is None else str(params.seed),
         "stop": len(params.stop),
-        "n": 1,
+        "n": request.n,
         "ignore_eos": params.ignore_eos,
+        "speculate": params.speculate,
+        "logprobs": params.logprobs,
+        "grammar": None if params.grammar is None else params.grammar.kind,
+        "tools": len(request.tools.tools),
+        "tool_choice": request.tools.choice,
+        "shape": request.kind,
     }

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from wire.canonical import parse_strict
 from wire.errors import MalformedError, ReceiptError
+from wire.limits import BODY_DEPTH_MAX, BODY_MAX
 
 from .merkle import MerkleTree, leaf_hash, root_of, verify_inclusion
 
@@ -103,33 +105,81 @@ def verify_opening(opening: Opening, root: bytes, total: int) -> tuple[int, byte
     return opening.role, opening.data
 
 
-def request_segments(body: Mapping[str, Any]) -> list[Segment]:
-    """Segments of an OpenAI-style request body, the same at client and worker.
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One choice of an answer: its text, and its tool calls as (name, arguments in JSON)."""
 
-    Chat: one per message. A message of exactly `role` and a text `content` commits to the text's
-    UTF-8 bytes. Any other message (content parts, tool calls, a name) commits to the JSON of the
-    whole message, keys sorted, no spaces, with `STRUCTURED` set on its role: never the same bytes.
-    Completions: one per prompt, role `PROMPT`. A body with neither has no segments.
+    text: str
+    calls: tuple[tuple[str, str], ...] = ()
+
+
+def request_segments(body: Mapping[str, Any]) -> list[Segment]:
+    """Segments of a request body of any shape, the same at client and worker.
+
+    What stands before the conversation comes first, each as one segment: `tools` (JSON),
+    `instructions` or `system` (text, or JSON where it is blocks). Then `messages` or `input`, one
+    segment an item, or `prompt`, one a prompt.
+
+    A message of exactly `role` and a text `content` commits to the text's UTF-8 bytes. Any other
+    (content parts, tool calls, a name) commits to the JSON of the whole message, keys sorted, no
+    spaces, with `STRUCTURED` set on its role: never the same bytes. A body with none of these
+    members has no segments.
     """
+    found: list[Segment] = []
+    if body.get("tools"):
+        found.append((Role.SYSTEM | STRUCTURED, _json(body["tools"])))
+    before = (body.get(name) for name in ("instructions", "system"))
+    found += [_text_segment(Role.SYSTEM, value) for value in before if value]
     messages = body.get("messages")
     if isinstance(messages, list):
-        return [_message_segment(message) for message in messages]
-    prompt = body.get("prompt")
-    if isinstance(prompt, str):
-        return [(Role.PROMPT, prompt.encode())]
-    if isinstance(prompt, list):
-        return [
-            (Role.PROMPT, item.encode())
-            if isinstance(item, str)
-            else (Role.PROMPT | STRUCTURED, _json(item))
-            for item in prompt
-        ]
-    return []
+        return found + [_message_segment(message) for message in messages]
+    for name, role in (("prompt", Role.PROMPT), ("input", Role.USER)):
+        value = body.get(name)
+        if isinstance(value, str):
+            return [*found, (role, value.encode())]
+        if isinstance(value, list) and name == "prompt":
+            return found + [_text_segment(role, item) for item in value]
+        if isinstance(value, list) and value and type(value[0]) is int:  # one text's token ids
+            return [*found, _text_segment(role, value)]
+        if isinstance(value, list):
+            return found + [_item_segment(item) for item in value]
+    return found
 
 
-def response_segments(texts: Sequence[str]) -> list[Segment]:
-    """Segments of an answer: the logical text of each choice in order, not its stream framing."""
-    return [(Role.OUTPUT, text.encode()) for text in texts]
+def response_segments(choices: Sequence[str | Said]) -> list[Segment]:
+    """Segments of an answer: each choice in order, its logical text and not its stream framing.
+
+    A choice with tool calls commits to JSON of text and calls, without the calls' random ids.
+    """
+    return [_choice_segment(choice) for choice in choices]
+
+
+def _choice_segment(choice: str | Said) -> Segment:
+    if isinstance(choice, str):
+        return Role.OUTPUT, choice.encode()
+    if not choice.calls:
+        return Role.OUTPUT, choice.text.encode()
+    calls = [{"name": name, "arguments": _arguments(text)} for name, text in choice.calls]
+    return Role.OUTPUT | STRUCTURED, _json({"content": choice.text, "tool_calls": calls})
+
+
+def _arguments(text: str) -> object:
+    """The value the arguments spell, for its spelling differs between shapes; cut ones as text."""
+    try:
+        return parse_strict(text.encode(), max_depth=BODY_DEPTH_MAX, max_bytes=BODY_MAX)
+    except MalformedError:
+        return text
+
+
+def _text_segment(role: Role, value: object) -> Segment:
+    return (role, value.encode()) if isinstance(value, str) else (role | STRUCTURED, _json(value))
+
+
+def _item_segment(item: object) -> Segment:
+    """An item of `input`: a message, a text or token ids to embed, a call or its output."""
+    if isinstance(item, str):
+        return Role.USER, item.encode()
+    return _message_segment(item)
 
 
 def _message_segment(message: object) -> Segment:

@@ -21,8 +21,9 @@ SERVER_MODULES: Final = {
     "demo": "ops.demo_cli",
     "gateway": "gateway.cli",
     "key": "gateway.cli",
-    "worker": "enclave_worker.cli",
+    "worker": "ops.worker_cli",
     "model": "ops.model_cli",
+    "pool": "ops.pool_cli",
 }
 
 

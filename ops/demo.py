@@ -29,8 +29,8 @@ from evidence.bundle import verify_bundle
 from .demo_folder import demo_folder
 from .deployment import Deployment, create
 from .model_cache import ensure
-from .model_cli import progress_bar
 from .model_manifest import read
+from .progress import progress_bar
 from .stack import Stack, StackConfig, check_port
 
 PROMPT = "In two sentences: why should a hospital verify a server before it sends a prompt?"

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from wire.errors import ConfigError
 
-from .model_import import NO_ROOM, Report, import_model, quiet
+from .model_import import NO_ROOM, NONE, import_model, quiet
 from .model_manifest import FILE as MANIFEST
 from .model_manifest import check_name, verify
 from .model_source import KNOWN
+from .progress import Report
 
 
 def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -25,7 +26,12 @@ def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def ensure(
-    source: str, cache: Path | None = None, *, dtype: str = "bfloat16", report: Report = quiet
+    source: str,
+    cache: Path | None = None,
+    *,
+    dtype: str | None = None,
+    quantise: str = NONE,
+    report: Report = quiet,
 ) -> Path:
     """Return a verified folder with the model, importing it on first use.
 
@@ -36,7 +42,8 @@ def ensure(
         source: a known name, a .gguf file, a Hugging Face folder, or a folder imported before
             (which is verified and returned as it is).
         cache: folder of models; by default `cache_dir()`.
-        dtype: "bfloat16" or "float32".
+        dtype: see `model_import.Form`, as is the one after it.
+        quantise: int8 weights.
         report: hears of progress.
 
     Raises:
@@ -46,7 +53,7 @@ def ensure(
         verify(Path(source))
         return Path(source)
     cache = cache_dir() if cache is None else cache
-    target = cache / f"{_key(source)}-{dtype}"
+    target = cache / f"{_key(source)}-{(dtype or 'bfloat16') if quantise == NONE else quantise}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -66,7 +73,7 @@ def ensure(
             else:
                 return target
         try:
-            import_model(source, target, dtype=dtype, force=True, report=report)
+            import_model(source, target, dtype=dtype, quantise=quantise, force=True, report=report)
         except ConfigError as error:
             if error.code == NO_ROOM:  # here the folder is ours to choose, and theirs to move
                 error.hint = "free some space, or set ANCHORHOLD_MODELS to a folder that has it"

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from enclave_worker.engine.errors import ModelError
 from enclave_worker.engine.models.folder import INDEX_MAX_BYTES, ModelFolder, read_json
+from enclave_worker.engine.models.pooling import MODULES, SETTINGS, TEXTS
 from enclave_worker.engine.models.weights import INDEX, SINGLE
 from wire.errors import ConfigError
 
 from .model_gguf import GgufModel
 from .model_manifest import check_name, digest
+from .model_tensors import stored_tensors
 from .model_tokenizer import tokenizer_files
 
 # The pickle-based files people most often have instead: loading one can run code.
@@ -138,13 +140,13 @@ class FolderSource:
         self.licence = "unknown"
         self.description = f"folder {self.name}"
         self.parameters = 0
-        for _, shape in self._slices():
-            self.parameters += torch.Size(shape).numel()
+        for shard in self._shards:
+            self.parameters += sum(tensor.count for tensor in stored_tensors(shard))
 
     def files(self) -> dict[str, bytes]:
         """Return the JSON files the engine reads, and the chat template."""
         names = ["config.json", "tokenizer.json", "tokenizer_config.json"]
-        names += ["generation_config.json", "chat_template.jinja"]
+        names += ["generation_config.json", "chat_template.jinja", MODULES, SETTINGS, TEXTS]
         return {n: (self._path / n).read_bytes() for n in names if (self._path / n).is_file()}
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -153,27 +155,6 @@ class FolderSource:
             with safe_open(shard, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 - not a mapping
                     yield name, file.get_tensor(name)
-
-    def _slices(self) -> Iterator[tuple[str, list[int]]]:
-        """Yield (name, shape) of every tensor."""
-        for shard in self._shards:
-            try:
-                with safe_open(shard, framework="pt") as file:
-                    for name in file.keys():  # noqa: SIM118 - not a mapping
-                        yield name, file.get_slice(name).get_shape()
-            except OSError as error:
-                raise ConfigError(
-                    f"model weights {shard}: {error.strerror or 'No such file'}, "
-                    "expected every file the index names",
-                    hint="fetch the model folder again",
-                ) from None
-            except SafetensorError as error:
-                size = shard.stat().st_size
-                raise ConfigError(
-                    f"model weights {shard}: found {size} bytes that are not whole safetensors "
-                    f"({str(error)[:80]})",
-                    hint="fetch the file again: it is cut short, damaged or of another format",
-                ) from None
 
     def _weight_files(self) -> list[Path]:
         """Return the safetensors files; raises ConfigError where there are none."""

@@ -8,7 +8,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 
 from wire.errors import ConfigError
 from wire.excerpt import json_value, shown
@@ -30,6 +39,7 @@ _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")  # every digit by itself
 _SPLITS: Mapping[str, str | None] = {
     "default": None,
     "gpt-2": None,
@@ -37,6 +47,7 @@ _SPLITS: Mapping[str, str | None] = {
     "llama-bpe": _LLAMA3,
     "llama3": _LLAMA3,
     "llama-v3": _LLAMA3,
+    "qwen2": _QWEN2,
 }
 
 
@@ -64,7 +75,7 @@ def build_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
         if len(merge) != 2 or not {*merge, "".join(merge)} <= vocab.keys():
             raise _malformed(_MERGES, shown(" ".join(merge)), "two tokens that make a third")
     # Llama 3's vocabulary holds whole words that no chain of merges leads to.
-    whole_words = _SPLITS[split] is not None
+    whole_words = _SPLITS[split] == _LLAMA3
     tokenizer = Tokenizer(
         models.BPE(
             vocab=vocab,
@@ -76,6 +87,8 @@ def build_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
         )
     )
     pattern = _SPLITS[split]
+    if pattern == _QWEN2:
+        tokenizer.normalizer = normalizers.NFC()
     if pattern is None:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     else:

@@ -42,6 +42,7 @@ LIFE_MAX_S: Final = 900  # iat..exp: longest time in a queue, and how long ciphe
 OUT_CLASSES: Final = (64, 256, 1024, 4096, 16_384, 65_536)  # output token classes, powers of four
 BINDING_MAX: Final = 16_384
 JSON_DEPTH_MAX: Final = 8
+BODY_DEPTH_MAX: Final = 32  # of request and answer bodies: schemas of tools nest
 JSON_MAX: Final = 1024 * 1024  # any JSON document of the link or a directory
 PROBLEM_MAX: Final = 65_536  # a problem document is a sentence and at most one notice
 NOTICE_MAX: Final = 2048

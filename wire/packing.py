@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from .limits import FRAME_PT_MAX
 from .padding import request_size
-from .records import DATA, RECORD_HEAD, TOKENS, Record, TokenDelta
+from .records import DATA, PLACES, RECORD_HEAD, TOKENS, Record, TokenDelta
 
 _RUNE_MAX = 4  # bytes of the longest UTF-8 character
 _MERGE_MAX: Final = 32_768  # characters; keeps a merged text under the u16 length
@@ -114,8 +114,8 @@ def paginate(queue: RecordQueue) -> list[tuple[tuple[Record, ...], int]]:
 
 
 def _choice(tail: dict[str, Any]) -> dict[str, Any]:
-    """The part of a tail that every piece of its text repeats."""
-    return {"i": tail["i"]} if "i" in tail else {}
+    """The part of a tail that every piece of its text repeats: what the text belongs to."""
+    return {name: tail[name] for name in PLACES if name in tail}
 
 
 def _split(item: Record | TokenDelta, room: int) -> tuple[Record | None, Record | TokenDelta]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 RECORD_HEAD: Final = 4  # u8 type and u24 length
 TAIL_MAX: Final = 4096  # a token delta's JSON tail: a finish reason and an index are tens of bytes
+# Members of a tail that say what its text belongs to: choice, tool call, log-probabilities.
+PLACES: Final = ("i", "t", "l")
 
 
 class RecordType(IntEnum):
@@ -128,8 +130,10 @@ class TokenDelta:
 
     Attributes:
         text: the text added; may be empty.
-        tail: "i" choice index (absent: 0), "f" finish reason (stop, length, cancelled, error);
-            "lp" is reserved. Unknown members are kept.
+        tail: "i" choice index (absent: 0), "f" finish reason (stop, length, cancelled, error),
+            "s" which stop string ended it; "t" number of the tool call whose arguments the text
+            continues, on its first delta with "id" and "fn"; "l" 1 where the text is not the
+            answer's but lines of log-probabilities. Unknown members are kept.
     """
 
     text: str = field(repr=False)

@@ -7,17 +7,21 @@ and are cancelled; with nothing to do the thread sleeps on a condition.
 import logging
 import secrets
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import torch
 
 from .config import PAGE_SIZE, EngineConfig
-from .errors import EngineBusy, EngineStopped, RequestInvalid, RequestTooLong
+from .core import Core, Levels
+from .errors import EngineBusy, EngineStopped, ModelError, RequestInvalid, RequestTooLong
 from .events import Finish, TokenEvent
 from .models.folder import ModelFolder
 from .runner import Runner
-from .scheduler import Scheduler
+from .sampling.grammar import Grammars
+from .sampling.speculation import Drafter
+from .sampling.state import SamplerState
 from .sequence import GenerationRequest, Sequence
 from .stream import OnEvent, Stream
 from .templates import ChatTemplate
@@ -26,32 +30,19 @@ from .warmup import warm_up
 
 _log = logging.getLogger(__name__)
 
+# Answers of one request: each takes a place in the batch, and one receipt names them all.
+ANSWERS_MAX = 8
+
 
 @dataclass(frozen=True, slots=True)
-class EngineStats:
-    """Counters and levels, free of content.
+class EngineStats(Levels):
+    """The core's counters and levels, and what the engine itself counts.
 
     Attributes:
-        running: sequences with pages.
-        waiting: sequences without.
-        free_pages: of `total_pages`.
-        total_pages: of the KV pool.
-        steps: steps run since start.
-        computed_tokens: rows computed: prompts, recomputed tokens and decoding.
         sampled_tokens: tokens generated.
-        preemptions: sequences sent back to the line for want of pages.
-        step_errors: steps that failed as a whole.
     """
 
-    running: int
-    waiting: int
-    free_pages: int
-    total_pages: int
-    steps: int
-    computed_tokens: int
-    sampled_tokens: int
-    preemptions: int
-    step_errors: int
+    sampled_tokens: int = 0
 
 
 class Engine:
@@ -70,6 +61,7 @@ class Engine:
         self.config = config
         self.folder = ModelFolder.read(model_dir)
         self.tokenizer = Tokenizer(self.folder.tokenizer_json)
+        self._grammars: Grammars | None = None
         source = self.folder.template
         self.template = None if source is None else ChatTemplate(source, self.folder.special)
         positions = self.folder.config.max_positions
@@ -82,9 +74,8 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._loaded = threading.Event()
         self._failure: BaseException | None = None
-        self._runner: Runner | None = None
-        self._scheduler: Scheduler | None = None
-        self._steps = self._computed = self._sampled = self._step_errors = 0
+        self._core: Core | None = None
+        self._sampled = 0
 
     # ------------------------------------------------------------ any thread
 
@@ -94,6 +85,12 @@ class Engine:
             raise RuntimeError("engine: found it started already")
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
         self._thread.start()
+        try:  # while the weights load
+            self._grammars = Grammars(
+                self.folder.tokenizer_json, self.folder.config.vocab_size, self.folder.eos
+            )
+        except ModelError:
+            _log.warning("engine: found a tokenizer that cannot be constrained by grammars")
         self._loaded.wait()
         if self._failure is not None:
             self._thread.join()
@@ -112,27 +109,32 @@ class Engine:
 
         Raises:
             EngineStopped: not started, or stopped.
-            EngineBusy: max_batch + max_waiting requests are held already.
+            EngineBusy: max_batch + max_waiting answers are held already.
             RequestTooLong: prompt + max_tokens exceed `max_len`.
-            RequestInvalid: no tokens, unknown tokens, or an id in use.
+            RequestInvalid: no tokens, unknown tokens, too many answers, or an id in use.
         """
-        stream = Stream(self._sequence(request), on_event, self.tokenizer, self.folder.eos)
+        streams = [
+            Stream(sequence, on_event, self.tokenizer, self.folder.eos)
+            for sequence in self._sequences(request)
+        ]
+        streams[0].followers = streams[1:]
         limit = self.config.max_batch + self.config.max_waiting
         with self._wake:
             if self._stopping or not self._loaded.is_set() or self._failure is not None:
                 raise EngineStopped("engine: found it not running")
-            if request.id in self._streams:
+            if any(s.sequence.request.id == request.id for s in self._streams.values()):
                 raise RequestInvalid("engine request id: found one that is in use")
-            if len(self._streams) >= limit:
-                raise EngineBusy(f"engine: found {limit} requests held, which is the limit")
-            self._streams[request.id] = stream
-            self._inbox.append(stream)
+            if len(self._streams) + len(streams) > limit:
+                found = f"{len(self._streams)} answers held and {len(streams)} more"
+                raise EngineBusy(f"engine: found {found}, expected at most {limit}")
+            self._streams.update((stream.sequence.id, stream) for stream in streams)
+            self._inbox.append(streams[0])
             self._wake.notify()
 
     def cancel(self, request_id: str) -> None:
         """Have a request leave before the next step; unknown or finished ids are ignored."""
         with self._wake:
-            if request_id in self._streams:
+            if any(s.sequence.request.id == request_id for s in self._streams.values()):
                 self._cancelled.add(request_id)
                 self._wake.notify()
 
@@ -146,22 +148,17 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Return counters and levels as of about now."""
-        runner, scheduler = self._runner, self._scheduler
-        pages = self.config.kv_pages
-        return EngineStats(
-            running=len(scheduler.running) if scheduler else 0,
-            waiting=len(scheduler.waiting) + len(self._inbox) if scheduler else 0,
-            free_pages=runner.pool.free if runner else pages,
-            total_pages=pages,
-            steps=self._steps,
-            computed_tokens=self._computed,
-            sampled_tokens=self._sampled,
-            preemptions=scheduler.preemptions if scheduler else 0,
-            step_errors=self._step_errors,
-        )
+        core = self._core
+        levels = Levels(total_pages=self.config.kv_pages) if core is None else core.levels()
+        counts = asdict(levels) | {"waiting": levels.waiting + len(self._inbox)}
+        return EngineStats(**counts, sampled_tokens=self._sampled)
 
-    def _sequence(self, request: GenerationRequest) -> Sequence:
-        """Check a request and make its running state."""
+    def describe(self) -> dict[str, str]:
+        """What computes, for the attested record; of a started engine."""
+        return {} if self._core is None else self._core.describe()
+
+    def _sequences(self, request: GenerationRequest) -> list[Sequence]:
+        """Check a request and make the running state of its answers."""
         prompt, params = request.prompt_tokens, request.params
         vocab = self.folder.config.vocab_size
         if not prompt or not all(type(t) is int and 0 <= t < vocab for t in prompt):
@@ -172,8 +169,25 @@ class Engine:
                 f"request length: found {len(prompt)} prompt tokens and max_tokens "
                 f"{params.max_tokens}, expected at most {self.max_len} together"
             )
+        if not 1 <= request.n <= ANSWERS_MAX:
+            raise RequestInvalid(f"n: found {request.n}, expected 1 to {ANSWERS_MAX}")
         seed = secrets.randbits(64) if params.seed is None else params.seed
-        return Sequence(request, seed, list(prompt), len(prompt), total)
+        params.check_vocabulary(vocab)
+        if self._core is not None:
+            self._core.check(request)
+        return [self._answer(request, i, answer_seed(seed, i), total) for i in range(request.n)]
+
+    def _answer(self, request: GenerationRequest, index: int, seed: int, limit: int) -> Sequence:
+        """The running state of one of a request's answers."""
+        params, tokens = request.params, list(request.prompt_tokens)
+        matcher = None
+        if params.grammar is not None:
+            if self._grammars is None:
+                raise RequestInvalid("grammar: found a tokenizer that cannot be constrained")
+            matcher = self._grammars.compile(params.grammar)
+        sampler = SamplerState(params, seed, tokens, matcher)
+        drafter = Drafter(tokens, matcher) if params.speculate else None
+        return Sequence(request, sampler, tokens, len(tokens), limit, index=index, drafter=drafter)
 
     # ------------------------------------------------------------ the engine thread
 
@@ -182,22 +196,26 @@ class Engine:
         torch.set_num_threads(self.config.threads)
         with torch.inference_mode():
             try:
-                self._runner = runner = Runner(self.folder, self.config, self.max_len)
-                self._scheduler = scheduler = Scheduler(
-                    runner.pool,
-                    max_batch=self.config.max_batch,
-                    step_budget=self.config.step_budget,
-                )
+                self._core = core = self._make_core()
             except BaseException as error:
                 self._failure = error
                 return
             finally:
                 self._loaded.set()
             try:
-                while self._take_in(scheduler):
-                    self._step(runner, scheduler)
+                while self._take_in(core):
+                    self._step(core)
             finally:
                 self._end_all()
+                core.close()
+
+    def _make_core(self) -> Core:
+        """Load the model onto the core that the configuration names."""
+        if self.config.back_end == "vllm":
+            from .vllm_core import VllmCore  # takes seconds, and is not always installed
+
+            return VllmCore(self.folder, self.config, self.max_len)
+        return Runner(self.folder, self.config, self.max_len)
 
     def _end_all(self) -> None:
         """End what is still held: cancelled when stopping was asked for, failed otherwise."""
@@ -209,50 +227,40 @@ class Engine:
         for stream in streams:
             self._deliver(stream, stream.end(finish))
 
-    def _take_in(self, scheduler: Scheduler) -> bool:
+    def _take_in(self, core: Core) -> bool:
         """Sleep until there is work; let requests join and leave. False when stopping."""
         with self._wake:
-            while scheduler.idle and not (self._inbox or self._cancelled or self._stopping):
+            while core.idle and not (self._inbox or self._cancelled or self._stopping):
                 self._wake.wait()
             if self._stopping:
                 return False
             joining, self._inbox = self._inbox, []
-            leaving = [self._streams[i] for i in self._cancelled if i in self._streams]
+            streams = self._streams.values() if self._cancelled else ()
+            leaving = [s for s in streams if s.sequence.request.id in self._cancelled]
             self._cancelled.clear()
         for stream in joining:
-            scheduler.add(stream.sequence)
+            self._join(core, stream)
         for stream in leaving:
             self._deliver(stream, stream.end("cancelled"))
         return True
 
-    def _step(self, runner: Runner, scheduler: Scheduler) -> None:
-        """Schedule, run, deliver."""
-        work = scheduler.schedule()
-        if not work:
-            return
-        self._steps += 1
-        try:
-            results = runner.run(work)
-        except Exception as error:
-            self._step_errors += 1
-            _log.error("engine step failed: %s", type(error).__name__)
-            for item in work:
-                self._fail(item.sequence)
-            return
-        self._computed += sum(item.count for item in work)
-        for sequence, token in results:
-            if token is None:
-                _log.error("engine: found logits that are not finite")
-                self._fail(sequence)
-                continue
+    def _step(self, core: Core) -> None:
+        """Run a step and deliver what it gave."""
+        for sequence, choices in core.step():
             stream = self._streams[sequence.id]
+            good = [choice for choice in choices if choice is not None]
             try:
-                event = stream.accept(token)
+                event = stream.accept(good)
             except Exception as error:
                 _log.error("engine text failed: %s", type(error).__name__)
                 self._fail(sequence)
                 continue
-            self._sampled += 1
+            self._sampled += len(good)
+            if len(good) < len(choices) and (event is None or event.finish is None):
+                self._fail(sequence)
+                continue
+            followers, stream.followers = stream.followers, []
+            self._begin(followers)
             self._deliver(stream, event)
 
     def _fail(self, sequence: Sequence) -> None:
@@ -265,7 +273,7 @@ class Engine:
         if event is None:
             return
         if event.finish is not None:
-            self._release(stream)
+            self._release(stream, faulty=event.finish == "error")
         try:
             stream.on_event(event)
         except Exception as error:
@@ -273,9 +281,34 @@ class Engine:
             if event.finish is None:
                 self._release(stream)
 
-    def _release(self, stream: Stream) -> None:
-        """Forget a request and free its pages."""
-        if self._scheduler is not None:
-            self._scheduler.remove(stream.sequence)
+    def _begin(self, followers: list[Stream]) -> None:
+        """The first answer has read the prompt, or is gone: the others may join."""
+        if self._core is not None:
+            for stream in followers:
+                if stream.sequence.id in self._streams:
+                    self._join(self._core, stream)
+
+    def _join(self, core: Core, stream: Stream) -> None:
+        """Hand a sequence to the core; one that it cannot take ends by itself."""
+        try:
+            core.add(stream.sequence)
+        except Exception as error:
+            _log.error("engine: found a sequence that cannot be run: %s", type(error).__name__)
+            self._deliver(stream, stream.end("error"))
+
+    def _release(self, stream: Stream, *, faulty: bool = False) -> None:
+        """Forget an answer and free its pages."""
+        followers, stream.followers = stream.followers, []
+        self._begin(followers)
+        if self._core is not None:
+            self._core.remove(stream.sequence, faulty=faulty)
         with self._wake:
             self._streams.pop(stream.sequence.id, None)
+
+
+def answer_seed(seed: int, index: int) -> int:
+    """The seed of a request's answer number `index`; the first has the request's own."""
+    if not index:
+        return seed
+    counter = seed.to_bytes(8, "little") + index.to_bytes(8, "little")
+    return int.from_bytes(blake2b(counter, digest_size=8, person=b"answer").digest(), "little")

@@ -7,7 +7,9 @@ The engine imports no other package of this project, so it carries its own error
     ├── EngineBusy          the waiting line is full: try again, or another worker
     ├── EngineStopped       submit before start() or after stop()
     ├── RequestInvalid      parameters or tokens that cannot be run
-    │   └── RequestTooLong  prompt + max_tokens exceed what the engine can hold
+    │   ├── RequestTooLong  prompt + max_tokens exceed what the engine can hold
+    │   └── SchemaInvalid   a schema, expression or grammar that is refused
+    ├── KernelError         compiled kernels that are missing, wrong, or not for this processor
     ├── TemplateError       a chat template that is refused, or that refuses its messages
     └── ModelError          a model folder that is not one, or is not supported
         └── ModelConfigError   config.json asks for mathematics this engine does not do
@@ -42,6 +44,18 @@ class RequestTooLong(RequestInvalid):
     """Prompt and requested completion together do not fit."""
 
     code = "request_too_long"
+
+
+class SchemaInvalid(RequestInvalid):
+    """A JSON schema, regular expression or grammar that cannot be used."""
+
+    code = "schema_invalid"
+
+
+class KernelError(EngineError):
+    """The compiled kernels asked for cannot be used."""
+
+    code = "kernel_unusable"
 
 
 class TemplateError(EngineError):

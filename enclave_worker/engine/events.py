@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from .sampling.choice import Choice
+
 Finish = Literal["stop", "length", "cancelled", "error"]
 
 
@@ -13,7 +15,7 @@ class Usage:
     Attributes:
         prompt_tokens: tokens given.
         completion_tokens: tokens generated, an end-of-sequence token included.
-        cached_tokens: prompt tokens taken from a prefix cache (0: there is none yet).
+        cached_tokens: tokens taken from the prefix cache.
     """
 
     prompt_tokens: int
@@ -30,8 +32,11 @@ class TokenEvent:
         text: new text; may be empty (an incomplete character or a possible stop string is held
             back until it is decided).
         tokens: tokens generated since the previous event.
-        finish: None, or why the answer ended; the event that carries it is the last one.
-        usage: totals, on the last event only.
+        finish: None, or why the answer ended; the event that carries it is its last one.
+        usage: totals of this answer, on its last event only.
+        index: which of the request's answers.
+        choices: the tokens since the previous event, with log-probabilities where asked for.
+        stop: which of the request's stop strings ended it, on the last event.
     """
 
     id: str
@@ -39,3 +44,6 @@ class TokenEvent:
     tokens: int
     finish: Finish | None = None
     usage: Usage | None = None
+    index: int = 0
+    choices: tuple[Choice, ...] = ()
+    stop: int | None = None

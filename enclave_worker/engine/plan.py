@@ -42,12 +42,14 @@ class Chunk:
         count: rows.
         start: position of the first one in its sequence.
         pages: page ids of the sequence, in order; may hold more than are read.
+        adapter: name of its adapter; empty for none.
     """
 
     first: int
     count: int
     start: int
     pages: Sequence_[int]
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def plan_step(work: Sequence_[Work]) -> StepPlan:
     for item in ordered:
         sequence, start = item.sequence, item.sequence.computed
         count, first = item.count + len(item.draft), len(tokens)
-        chunks.append(Chunk(first, count, start, sequence.pages))
+        chunks.append(Chunk(first, count, start, sequence.pages, sequence.request.adapter))
         tokens.extend(sequence.tokens[start : start + item.count])
         tokens.extend(item.draft)
         positions.extend(range(start, start + count))

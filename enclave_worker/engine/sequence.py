@@ -1,8 +1,11 @@
 """A request, and the running state the engine keeps for it."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from .params import SamplingParams
+from .prefix_cache import CachedPage
+from .sampling.state import SamplerState
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +18,10 @@ class GenerationRequest:
         params: sampling.
         tenant: opaque handle, carried for fair scheduling and page quotas; never a name.
         weight: the tenant's share, carried for fair scheduling.
-        cache_salt: keys the prefix cache: the caller's sealed salt, or one drawn for this request.
+        cache_salt: keys the prefix cache, from inside the sealed envelope; empty: the request
+            shares with no other.
+        n: answers wanted.
+        adapter: name of the LoRA adapter; empty for none.
     """
 
     id: str
@@ -24,6 +30,18 @@ class GenerationRequest:
     tenant: str = ""
     weight: int = 1
     cache_salt: bytes = b""
+    n: int = 1
+    adapter: str = ""
+
+
+class Drafter(Protocol):
+    """Guesses what comes next in one sequence."""
+
+    def draft(self, most: int) -> tuple[int, ...]:
+        """Return up to `most` tokens, none where there is nothing to go by."""
+
+    def observe(self, drafted: int, accepted: int) -> None:
+        """Learn how many of the guesses were right."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,26 +53,40 @@ class Sequence:
 
     Attributes:
         request: as submitted.
-        seed: of the random draws, chosen by the engine where the request names none.
+        sampler: what choosing its tokens depends on.
         tokens: prompt and generated tokens so far.
         prompt_len: how many of `tokens` were given.
         limit: longest length `tokens` may reach.
         pages: page ids of the KV pool, one for each 16 tokens, in order.
         computed: tokens whose keys and values are stored.
+        index: which of the request's answers.
+        drafter: guesses tokens to verify, where the request allows it.
+        arrival: its place in the order of arrival, kept through preemptions.
+        chain: those of `pages`, from the first on, that the prefix cache knows.
+        keys: hashes of its full pages, as far as they were needed.
+        reached: the most `computed` has been: what lies below is computed again.
+        cached: tokens taken from the prefix cache that were never computed for this sequence.
     """
 
     request: GenerationRequest
-    seed: int
+    sampler: SamplerState
     tokens: list[int]
     prompt_len: int
     limit: int
     pages: list[int] = field(default_factory=list)
     computed: int = 0
+    index: int = 0
+    drafter: Drafter | None = None
+    arrival: int = 0
+    chain: list[CachedPage] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    reached: int = 0
+    cached: int = 0
 
     @property
     def id(self) -> str:
-        """The request's id."""
-        return self.request.id
+        """The request's id, with the number of the answer where it is not the first."""
+        return f"{self.request.id}#{self.index}" if self.index else self.request.id
 
     @property
     def generated(self) -> int:

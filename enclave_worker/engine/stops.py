@@ -14,7 +14,12 @@ class StopFilter:
         """Watch for any of these strings."""
         self._stops = tuple(stops)
         self._held = ""
-        self.hit = False
+        self.which: int | None = None
+
+    @property
+    def hit(self) -> bool:
+        """Whether a stop string ended the text; `which` says which."""
+        return self.which is not None
 
     def push(self, text: str) -> str:
         """Return the text that is certain not to belong to a stop string; sets `hit`."""
@@ -23,10 +28,13 @@ class StopFilter:
         if not self._stops:
             return text
         held = self._held + text
-        found = [(at + len(s), at) for s in self._stops if (at := held.find(s)) >= 0]
+        found = [
+            (at + len(s), at, n) for n, s in enumerate(self._stops) if (at := held.find(s)) >= 0
+        ]
         if found:
-            self.hit, self._held = True, ""
-            return held[: min(found)[1]]
+            _, at, self.which = min(found)
+            self._held = ""
+            return held[:at]
         keep = max(_overlap(held, s) for s in self._stops)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep]

@@ -27,6 +27,8 @@ class Tokenizer:
             raise ModelError(f"model file tokenizer.json: {type(error).__name__}") from None
         self._inner.no_padding()
         self._inner.no_truncation()
+        self._added = frozenset(self._inner.get_added_tokens_decoder())
+        self._byte_level = "ByteLevel" in repr(self._inner.decoder)
 
     @property
     def vocab_size(self) -> int:
@@ -39,6 +41,13 @@ class Tokenizer:
         A rendered chat template already contains its special tokens: leave `special` off there.
         """
         return list(self._inner.encode(text, add_special_tokens=special).ids)
+
+    def piece(self, token: int) -> tuple[str, str]:
+        """A token's vocabulary entry, and how the decoder reads it: text, bytes or pieces."""
+        entry = str(self._inner.id_to_token(token) or "")
+        if token in self._added:
+            return entry, "text"
+        return entry, "bytes" if self._byte_level else "pieces"
 
     def decode(self, tokens: Sequence_[int]) -> str:
         """Text of token ids, special tokens left out."""

@@ -9,7 +9,7 @@ import threading
 from typing import Protocol
 
 from .config import EngineConfig
-from .errors import EngineError, TemplateError
+from .errors import EngineError, RequestInvalid, TemplateError
 from .events import TokenEvent
 from .models.folder import ModelFolder
 from .params import SamplingParams
@@ -75,9 +75,14 @@ def _run(engine: Warmable, requests: list[tuple[list[int], SamplingParams]]) -> 
                 failed.append(event.finish)
             done.release()
 
+    begun = 0
     for index, (prompt, params) in enumerate(requests):
-        engine.submit(GenerationRequest(f"\0warm-up {index}", prompt, params), on_event)
-    for _ in requests:
+        try:
+            engine.submit(GenerationRequest(f"\0warm-up {index}", prompt, params), on_event)
+            begun += 1
+        except RequestInvalid:  # what this core never does needs no warming up
+            continue
+    for _ in range(begun):
         if not done.acquire(timeout=WARM_UP_MAX_S):
             raise EngineError(f"engine warm-up: found no answer within {WARM_UP_MAX_S} s")
     if failed:

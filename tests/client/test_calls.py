@@ -61,7 +61,7 @@ def test_a_body_the_envelope_cannot_describe_is_refused(raw: bytes) -> None:
 
 def test_an_endpoint_without_a_sealed_form_is_refused() -> None:
     with pytest.raises(MalformedError) as caught:
-        parse_call("/v1/embeddings", body())
+        parse_call("/v1/images", body())
     assert caught.value.code == "unknown_endpoint"
 
 

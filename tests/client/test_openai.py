@@ -105,14 +105,12 @@ def test_an_unknown_model_is_not_found_here(sync: openai.OpenAI, service: Servic
 @pytest.mark.parametrize(
     "call",
     [
-        lambda c: c.embeddings.create(model="m", input="secret"),
         lambda c: c.images.generate(prompt="secret"),
-        lambda c: c.responses.create(model="m", input="secret"),
         lambda c: c.moderations.create(input="secret"),
         lambda c: c.files.list(),
         lambda c: c.chat.completions.list(),
     ],
-    ids=["embeddings", "images", "responses", "moderations", "files", "stored chats"],
+    ids=["images", "moderations", "files", "stored chats"],
 )
 def test_what_has_no_sealed_form_is_refused_and_never_sent(
     sync: openai.OpenAI, service: Service, call: Callable[[openai.OpenAI], object]

@@ -95,6 +95,21 @@ def test_only_the_printed_key_opens_it(proxy: Running, service: Service, key: st
     assert service.seen == []
 
 
+def test_a_program_of_anthropic_s_api_works(proxy: Running, service: Service) -> None:
+    body = {"model": "m", "max_tokens": 9, "messages": MESSAGES}
+    headers = {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
+    url = f"{proxy.url}/v1/messages"
+    reply = httpx2.post(url, json=body, headers=headers).json()
+    assert reply["content"] == [{"type": "text", "text": "You said: hello there"}]
+    stream = httpx2.post(url, json=body | {"stream": True}, headers=headers).text
+    assert stream.startswith("event: message_start\n")
+    assert stream.rstrip().endswith('data: {"type": "message_stop"}')
+    service.seen.clear()
+    wrong = httpx2.post(url, json=body, headers={"x-api-key": "other"})
+    assert (wrong.status_code, wrong.json()["type"]) == (401, "error")
+    assert service.seen == []
+
+
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "localhost:80"])
 def test_another_host_name_is_refused(proxy: Running, service: Service, host: str) -> None:
     headers = {"authorization": f"Bearer {KEY}", "host": host}
@@ -108,7 +123,7 @@ def test_another_host_name_is_refused(proxy: Running, service: Service, host: st
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/v1/embeddings"),
+        ("POST", "/v1/images"),
         ("GET", "/"),
         ("GET", "/metrics"),
         ("DELETE", "/v1/models/m"),

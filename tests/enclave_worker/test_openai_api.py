@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enclave_worker.api.endpoints import parse_request
+from enclave_worker.api.errors import ApiError
+from enclave_worker.api.replies import body
+from enclave_worker.api.request import ApiRequest
+from enclave_worker.api.results import ChoiceResult, Identity
 from enclave_worker.engine.events import Usage
-from enclave_worker.openai_api import ApiRequest, parse_request
-from enclave_worker.openai_errors import ApiError
-from enclave_worker.openai_reply import Identity, body
 from evidence.commit import Role
 
 CHAT = "/v1/chat/completions"
@@ -64,7 +66,7 @@ def test_text_parts_are_joined_and_developer_is_the_system() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     messages = [{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts}]
     request = chat(messages=messages)
-    assert [(m.role, m.content) for m in request.messages] == [
+    assert [(m.role, m.content) for m in request.turns] == [
         ("system", "be brief"),
         ("user", "ab"),
     ]
@@ -77,7 +79,7 @@ def test_segments_are_those_the_client_commits_to() -> None:
 
 def test_an_assistant_message_copied_from_a_reply_is_accepted() -> None:
     copied = {"role": "assistant", "content": "x", "refusal": None, "tool_calls": None}
-    assert chat(messages=[copied]).messages[0].role == "assistant"
+    assert chat(messages=[copied]).turns[0].role == "assistant"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,12 @@ def test_an_assistant_message_copied_from_a_reply_is_accepted() -> None:
         ({"messages": []}, "messages", "invalid_value"),
         ({"messages": "hi"}, "messages", "invalid_value"),
         ({"messages": ["hi"]}, "messages[0]", "invalid_type"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "invalid_value"),
+        (
+            {"messages": [{"role": "tool", "content": "x"}]},
+            "messages[0].tool_call_id",
+            "invalid_value",
+        ),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role", "invalid_value"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "invalid_value"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
@@ -116,13 +123,14 @@ def test_an_assistant_message_copied_from_a_reply_is_accepted() -> None:
         ({"stop": [""]}, "stop", "invalid_value"),
         ({"stream": 1}, "stream", "invalid_value"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
-        ({"n": 2}, "n", "unsupported_value"),
-        ({"n": True}, "n", "unsupported_value"),
-        ({"frequency_penalty": 0.5}, "frequency_penalty", "unsupported_value"),
-        ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_value"),
-        ({"tools": [{}]}, "tools", "unsupported_value"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value"),
-        ({"logprobs": True}, "logprobs", "unsupported_value"),
+        ({"n": 9}, "n", "invalid_value"),
+        ({"n": True}, "n", "invalid_value"),
+        ({"frequency_penalty": 2.5}, "frequency_penalty", "invalid_value"),
+        ({"logit_bias": {"x": 1}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"1": 101}}, "logit_bias", "invalid_value"),
+        ({"tools": [{}]}, "tools[0].type", "unsupported_value"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
+        ({"top_logprobs": 3}, "top_logprobs", "invalid_value"),
         ({"reasoning_effort": "high"}, "reasoning_effort", "unknown_parameter"),
     ],
 )
@@ -145,9 +153,9 @@ def test_what_cannot_be_done_as_asked_is_refused_by_name(
         {"prompt": [-1]},
         {"prompt": None},
         {"best_of": 2},
-        {"echo": True},
+        {"echo": True, "logprobs": 1},
         {"suffix": "end"},
-        {"logprobs": 1},
+        {"logprobs": 21},
         {"messages": []},
     ],
 )
@@ -166,7 +174,7 @@ def test_bookkeeping_fields_change_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", CHAT), ("POST", "/v1/embeddings"), ("POST", "/v1/models")]
+    ("method", "path"), [("GET", CHAT), ("POST", "/v1/images"), ("POST", "/v1/models")]
 )
 def test_other_endpoints_do_not_exist(method: str, path: str) -> None:
     with pytest.raises(ApiError) as caught:
@@ -207,10 +215,13 @@ def test_whatever_the_members_are_the_answer_is_a_request_or_an_api_error(
 
 
 def test_replies_have_openai_s_shape() -> None:
-    usage = Usage(prompt_tokens=3, completion_tokens=4)
-    for kind, member in (("chat", "message"), ("completion", "text")):
-        identity = Identity.fresh(kind, "m", 1_790_000_000)  # type: ignore[arg-type]
-        document = json.loads(body(identity, "answer", "stop", usage))
+    usage = Usage(prompt_tokens=3, completion_tokens=4, cached_tokens=2)
+    result = ChoiceResult(0, "answer", (), "stop")
+    for request, member in ((chat(), "message"), (text(), "text")):
+        identity = Identity.fresh(request.kind, "m", 1_790_000_000)
+        document = json.loads(body(identity, request, [result], usage))
         assert member in document["choices"][0]
         assert document["usage"]["total_tokens"] == 7
-        assert identity.head(stream=True)["h"]["content-type"] == "text/event-stream"
+        assert document["usage"]["prompt_tokens_details"] == {"cached_tokens": 2}
+        head = identity.head(stream=True, prompt_tokens=3)
+        assert head["h"]["content-type"] == "text/event-stream"

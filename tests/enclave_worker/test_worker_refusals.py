@@ -112,7 +112,8 @@ async def test_a_gateway_that_mislabels_a_request_gets_no_answer_for_it(worker: 
         ({"policy": "sha256:" + "1" * 64}, 412, "policy_mismatch"),
         ({"aud": "elsewhere"}, 421, "audience_mismatch"),
         ({"model": "other"}, 404, "model_not_found"),
-        ({"op": "embed"}, 404, "unsupported_operation"),
+        ({"op": "embed"}, 400, "header_mismatch"),
+        ({"op": "admin"}, 404, "unsupported_operation"),
         ({"op": "completion"}, 400, "header_mismatch"),
         ({"stream": True}, 400, "header_mismatch"),
     ],
@@ -130,8 +131,8 @@ async def test_a_header_that_does_not_fit_is_answered_inside_the_ciphertext(
 @pytest.mark.parametrize(
     ("members", "code"),
     [
-        ({"n": 2}, "unsupported_value"),
-        ({"logprobs": True}, "unsupported_value"),
+        ({"n": 9}, "invalid_value"),
+        ({"modalities": ["audio"]}, "unsupported_value"),
         ({"mystery": 1}, "unknown_parameter"),
         ({"temperature": 3}, "invalid_value"),
         ({"messages": []}, "invalid_value"),
@@ -155,7 +156,7 @@ async def test_a_body_that_is_no_json_is_an_openai_error(worker: Any) -> None:
 
 
 async def test_an_unknown_endpoint_is_named_inside_the_ciphertext(worker: Any) -> None:
-    who, sealed, answer = await ask(worker, caller(worker).chat("x"), path="/v1/embeddings")
+    who, sealed, answer = await ask(worker, caller(worker).chat("x"), path="/v1/images")
     assert who.read(sealed, bytes(answer.data)).status == 404
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 from simulators.llamas import random_llama
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LlamaForCausalLM]:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreTrainedModel]:
     """A random Llama (grouped-query attention, tied head) and transformers' view of it."""
     folder = tmp_path_factory.mktemp("tiny")
     return folder, random_llama(folder)

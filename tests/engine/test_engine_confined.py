@@ -11,7 +11,7 @@ import os, resource, sys, threading
 from pathlib import Path
 from enclave_worker.engine.config import EngineConfig
 from enclave_worker.engine.engine import Engine
-from enclave_worker.engine.params import SamplingParams
+from enclave_worker.engine.params import Grammar, SamplingParams
 from enclave_worker.engine.sequence import GenerationRequest
 
 engine = Engine(Path(sys.argv[1]), EngineConfig(dtype=sys.argv[2], kv_pages=200, threads=2))
@@ -40,6 +40,17 @@ for index, length in enumerate((1, 5, 17, 40, 130, 300)):
         prompt = (tokens * 20)[:length]
         engine.submit(GenerationRequest(f"{index}{kind}", prompt, params), listener)
 for _ in range(24):
+    done.acquire()
+schema = '{"type": "object", "properties": {"a": {"pattern": "^[a-z]+x?$"}}, "required": ["a"]}'
+for index, kind in enumerate((
+    {"repetition_penalty": 1.2, "presence_penalty": 1, "logit_bias": ((5, 2.0),)},
+    {"temperature": 0, "logprobs": 5},
+    {"grammar": Grammar("json_schema", schema)},
+    {"grammar": Grammar("lark", 'start: "a" b*\\nb: /[xyz]{2,5}/ | %json {"type": "object"}')},
+    {"grammar": Grammar("choice", '["yes", "no"]')},
+)):
+    params = SamplingParams(max_tokens=6, **kind, ignore_eos=True)
+    engine.submit(GenerationRequest(f"s{index}", tokens * 4, params), listener)
     done.acquire()
 engine.submit(GenerationRequest("c", tokens, SamplingParams(max_tokens=200)), listener)
 engine.cancel("c")

@@ -37,7 +37,7 @@ def all_free(engine: Engine) -> bool:
 
 
 def all_zero(engine: Engine) -> bool:
-    return all(engine._runner.model.is_clean(page) for page in range(engine.config.kv_pages))
+    return all(engine._core.model.is_clean(page) for page in range(engine.config.kv_pages))
 
 
 @pytest.mark.parametrize("length", [1, 2, 14, 15, 16, 17, 31, 32, 33, 48])
@@ -217,7 +217,7 @@ def test_nan_logits_fail_their_own_request_only(tiny: tuple[Path, object]) -> No
     with running(tiny[0]) as engine:
         poison = 299
         with torch.inference_mode():
-            engine._runner.model._embedding[poison] = torch.nan
+            engine._core.model._embedding[poison] = torch.nan
         # The head is a packed copy made before, so only prompts holding the token are affected.
         good, bad = generate(engine, [prompt(7), [4, poison, 6]], GREEDY)
         assert poison not in good.prompt
@@ -232,7 +232,7 @@ def test_a_failing_step_fails_its_requests_and_the_engine_goes_on(
     tiny: tuple[Path, object], caplog: pytest.LogCaptureFixture
 ) -> None:
     with running(tiny[0]) as engine:
-        model = engine._runner.model
+        model = engine._core.model
         cos, model._cos = model._cos, model._cos[:10]  # positions from 10 on are out of range
         first, second = generate(engine, [prompt(12), prompt(13)], GREEDY)
         assert first.finish == second.finish == "error"
@@ -260,7 +260,7 @@ def test_a_full_engine_is_busy_and_recovers(tiny: tuple[Path, object]) -> None:
     long = SamplingParams(temperature=0, max_tokens=300, ignore_eos=True)
     with running(tiny[0], max_batch=2, max_waiting=3) as engine:
         answers = [submit(engine, prompt(4), long, str(i)) for i in range(5)]
-        with pytest.raises(EngineBusy, match="found 5 requests held"):
+        with pytest.raises(EngineBusy, match="found 5 answers held and 1 more"):
             submit(engine, prompt(4), GREEDY, "one too many")
         for index, answer in enumerate(answers):
             engine.cancel(str(index))

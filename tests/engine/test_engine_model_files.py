@@ -15,6 +15,7 @@ from enclave_worker.engine.engine import Engine
 from enclave_worker.engine.errors import ModelConfigError, ModelError
 from enclave_worker.engine.models.config import parse_config
 from enclave_worker.engine.models.folder import ModelFolder
+from enclave_worker.engine.models.quantisation import W8A8
 from enclave_worker.engine.models.weights import INDEX, SINGLE, Weights
 
 VALID: dict[str, Any] = {
@@ -33,6 +34,10 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+QWEN = VALID | {"num_key_value_heads": 2, "max_position_embeddings": 4096, "head_dim": 8}
+QWEN2 = QWEN | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
+QWEN3 = QWEN | {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
 
 
 def test_defaults_are_llamas() -> None:
@@ -66,10 +71,13 @@ def test_both_spellings_of_rope_are_read_alike() -> None:
         ({"qk_norm": True}, "unknown key 'qk_norm'"),
         ({"final_logit_softcapping": 30.0}, "unknown key 'final_logit_softcapping'"),
         ({"auto_map": {"AutoModel": "code.Model"}}, "unknown key 'auto_map'"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling: found type 'yarn'"),
-        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "found type 'dynamic'"),
-        ({"rope_scaling": LLAMA3 | {"beta_fast": 32}}, "found key 'beta_fast'"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "original_max_position_embed"),
+        ({"rope_scaling": YARN | {"beta_fast": 64}}, "rope_scaling: found unknown key 'beta_fast'"),
+        ({"rope_scaling": YARN | {"attention_factor": 2.0}}, "unknown key 'attention_factor'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "type: found 'dynamic'"),
+        ({"rope_scaling": {"rope_type": ["linear"], "factor": 4.0}}, r"rope_type: found \['linear"),
+        ({"rope_scaling": LLAMA3 | {"beta_fast": 32}}, "found unknown key 'beta_fast'"),
+        ({"rope_scaling": LLAMA3 | {"low_freq_factor": None}}, "low_freq_factor: found None"),
         ({"rope_scaling": LLAMA3 | {"high_freq_factor": 1.0}}, "high_freq_factor"),
         ({"rope_scaling": LLAMA3 | {"factor": 0}}, "factor"),
         ({"rope_scaling": "linear"}, "rope_scaling: found str"),
@@ -89,6 +97,106 @@ def test_configurations_that_would_compute_something_else_are_refused(
 ) -> None:
     with pytest.raises(ModelConfigError, match=words):
         parse_config(VALID | change)
+
+
+def test_each_architecture_has_its_own_biases_and_norms() -> None:
+    def parts(raw: dict[str, Any]) -> tuple[bool, bool, bool, bool]:
+        config = parse_config(raw)
+        return config.qkv_bias, config.output_bias, config.mlp_bias, config.qk_norm
+
+    assert parts(VALID) == (False, False, False, False)
+    assert parts(VALID | {"attention_bias": True, "mlp_bias": True}) == (True, True, True, False)
+    assert parts(QWEN2) == (True, False, False, False)
+    assert parts(QWEN3) == (False, False, False, True)
+    assert parts(QWEN3 | {"attention_bias": True}) == (True, True, False, True)
+
+
+def test_a_window_that_is_switched_off_is_no_reason_to_refuse() -> None:
+    window = {"use_sliding_window": False, "sliding_window": 32768, "max_window_layers": 28}
+    for raw in (QWEN2, QWEN3):
+        assert parse_config(raw | window) == parse_config(raw)
+        layers = ["full_attention", "full_attention"]
+        assert parse_config(raw | window | {"layer_types": layers}) == parse_config(raw)
+
+
+def test_yarn_stretches_the_context_it_names() -> None:
+    config = parse_config(QWEN2 | {"max_position_embeddings": 32768, "rope_scaling": YARN})
+    assert (config.rope.kind, config.max_positions) == ("yarn", 131072)
+
+
+@pytest.mark.parametrize(
+    ("raw", "change", "words"),
+    [
+        (QWEN2, {"use_sliding_window": True}, "use_sliding_window: found True"),
+        (QWEN3, {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        (QWEN3, {"layer_types": ["full_attention"]}, "layer_types"),
+        (QWEN2, {"attention_bias": False}, "unknown key 'attention_bias'"),
+        (QWEN2, {"mlp_bias": False}, "unknown key 'mlp_bias'"),
+        (QWEN2, {"num_key_value_heads": None}, "num_key_value_heads: found None"),
+        (QWEN3, {"head_dim": None}, "head_dim: found None"),
+        (QWEN3, {"max_position_embeddings": None}, "max_position_embeddings: found None"),
+        (QWEN3, {"model_type": "qwen3_moe"}, "model_type: found 'qwen3_moe', expected 'qwen3'"),
+        (QWEN3, {"architectures": [{"a": 1}]}, "architectures"),
+        (VALID, {"max_window_layers": 2}, "unknown key 'max_window_layers'"),
+    ],
+)
+def test_what_qwen_could_do_and_this_engine_does_not_is_refused(
+    raw: dict[str, Any], change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ModelConfigError, match=words):
+        parse_config(raw | change)
+
+
+def test_the_written_form_of_quantisation_is_read() -> None:
+    assert not parse_config(VALID).quantised
+    assert parse_config(VALID | {"quantization_config": dict(W8A8)}).quantised
+    # As other writers spell it: nulls, and how the scales were found.
+    noted = json.loads(json.dumps(W8A8)) | {"kv_cache_scheme": None, "version": "0.17"}
+    noted["config_groups"]["group_0"]["output_activations"] = None
+    noted["config_groups"]["group_0"]["weights"] |= {"observer": "minmax", "group_size": None}
+    assert parse_config(VALID | {"quantization_config": noted}).quantised
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": "pack-quantized"}, "quantization_config format: found 'pack-quantized'"),
+        ({"quant_method": "gptq"}, "quant_method: found 'gptq'"),
+        ({"ignore": []}, "ignore: found"),
+        ({"ignore": ["lm_head", "model.layers.0.mlp.down_proj"]}, "ignore: found"),
+        ({"kv_cache_scheme": {"num_bits": 8}}, "kv_cache_scheme: found"),
+        ({"config_groups": {}}, "config_groups group_0: found None"),
+        ({"config_groups": {"group_0": {}, "group_1": {}}}, "config_groups group_0"),
+        ({"sparsity_config": {"format": "dense"}}, "sparsity_config: found"),
+    ],
+)
+def test_other_forms_of_quantisation_are_refused_by_name(
+    change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ModelConfigError, match=words):
+        parse_config(VALID | {"quantization_config": dict(W8A8) | change})
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("weights", {"num_bits": 4}),
+        ("weights", {"symmetric": False}),
+        ("weights", {"symmetric": 1}),
+        ("weights", {"strategy": "group", "group_size": 128}),
+        ("weights", {"actorder": "weight"}),
+        ("input_activations", {"dynamic": False}),
+        ("input_activations", {"strategy": "tensor"}),
+        ("input_activations", {"type": "float"}),
+        ("output_activations", {"num_bits": 8}),
+    ],
+)
+def test_other_ways_to_round_are_refused_by_name(part: str, change: dict[str, Any]) -> None:
+    form = json.loads(json.dumps(W8A8))
+    group = form["config_groups"]["group_0"]
+    group[part] = group.get(part, {}) | change
+    with pytest.raises(ModelConfigError, match=f"group_0 {part}"):
+        parse_config(VALID | {"quantization_config": form})
 
 
 @pytest.fixture

@@ -8,12 +8,17 @@ import pytest
 import torch
 from simulators.generation import Answer, generate, running
 from simulators.llamas import shared_folder
+from simulators.steps import Pages, greedy, random_tokens, read, torch_decoder
 from transformers import AutoModelForCausalLM
 
+from enclave_worker.engine.models.folder import ModelFolder
 from enclave_worker.engine.params import SamplingParams
+from enclave_worker.engine.templates import ChatTemplate
+from enclave_worker.engine.tokenizer import Tokenizer
 from ops.model_cache import ensure
 
-STEPS = 64
+STEPS = 128
+TEXTS, TEXT_STEPS = 4, 32
 QUESTIONS = (
     "What is the capital of France?",
     "Write a haiku about the sea.",
@@ -35,6 +40,36 @@ QUESTIONS = (
     "Tell me a short story about a lighthouse keeper and a storm at night.",
     "Compare tea and coffee.",
     "hi",
+    "What is the boiling point of water in Fahrenheit?",
+    "Rewrite this politely: send me the file now.",
+    "SELECT name FROM users WHERE",
+    "Give three synonyms for 'quick'.",
+    "Explain recursion with an example.",
+    "What is the largest ocean?",
+    "Write a limerick about a programmer.",
+    "How many legs do spiders have?",
+    "Convert 5 kilometres to miles.",
+    "Pourquoi le ciel est-il bleu ?",
+    "List the ingredients of bread.",
+    "What year did the Berlin Wall fall?",
+    "Draft a short e-mail asking for a day off.",
+    "x = [1, 2, 3]\nprint(sum(x))",
+    "Name a mammal that lays eggs.",
+    "What is a prime number?",
+    "Describe the taste of a lemon.",
+    "Who painted the Mona Lisa?",
+    "Finish the sentence: once upon a time",
+    "What are the three states of matter?",
+    "Give an example of a metaphor.",
+    "Is 91 prime?",
+    "How does a vaccine work?",
+    "Write a slogan for a bakery.",
+    "\u4f60\u597d\uff0c\u4f60\u662f\u8c01\uff1f",
+    "What is the square root of 144?",
+    "Tell me a fact about octopuses.",
+    "Why do leaves change colour?",
+    "Suggest a name for a small black dog.",
+    "?",
 )
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("smollm2")]
 
@@ -46,16 +81,28 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def answers(smollm2: Path) -> list[Answer]:
-    """Twenty greedy answers, made in one batch."""
-    with running(smollm2, kv_pages=512) as engine:
-        assert engine.template is not None
-        prompts = [
-            engine.tokenizer.encode(engine.template.render([{"role": "user", "content": text}]))
-            for text in QUESTIONS
-        ]
-        params = SamplingParams(temperature=0, max_tokens=STEPS, ignore_eos=True)
-        return generate(engine, prompts, params)
+def prompts(smollm2: Path) -> list[list[int]]:
+    """The questions as the model's own template asks them."""
+    folder = ModelFolder.read(smollm2)
+    assert folder.template is not None
+    template = ChatTemplate(folder.template, folder.special)
+    tokenizer = Tokenizer(folder.tokenizer_json)
+    asked = [template.render([{"role": "user", "content": text}]) for text in QUESTIONS]
+    return [tokenizer.encode(text) for text in asked]
+
+
+@pytest.fixture(scope="module")
+def greedy_tokens(smollm2: Path, prompts: list[list[int]]) -> list[list[int]]:
+    """Fifty greedy answers, made in one batch."""
+    return greedy(torch_decoder(smollm2, pages=768, max_len=1024), prompts, STEPS)
+
+
+@pytest.fixture(scope="module")
+def answers(smollm2: Path, prompts: list[list[int]]) -> list[Answer]:
+    """A few of them from a running engine, as text."""
+    with running(smollm2) as engine:
+        params = SamplingParams(temperature=0, max_tokens=TEXT_STEPS, ignore_eos=True)
+        return generate(engine, prompts[:TEXTS], params)
 
 
 @pytest.fixture(scope="module")
@@ -67,47 +114,36 @@ def oracle(smollm2: Path) -> Iterator[torch.nn.Module]:
     gc.collect()
 
 
-def test_greedy_tokens_equal_transformers_over_64_steps_for_20_prompts(
-    answers: list[Answer], oracle: torch.nn.Module
+def test_greedy_tokens_equal_transformers_over_128_steps_for_50_prompts(
+    greedy_tokens: list[list[int]], prompts: list[list[int]], oracle: torch.nn.Module
 ) -> None:
     """One pass over prompt + answer: each token must be the arg-max after those before it.
 
     By induction over the steps that is greedy decoding, without decoding twice.
     """
-    assert len(answers) == 20
-    for answer in answers:
-        assert len(answer.tokens) == STEPS
-        whole = answer.prompt + answer.tokens
+    assert len(greedy_tokens) == len(prompts) == 50
+    for prompt, answer in zip(prompts, greedy_tokens, strict=True):
+        assert len(answer) == STEPS
         with torch.inference_mode():
-            logits = oracle(torch.tensor([whole[:-1]])).logits[0]
-        expected = logits[len(answer.prompt) - 1 :].argmax(-1).tolist()
-        assert answer.tokens == expected
+            whole = torch.tensor([prompt + answer[:-1]])
+            logits = oracle(whole, logits_to_keep=STEPS).logits[0]
+        assert answer == logits.argmax(-1).tolist()
+
+
+def test_a_running_engine_answers_with_the_same_tokens(
+    answers: list[Answer], greedy_tokens: list[list[int]]
+) -> None:
+    for answer, expected in zip(answers, greedy_tokens, strict=False):
+        assert answer.tokens == expected[:TEXT_STEPS]
 
 
 def test_logits_equal_transformers(smollm2: Path, oracle: torch.nn.Module) -> None:
-    from enclave_worker.engine.config import EngineConfig
-    from enclave_worker.engine.models.folder import ModelFolder
-    from enclave_worker.engine.plan import Work, plan_step
-    from enclave_worker.engine.runner import Runner
-    from enclave_worker.engine.sequence import GenerationRequest, Sequence
-
-    config = EngineConfig(dtype="float32", kv_pages=64)
+    model = torch_decoder(smollm2, max_len=1024)
+    text = Pages().text(random_tokens(200, 49152, seed=3))
     with torch.inference_mode():
-        runner = Runner(ModelFolder.read(smollm2), config, 1024)
-        generator = torch.Generator().manual_seed(3)
-        tokens = torch.randint(17, 49152, (200,), generator=generator).tolist()
-        expected = oracle(torch.tensor([tokens])).logits[0]
-        sequence = Sequence(GenerationRequest("s", tokens), 0, tokens, 200, 201)
-        sequence.pages = runner.pool.take(13)
-        for position in (31, 100, 164, 199):  # every step ends where logits are wanted
-            visible = Sequence(sequence.request, 0, tokens[: position + 1], 200, 201)
-            visible.pages, visible.computed = sequence.pages, sequence.computed
-            plan = plan_step([Work(visible, visible.pending)])
-            values = runner.model.forward(plan, whole=True).values
-            assert values is not None
-            found = values[0]
-            sequence.computed = position + 1
-            assert (found - expected[position]).abs().max() < 1e-3
+        expected = oracle(torch.tensor([text.tokens])).logits[0]
+    found = read(model, text, chunk=67)
+    assert (found - expected).abs().max() < 1e-3
 
 
 def test_text_is_what_the_tokenizer_makes_of_the_tokens(

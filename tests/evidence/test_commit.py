@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from evidence.commit import (
     STRUCTURED,
     Role,
+    Said,
     commit_segments,
     open_segment,
     request_segments,
@@ -132,7 +133,42 @@ def test_prompts_become_segments() -> None:
         (Role.PROMPT, b"a"),
         (Role.PROMPT | STRUCTURED, b"[1,2]"),
     ]
-    assert request_segments({"input": "x"}) == []
+    assert request_segments({"other": "x"}) == []
+
+
+def test_input_becomes_a_segment_an_item() -> None:
+    call = {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c"}
+    body = {"input": [{"role": "user", "content": "x"}, call], "instructions": "brief"}
+    assert request_segments(body) == [
+        (Role.SYSTEM, b"brief"),
+        (Role.USER, b"x"),
+        (
+            Role.OTHER | STRUCTURED,
+            b'{"arguments":"{}","call_id":"c","name":"f","type":"function_call"}',
+        ),
+    ]
+    assert request_segments({"input": "x"}) == [(Role.USER, b"x")]
+    assert request_segments({"input": [1, 2]}) == [(Role.USER | STRUCTURED, b"[1,2]")]
+
+
+def test_tools_and_a_system_text_are_committed_to_before_the_messages() -> None:
+    body = {"tools": [{"a": 1}], "system": "s", "messages": [{"role": "user", "content": "x"}]}
+    assert request_segments(body) == [
+        (Role.SYSTEM | STRUCTURED, b'[{"a":1}]'),
+        (Role.SYSTEM, b"s"),
+        (Role.USER, b"x"),
+    ]
+
+
+def test_a_choice_with_calls_commits_to_the_value_of_their_arguments() -> None:
+    spelled = [Said("t", (("f", '{"b":1, "a":2.0}'),)), Said("t", (("f", '{"a":2.0,"b":1}'),))]
+    first, second = response_segments(spelled)
+    assert first == second
+    expected = b'{"content":"t","tool_calls":[{"arguments":{"a":2.0,"b":1},"name":"f"}]}'
+    assert first == (Role.OUTPUT | STRUCTURED, expected)
+    (cut,) = response_segments([Said("", (("f", '{"a":'),))])
+    assert b'"arguments":"{\\"a\\":"' in cut[1]
+    assert response_segments([Said("t")]) == response_segments(["t"])
 
 
 def test_answers_become_segments_in_choice_order() -> None:

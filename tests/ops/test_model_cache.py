@@ -55,6 +55,23 @@ def test_dtypes_are_kept_apart(gguf_file: Path, tmp_path: Path) -> None:
     assert (verify(first).dtype, verify(second).dtype) == ("bfloat16", "float32")
 
 
+def test_int8_and_float_are_kept_apart(gguf_file: Path, tmp_path: Path) -> None:
+    first = ensure(str(gguf_file), tmp_path / "c")
+    second = ensure(str(gguf_file), tmp_path / "c", quantise="w8a8")
+    assert first != second
+    assert verify(first).quantisation is None
+    assert verify(second).quantisation is not None
+    assert ensure(str(gguf_file), tmp_path / "c", quantise="w8a8") == second
+
+
+def test_a_model_of_an_older_manifest_is_imported_again(gguf_file: Path, tmp_path: Path) -> None:
+    path = ensure(str(gguf_file), tmp_path / "c")
+    manifest = path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("anchorhold-model/2", "anchorhold-model/1"))
+    assert ensure(str(gguf_file), tmp_path / "c") == path
+    verify(path)
+
+
 def test_an_unknown_source_is_refused_by_the_cache(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="found nothing, expected"):
         ensure("no-such-model", tmp_path / "c")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import shutil
 from collections import namedtuple
@@ -23,6 +24,14 @@ from ops.model_manifest import read, verify
 from wire.errors import AnchorholdError, ConfigError
 
 WEIGHTS = "model.safetensors"
+QUALITY = {"perplexity": 12.5, "divergence": 0.01, "agreement": 0.9}
+FIGURES = {
+    "text": "a text",
+    "sha256": "0" * 64,
+    "tokens": 3577,
+    "window": 512,
+    "modes": {"bfloat16": QUALITY, "w8a8": QUALITY},
+}
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -142,7 +151,7 @@ def _file(path: Path, data: bytes) -> Path:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"architecture": "qwen2"}, "found architecture 'qwen2', expected 'llama'"),
+        ({"architecture": "gemma2"}, "found architecture 'gemma2', expected one of llama, qwen2"),
         ({"pre": "tekken"}, "pre-tokenizer 'tekken'"),
         ({"extra": {"llama.expert_weights_scale": 1.0}}, "'llama.expert_weights_scale'"),
         ({"extra": {"llama.rope.scaling.factor": 2.0}}, "'llama.rope.scaling.factor'"),
@@ -319,19 +328,56 @@ def test_an_extra_file_is_found(imported: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": "anchorhold-model/2"},
+        {"schema": "anchorhold-model/1"},
         {"files": {"../x": "0" * 64}},
+        {"files": {"1_Pooling/../x": "0" * 64}},
         {"files": {"x": "0" * 63}},
         {"files": []},
         {"name": 1},
+        {"kind": "oracle"},
+        {"dtype": "float64"},
+        {"colour": "blue"},
+        {"quantisation": {"mode": "w4a4", "smoothing": None, "tokens": 1, "sha256": ""}},
+        {"quantisation": {"mode": "w8a8", "smoothing": 2, "tokens": 1, "sha256": ""}},
+        {"quantisation": {"mode": "w8a8"}},
+        {"figures": {}},
+        {"figures": FIGURES | {"modes": {}}},
+        {"figures": FIGURES | {"tokens": -1}},
+        {"figures": FIGURES | {"modes": {"bfloat16": QUALITY | {"perplexity": True}}}},
+        {"figures": FIGURES | {"modes": {"bfloat16": QUALITY | {"agreement": math.nan}}}},
+        {"figures": FIGURES | {"modes": {"bfloat16": QUALITY | {"luck": 1.0}}}},
     ],
-    ids=["schema", "path", "digest", "files", "name"],
+    ids=str,
 )
 def test_broken_manifests_are_refused(change: dict[str, object], imported: Path) -> None:
     path = imported / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ConfigError, match="manifest"):
         read(imported)
+
+
+def test_a_manifest_with_figures_reads_back(imported: Path) -> None:
+    path = imported / "manifest.json"
+    whole = json.loads(path.read_text()) | {"figures": FIGURES}
+    path.write_text(json.dumps(whole))
+    assert json.loads(read(imported).encode()) == whole
+
+
+def test_a_manifest_without_a_member_is_refused(imported: Path) -> None:
+    path = imported / "manifest.json"
+    whole = json.loads(path.read_text())
+    del whole["kind"]
+    path.write_text(json.dumps(whole))
+    with pytest.raises(ConfigError, match="found no member 'kind'"):
+        read(imported)
+
+
+def test_an_older_manifest_says_what_to_do(imported: Path) -> None:
+    path = imported / "manifest.json"
+    path.write_text(json.dumps({"schema": "anchorhold-model/1"}))
+    with pytest.raises(ConfigError, match="found schema 'anchorhold-model/1', expected") as caught:
+        read(imported)
+    assert "import the model again with --force" in caught.value.hint
 
 
 # ---------------------------------------------------------------- command line
@@ -352,7 +398,7 @@ def test_the_command_imports_inspects_and_verifies(
     shown = capsys.readouterr()
     assert shown.out.startswith("mine: ")
     assert "hashing" in shown.err  # the bar is on stderr
-    assert run("inspect", out) == 0
+    assert run("inspect", out, "--json") == 0
     assert json.loads(capsys.readouterr().out)["name"] == "mine"
     assert run("verify", out) == 0
     assert capsys.readouterr().out.endswith("files match the manifest\n")

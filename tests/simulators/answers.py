@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from simulators.claims import honest_claims, receipt_event
 
+from client.calls import ENDPOINTS
 from client.clock import wall_clock
-from evidence.commit import commit_segments, request_segments, response_segments
+from enclave_worker.api.embeddings_reply import embeddings_reply, vector_bytes
+from enclave_worker.api.replies import REPLIES
+from enclave_worker.api.request import ApiRequest
+from enclave_worker.api.results import PREFIX, ChoiceResult, Identity
+from enclave_worker.engine.events import Usage
+from enclave_worker.engine.params import SamplingParams
+from evidence.commit import Role, commit_segments, request_segments, response_segments
 from evidence.events import INFER_RECEIPT
 from evidence.receipt import ReceiptClaims, Side, sign_statement
 from evidence.record import ReceiptRecord
@@ -65,6 +72,9 @@ class Answer:
         receipt: whether there is one.
         failure: an ERROR record after the first words, and no receipt.
         stated_early: a whole answer whose statement does not name its last frame.
+        results: choices with calls or log-probabilities, instead of the text.
+        vectors: of a request for embeddings.
+        raw: a whole body, instead of the one that says the choices.
     """
 
     text: str
@@ -77,12 +87,31 @@ class Answer:
     receipt: bool = True
     failure: dict[str, Any] | None = None
     stated_early: bool = False
+    results: tuple[ChoiceResult, ...] = ()
+    vectors: tuple[tuple[float, ...], ...] = ()
+    raw: dict[str, Any] | None = None
+
+    @property
+    def choices(self) -> tuple[ChoiceResult, ...]:
+        """What the answer's choices are."""
+        return self.results or (ChoiceResult(0, self.text, (), self.finish),)
+
+    @property
+    def segments(self) -> list[tuple[int, bytes]]:
+        """What the statement commits to."""
+        if self.vectors:
+            return [(Role.OUTPUT, vector_bytes(vector)) for vector in self.vectors]
+        if self.committed_text is not None:
+            return response_segments([self.committed_text])
+        return response_segments([choice.said() for choice in self.choices])
 
 
 def echo(body: dict[str, Any]) -> str:
     """What the model says to a request."""
     if "prompt" in body:
         return f"You wrote: {body['prompt']}"
+    if "input" in body:
+        return f"You put in: {body['input']}"
     return f"You said: {body['messages'][-1]['content']}"
 
 
@@ -90,6 +119,43 @@ def pieces(text: str) -> list[str]:
     """The text as tokens."""
     words = text.split(" ")
     return [word + (" " if n < len(words) - 1 else "") for n, word in enumerate(words)]
+
+
+def streamed(choice: ChoiceResult) -> list[TokenDelta]:
+    """One choice as a stream carries it."""
+    place = {"i": choice.index} if choice.index else {}
+    deltas = [TokenDelta(entry.line(), place | {"l": 1}) for entry in choice.logprobs or ()]
+    if choice.text or not choice.calls:
+        deltas += [TokenDelta(word, place) for word in pieces(choice.text)]
+    for number, call in enumerate(choice.calls):
+        where = place | {"t": number}
+        deltas.append(TokenDelta("", where | {"id": call.id, "fn": call.name}))
+        half = len(call.arguments) // 2
+        deltas += [
+            TokenDelta(call.arguments[:half], where),
+            TokenDelta(call.arguments[half:], where),
+        ]
+    tail = place | {"f": choice.finish}
+    if choice.stop is not None:
+        tail["s"] = choice.stop
+    if deltas[-1].tail == place:
+        deltas[-1] = TokenDelta(deltas[-1].text, tail)
+    else:
+        deltas.append(TokenDelta("", tail))
+    return deltas
+
+
+def _document(
+    names: Identity, body: dict[str, Any], answer: Answer, usage: dict[str, int]
+) -> dict[str, Any]:
+    """The whole reply, written by the worker's own code."""
+    stops = tuple(body.get("stop_sequences", ()))
+    request = ApiRequest(names.kind, "m", SamplingParams(stop=stops), members=body)
+    if answer.vectors:
+        vectors = [vector_bytes(vector) for vector in answer.vectors]
+        return embeddings_reply(names, request, vectors, 7)
+    counts = Usage(usage["prompt_tokens"], usage["completion_tokens"])
+    return REPLIES[names.kind](names, request, answer.choices, counts)
 
 
 def seal(
@@ -102,7 +168,8 @@ def seal(
     chunks = [writer.prelude()]
     now = wall_clock()
     body = json.loads(opened.body)
-    chat = opened.header.op == "chat"
+    path = str(opened.head.get("p"))
+    kind = ENDPOINTS[path]
     head = {"s": answer.status, "h": {"content-type": "application/json"}}
     usage = {"prompt_tokens": 7, "completion_tokens": len(pieces(answer.text))}
     usage["total_tokens"] = sum(usage.values())
@@ -110,28 +177,19 @@ def seal(
         refusal = json.dumps({"error": answer.error}).encode()
         chunks.append(writer.frame([json_record(HEAD, head), Record(DATA, refusal)], 1024))
         return [*chunks, writer.frame([], FINAL, final=True)]
-    identity = {"id": "chatcmpl-1" if chat else "cmpl-1", "created": now, "model": "m"}
+    names = Identity(PREFIX[kind] + "1", now, "m", kind)
+    identity = {"id": names.id, "created": now, "model": "m", "in": 7}
     if opened.header.stream:
         chunks.append(writer.frame([json_record(HEAD, head | identity)], FRAME))
-        words = pieces(answer.text)
-        for number, word in enumerate(words):
-            last = number == len(words) - 1
-            tail = {"f": answer.finish, "u": usage} if last else {}
+        deltas = [delta for choice in answer.choices for delta in streamed(choice)]
+        deltas[-1] = TokenDelta(deltas[-1].text, deltas[-1].tail | {"u": usage})
+        for number, delta in enumerate(deltas):
             if answer.failure is not None and number == 1:
                 chunks.append(writer.frame([json_record(5, answer.failure)], FRAME))  # type: ignore[arg-type]
                 return [*chunks, writer.frame([], FINAL, final=True)]
-            chunks.append(writer.frame([TokenDelta(word, tail).record()], FRAME))
+            chunks.append(writer.frame([delta.record()], FRAME))
     else:
-        choice: dict[str, Any] = {"index": 0, "finish_reason": answer.finish, "logprobs": None}
-        if chat:
-            choice["message"] = {"role": "assistant", "content": answer.text, "refusal": None}
-        else:
-            choice["text"] = answer.text
-        document = identity | {
-            "object": "chat.completion" if chat else "text_completion",
-            "choices": [choice],
-            "usage": usage,
-        }
+        document = answer.raw or _document(names, body, answer, usage)
         data = json.dumps(document).encode()
         chunks.append(writer.frame([json_record(HEAD, head | identity), Record(DATA, data)], 4096))
     ct = writer.ct_hash
@@ -154,9 +212,7 @@ def _receipt(
 ) -> bytes:
     tee, now = listed.tee, wall_clock() * 1000
     asked = request_segments(body)
-    said = response_segments(
-        [answer.text if answer.committed_text is None else answer.committed_text]
-    )
+    said = answer.segments
     claims = honest_claims(
         listed.binding,
         listed.evidence[0],

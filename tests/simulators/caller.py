@@ -18,6 +18,12 @@ from wire.records import DATA, ERROR, HEAD, RECEIPT, TOKENS, TokenDelta
 from wire.response import ResponseReader
 
 
+def asked(body: dict[str, Any]) -> int:
+    """Tokens of all choices."""
+    limit = body.get("max_tokens") or body.get("max_output_tokens") or 64
+    return int(limit) * int(body.get("n") or 1)
+
+
 @dataclass
 class Reply:
     """One answer as the tenant sees it after everything was authenticated."""
@@ -30,6 +36,7 @@ class Reply:
     error: dict[str, Any] | None = None
     receipt: bytes | None = None
     reader: ResponseReader | None = None
+    deltas: list[TokenDelta] = field(default_factory=list)
 
     @property
     def status(self) -> int:
@@ -76,7 +83,7 @@ class Caller:
             policy=self.binding.policy,
             iat=now,
             exp=now + 300,
-            out=out_class(int(members.get("max_tokens") or 64)),
+            out=out_class(asked(members)),
             stream=bool(members.get("stream", False)),
             pad="off",
         )
@@ -97,6 +104,7 @@ class Caller:
                 reply.body += record.data
             elif record.type == TOKENS:
                 delta = TokenDelta.decode(record.data)
+                reply.deltas.append(delta)
                 reply.text += delta.text
                 reply.finish = delta.tail.get("f", reply.finish)
                 reply.usage = delta.tail.get("u", reply.usage)
@@ -108,7 +116,7 @@ class Caller:
         return reply
 
     def verify(
-        self, sealed: SealedRequest, request: dict[str, Any], reply: Reply, text: str, log: Any
+        self, sealed: SealedRequest, request: dict[str, Any], reply: Reply, said: Any, log: Any
     ) -> VerifiedReceipt:
         """Check a receipt like a careful client: keys, log, and that it speaks of this exchange."""
         assert reply.receipt is not None
@@ -124,8 +132,11 @@ class Caller:
         asked = commit_segments(sealed.keys.salt_q, request_segments(request))
         assert unb64u(claims["req"]["c"]) == asked
         assert unb64u(claims["req"]["ct"]) == sealed.ct_hash
-        said = commit_segments(reply.reader.salt_r, response_segments([text]))
-        assert unb64u(claims["resp"]["c"]) == said
+        if isinstance(said, str):
+            said = [said]
+        if not (said and isinstance(said[0], tuple)):  # segments already
+            said = response_segments(said)
+        assert unb64u(claims["resp"]["c"]) == commit_segments(reply.reader.salt_r, said)
         least = 1 if sealed.header.stream else reply.reader.frames
         prefixes = [reply.reader.ct_hash_at(n) for n in range(least, reply.reader.frames + 1)]
         assert unb64u(claims["resp"]["ct"]) in prefixes

@@ -7,6 +7,7 @@ from typing import Any
 import gguf
 import numpy as np
 from safetensors.numpy import load_file
+from simulators.gguf_blocks import k_quantised
 
 NAMES = {
     "input_layernorm": "attn_norm",
@@ -14,6 +15,8 @@ NAMES = {
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
     "post_attention_layernorm": "ffn_norm",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
@@ -31,7 +34,7 @@ def write_gguf(
     path: Path,
     kind: str = "F32",
     *,
-    architecture: str = "llama",
+    architecture: str | None = None,
     pre: str = "gpt-2",
     extra: dict[str, Any] | None = None,
 ) -> Path:
@@ -40,14 +43,17 @@ def write_gguf(
     Args:
         folder: Hugging Face folder with a byte-level BPE tokenizer.
         path: file to write.
-        kind: F32, Q8_0 or Q4_1.
-        architecture: as the file names it.
+        kind: the name of a GGUF type.
+        architecture: as the file names it; by default the model's own.
         pre: the pre-tokenizer's name.
         extra: further metadata, or other than the model's; None leaves a key out.
     """
     config = json.loads((folder / "config.json").read_text())
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
-    writer = gguf.GGUFWriter(path, architecture)
+    model_type = config["model_type"]
+    if model_type != "llama":
+        heads = {}
+    writer = gguf.GGUFWriter(path, architecture or model_type)
     writer.add_license("apache-2.0")
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
@@ -56,8 +62,13 @@ def write_gguf(
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_freq_base(config["rope_theta"])
-    writer.add_rope_dimension_count(config["head_dim"])
+    rope = config.get("rope_parameters") or config
+    writer.add_rope_freq_base(rope["rope_theta"])
+    if model_type == "llama":
+        writer.add_rope_dimension_count(config["head_dim"])
+    if model_type == "qwen3":
+        writer.add_key_length(config["head_dim"])
+        writer.add_value_length(config["head_dim"])
     _add_tokenizer(writer, json.loads((folder / "tokenizer.json").read_text()), pre)
     writer.add_chat_template((folder / "chat_template.jinja").read_text())
     for key, value in (extra or {}).items():
@@ -74,15 +85,20 @@ def write_gguf(
             written = GLOBAL[name]
         else:
             _, _, layer, rest = name.split(".", 3)
-            part = NAMES[rest.removesuffix(".weight")]
-            written = f"blk.{layer}.{part}.weight"
-            if part in heads:  # llama.cpp's LlamaModel.permute
-                n = heads[part]
+            module, ending = rest.rsplit(".", 1)
+            written = f"blk.{layer}.{NAMES[module]}.{ending}"
+            if NAMES[module] in heads:  # llama.cpp's LlamaModel.permute
+                n = heads[NAMES[module]]
                 split = values.reshape(n, 2, values.shape[0] // n // 2, values.shape[1])
                 values = np.ascontiguousarray(split.swapaxes(1, 2).reshape(values.shape))
         if values.ndim == 2 and kind != "F32":
             quantised = gguf.GGMLQuantizationType[kind]
-            writer.add_tensor(written, gguf.quants.quantize(values, quantised), raw_dtype=quantised)
+            packed = (
+                k_quantised(values, kind)[0]
+                if kind in ("Q4_K", "Q5_K", "Q6_K")
+                else gguf.quants.quantize(values, quantised)
+            )
+            writer.add_tensor(written, packed, raw_dtype=quantised)
         else:
             writer.add_tensor(written, values)
     writer.write_header_to_file()

@@ -1,29 +1,12 @@
 """What runs a step: the interface between the engine's loop and a model on its kernels."""
 
 from collections.abc import Sequence as Sequence_
-from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from enclave_worker.engine.logits import Logits as Logits
 from enclave_worker.engine.plan import StepPlan
-
-
-@dataclass(frozen=True, slots=True)
-class Logits:
-    """The outcome of a step, a row for each of the plan's wanted rows.
-
-    Attributes:
-        best: int32 [n] likeliest token, the lowest id among equals.
-        finite: bool [n] False where a row holds what is not a finite number.
-        values: float32 [n, vocab], or None where only `best` was asked for.
-    """
-
-    best: npt.NDArray[np.int32]
-    finite: npt.NDArray[np.bool_]
-    values: torch.Tensor | None
 
 
 class BackEnd(Protocol):
@@ -42,6 +25,9 @@ class BackEnd(Protocol):
             plan: the step.
             whole: whether `Logits.values` are wanted.
         """
+
+    def hidden(self, plan: StepPlan) -> torch.Tensor:
+        """Compute one step up to the last norm: float32 [wanted, hidden], for embeddings."""
 
     def scrub(self, pages: Sequence_[int]) -> None:
         """Overwrite pages with zeros, in every layer."""

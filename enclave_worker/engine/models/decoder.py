@@ -1,37 +1,48 @@
-"""The Llama family of decoders, driven by config.json.
+"""Decoders of the Llama family in torch: the reference every other back end is compared with.
 
-Covers grouped-query attention, tied or separate output head, optional biases, and the rotary
-embeddings of Llama 2 and 3. The residual stream is float32, everything between is the model dtype.
-Source: Hugging Face `modeling_llama`, whose logits the tests compare with.
+Covers Llama, Qwen2 and Qwen3 (see `config`), any dtype torch has, and int8 weights. The residual
+stream is float32, everything between is the model dtype; with int8 weights, where only what is
+stored is narrow, all of it is float32.
+Source: Hugging Face `modeling_llama`, `modeling_qwen2`, `modeling_qwen3`, whose logits the tests
+compare with.
 """
 
 import math
+from collections.abc import Callable
 from collections.abc import Sequence as Sequence_
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from enclave_worker.engine.models.back_end import Logits
-from enclave_worker.engine.models.config import ModelConfig, Rope
-from enclave_worker.engine.models.key_values import KeyValues
-from enclave_worker.engine.models.weights import Weights
-from enclave_worker.engine.ops.linear import Linear, packing_works
-from enclave_worker.engine.ops.reference import paged_attention, rms_norm, rope, silu_mul
+from enclave_worker.engine.errors import ModelError
+from enclave_worker.engine.ops.linear import Linear, QuantisedLinear, packing_works
+from enclave_worker.engine.ops.reference import paged_attention, qk_norm, rms_norm, rope, silu_mul
 from enclave_worker.engine.ops.rows import lay_out
 from enclave_worker.engine.plan import StepPlan
+
+from .adapters import Adapter
+from .back_end import Logits
+from .config import ModelConfig
+from .decoder_weights import DecoderWeights, LayerWeights, LinearWeights
+from .key_values import KeyValues
+from .rope import rope_tables
+from .weights import Weights
+
+Product = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Weights of one decoder layer."""
+    """Weights of one decoder layer; `qk_norm` is [heads + kv_heads, head_dim] or None."""
 
     attention_norm: torch.Tensor
-    qkv: Linear
-    output: Linear
+    qkv: Product
+    qk_norm: torch.Tensor | None
+    output: Product
     mlp_norm: torch.Tensor
-    gate_up: Linear
-    down: Linear
+    gate_up: Product
+    down: Product
 
 
 class Decoder:
@@ -40,80 +51,88 @@ class Decoder:
     Attributes:
         config: the model's shape.
         packed: whether the prepacked matrix products are in use (see `linear`).
+        adapters: by name, those that chunks of a step may ask for.
     """
 
     def __init__(
-        self, config: ModelConfig, weights: Weights, dtype: torch.dtype, pages: int, max_len: int
+        self,
+        config: ModelConfig,
+        weights: Weights,
+        dtype: torch.dtype,
+        pages: int,
+        max_len: int,
+        *,
+        bits: int | None = None,
     ) -> None:
-        """Take the weights, laid out for the matrix products; raises ModelError."""
+        """Take the weights, laid out for the matrix products; raises ModelError.
+
+        Args:
+            config: the model's shape.
+            weights: opened with `dtype`.
+            dtype: of the KV cache and the output head and, without int8 weights, of the rest.
+            pages: of the KV cache.
+            max_len: longest sequence.
+            bits: activations of int8 weights are rounded to, 8 or 16; None without such weights.
+        """
+        if config.quantised != (bits is not None):
+            expected = "w8a8 or w8a16" if config.quantised else "float32 or bfloat16"
+            found = "int8" if config.quantised else "float"
+            raise ModelError(f"model weights: found {found} weights, expected dtype {expected}")
         self.config = config
+        self.adapters: dict[str, Adapter] = {}
         self.dtype = dtype
-        self.packed = packing_works(dtype)
-        self._cos, self._sin = rope_tables(config.rope, config.head_dim, max_len, dtype)
+        self._bits = bits
+        self._inner = dtype if bits is None else torch.float32
+        self.packed = packing_works(self._inner)
+        cos, sin = rope_tables(config.rope, config.head_dim, max_len)
+        self._cos = torch.cat((cos, cos), -1).to(self._inner)
+        self._sin = torch.cat((-sin, sin), -1).to(self._inner)
         self._scale = 1 / math.sqrt(config.head_dim)
-        self._embedding = weights.take("model.embed_tokens.weight", *self._vocab_shape)
-        self._layers = [self._layer(weights, f"model.layers.{i}.") for i in range(config.layers)]
-        self._norm = weights.take("model.norm.weight", config.hidden).float()
-        if config.tied:
-            weights.skip("lm_head.weight")
-            head = self._embedding
-        else:
-            head = weights.take("lm_head.weight", *self._vocab_shape)
-        self._head = Linear(head, None, packed=self.packed)
-        weights.finish()
+        source = DecoderWeights(config, weights)
+        self._embedding = source.embedding()
+        self._layers = [self._layer(layer) for layer in source.layers()]
+        self._norm, head = source.norm(), source.head()
+        head = self._embedding if head is None else head
+        self._head = Linear(head.to(self._inner), None, packed=self.packed)
+        source.finish()
         self.store = KeyValues(config.layers, pages, config.kv_heads, config.head_dim, dtype)
         self.page_bytes = 2 * self.store.keys[:, 0].nbytes
 
-    @property
-    def _vocab_shape(self) -> tuple[int, int]:
-        """Shape of the embedding and of the output head."""
-        return self.config.vocab_size, self.config.hidden
-
-    def _layer(self, weights: Weights, prefix: str) -> Layer:
-        """Take one layer's weights; products that read the same input become one."""
-        c = self.config
-        rows = {
-            "q_proj": c.heads * c.head_dim,
-            "k_proj": c.kv_heads * c.head_dim,
-            "v_proj": c.kv_heads * c.head_dim,
-        }
-        wide = c.intermediate
-        attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
+    def _layer(self, source: LayerWeights) -> Layer:
+        """Lay out one layer."""
+        c, norm = self.config, None
+        if source.query_norm is not None and source.key_norm is not None:
+            parts = (source.query_norm.expand(c.heads, -1), source.key_norm.expand(c.kv_heads, -1))
+            norm = torch.cat(parts)
         return Layer(
-            weights.take(f"{prefix}input_layernorm.weight", c.hidden).float(),
-            self._linear(weights, attention, rows, c.hidden, bias=c.attention_bias),
-            self._linear(
-                weights, attention, {"o_proj": c.hidden}, rows["q_proj"], bias=c.attention_bias
-            ),
-            weights.take(f"{prefix}post_attention_layernorm.weight", c.hidden).float(),
-            self._linear(
-                weights, mlp, {"gate_proj": wide, "up_proj": wide}, c.hidden, bias=c.mlp_bias
-            ),
-            self._linear(weights, mlp, {"down_proj": c.hidden}, wide, bias=c.mlp_bias),
+            source.attention_norm,
+            self._linear(source.qkv),
+            norm,
+            self._linear(source.output),
+            source.mlp_norm,
+            self._linear(source.gate_up),
+            self._linear(source.down),
         )
 
-    def _linear(
-        self, weights: Weights, prefix: str, rows: dict[str, int], columns: int, *, bias: bool
-    ) -> Linear:
-        """Take the named projections, stacked."""
-        weight = torch.cat(
-            [weights.take(f"{prefix}{name}.weight", n, columns) for name, n in rows.items()]
-        )
-        stacked = (
-            torch.cat([weights.take(f"{prefix}{name}.bias", n) for name, n in rows.items()])
-            if bias
-            else None
-        )
-        return Linear(weight, stacked, packed=self.packed)
+    def _linear(self, source: LinearWeights) -> Product:
+        """Lay out one matrix product."""
+        if source.scale is not None and self._bits is not None:
+            return QuantisedLinear(source.weight, source.scale, source.bias, bits=self._bits)
+        bias = None if source.bias is None else source.bias.to(self.dtype)
+        return Linear(source.weight, bias, packed=self.packed)
 
     def forward(self, plan: StepPlan, *, whole: bool) -> Logits:
         """Compute one step; see BackEnd."""
-        values = self._logits(plan)
+        values = self._head(self._hidden(plan)).float()
         if not len(values):
             return Logits(np.zeros(0, np.int32), np.zeros(0, np.bool_), values)
         peak, best = values.max(-1)
         finite = peak.isfinite().numpy()  # NaN is the maximum of whatever it is among
         return Logits(best.int().numpy(), finite, values if whole else None)
+
+    def hidden(self, plan: StepPlan) -> torch.Tensor:
+        """Compute one step up to the last norm: float32 [wanted, hidden], for embeddings."""
+        return self._hidden(plan).float()
 
     def scrub(self, pages: Sequence_[int]) -> None:
         """Overwrite pages with zeros."""
@@ -125,56 +144,58 @@ class Decoder:
 
     def describe(self) -> dict[str, str]:
         """What computes."""
+        dtype = str(self.dtype).removeprefix("torch.")
         kernels = "torch-onednn" if self.packed else "torch"
-        return {"dtype": str(self.dtype).removeprefix("torch."), "kernels": kernels}
+        return {"dtype": dtype if self._bits is None else f"w8a{self._bits}", "kernels": kernels}
 
-    def _logits(self, plan: StepPlan) -> torch.Tensor:
-        """Compute one step: float32 [wanted, vocab]."""
-        c = self.config
+    def _hidden(self, plan: StepPlan) -> torch.Tensor:
+        """What the output head reads: [wanted, hidden]."""
+        c, inner = self.config, self._inner
         laid = lay_out(plan, c.heads, c.kv_heads)
         rows, turned = plan.tokens.shape[0], c.heads + c.kv_heads
         cos = self._cos.index_select(0, laid.positions)[:, None]
         sin = self._sin.index_select(0, laid.positions)[:, None]
         hidden = self._embedding.index_select(0, laid.tokens).float()
+        adapted = self._adapted(plan)
+
+        def add(index: int, part: int, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            for which, adapter in adapted:
+                if (low := adapter[index][part]) is not None:
+                    y.index_add_(0, which, low(x.index_select(0, which)).to(y.dtype))
+            return y
+
         for index, layer in enumerate(self._layers):
-            x = rms_norm(hidden, layer.attention_norm, c.norm_eps, self.dtype)
-            qkv = layer.qkv(x).view(rows, turned + c.kv_heads, c.head_dim)
-            qk = rope(qkv[:, :turned], cos, sin)
+            x = rms_norm(hidden, layer.attention_norm, c.norm_eps, inner)
+            qkv = add(index, 0, x, layer.qkv(x)).view(rows, turned + c.kv_heads, c.head_dim)
+            qk = qkv[:, :turned]
+            if layer.qk_norm is not None:
+                qk = qk_norm(qk, layer.qk_norm, c.norm_eps)
+            qk = rope(qk, cos, sin)
             keys, values = self.store.keys[index], self.store.values[index]
             _store(keys, laid.slots, qk[:, c.heads :])
             _store(values, laid.slots, qkv[:, turned:])
-            attended = paged_attention(qk[:, : c.heads], keys, values, laid, self._scale)
-            hidden += layer.output(attended.reshape(rows, -1))
-            x = rms_norm(hidden, layer.mlp_norm, c.norm_eps, self.dtype)
-            hidden += layer.down(silu_mul(layer.gate_up(x)))
-        wanted = hidden.index_select(0, laid.wanted)
-        return self._head(rms_norm(wanted, self._norm, c.norm_eps, self.dtype)).float()
+            q, scale = qk[:, : c.heads], self._scale
+            if inner != self.dtype:  # as narrow as the keys it meets
+                q, scale = (q * scale).to(self.dtype).to(inner), 1.0
+            x = paged_attention(q, keys, values, laid, scale).reshape(rows, -1)
+            hidden += add(index, 1, x, layer.output(x))
+            x = rms_norm(hidden, layer.mlp_norm, c.norm_eps, inner)
+            x = silu_mul(add(index, 2, x, layer.gate_up(x)))
+            hidden += add(index, 3, x, layer.down(x))
+        last = rms_norm(hidden.index_select(0, laid.wanted), self._norm, c.norm_eps, inner)
+        return last.to(self.dtype).to(inner)
+
+    def _adapted(self, plan: StepPlan) -> list[tuple[torch.Tensor, Adapter]]:
+        """Which rows have which adapter."""
+        rows: dict[str, list[int]] = {}
+        for chunk in plan.chunks:
+            if chunk.adapter:
+                span = range(chunk.first, chunk.first + chunk.count)
+                rows.setdefault(chunk.adapter, []).extend(span)
+        return [(torch.tensor(which), self.adapters[name]) for name, which in rows.items()]
 
 
 def _store(pages: torch.Tensor, slots: torch.Tensor, rows: torch.Tensor) -> None:
     """Write [rows, kv_heads, head_dim] into a layer's pages."""
     dim = pages.shape[-1]
-    pages.view(-1, dim).index_copy_(0, slots, rows.reshape(-1, dim))
-
-
-def rope_tables(
-    settings: Rope, head_dim: int, length: int, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines by position, [length, head_dim]; the sines' first half is negated."""
-    exponent = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
-    frequency = 1.0 / settings.theta**exponent
-    if settings.kind == "linear":
-        frequency = frequency / settings.factor
-    elif settings.kind == "llama3":
-        frequency = _llama3(frequency, settings)
-    angle = torch.arange(length).float()[:, None] * frequency
-    cos, sin = angle.cos(), angle.sin()
-    return torch.cat((cos, cos), -1).to(dtype), torch.cat((-sin, sin), -1).to(dtype)
-
-
-def _llama3(frequency: torch.Tensor, settings: Rope) -> torch.Tensor:
-    """Stretch the long waves by `factor`, leave the short ones, blend in between."""
-    turns = settings.original_context * frequency / (2 * math.pi)
-    low, high = settings.low_freq_factor, settings.high_freq_factor
-    smooth = ((turns - low) / (high - low)).clamp(0, 1)
-    return frequency * (smooth + (1 - smooth) / settings.factor)
+    pages.view(-1, dim).index_copy_(0, slots, rows.reshape(-1, dim).to(pages.dtype))

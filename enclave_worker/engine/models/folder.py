@@ -4,11 +4,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from enclave_worker.engine.errors import ModelConfigError, ModelError
 
 from .config import ModelConfig, parse_config
+from .encoder_config import ARCHITECTURE as ENCODER
+from .encoder_config import EncoderConfig, parse_encoder_config
+from .pooling import MODULES, SETTINGS, TEXTS, Pooling, read_longest, read_pooling
+
+Serves = Literal["text", "embeddings"]
 
 # config files are a few kB; a tokenizer with a 256k vocabulary and its merges is some 35 MB.
 JSON_MAX_BYTES = 1 << 20
@@ -22,7 +27,11 @@ class ModelFolder:
 
     Attributes:
         path: the folder.
-        config: shape of the model.
+        config: shape of the model: of a decoder or of an encoder.
+        serves: what a worker makes with it: "embeddings" with an encoder, and with a decoder that
+            sentence-transformers has described as making them.
+        pooling: how it makes embeddings.
+        longest: most tokens of one text.
         eos: token ids that end an answer.
         template: chat template source, or None where the model has none.
         special: text of the special tokens templates may name (bos_token, eos_token, ...).
@@ -30,7 +39,10 @@ class ModelFolder:
     """
 
     path: Path
-    config: ModelConfig
+    config: ModelConfig | EncoderConfig
+    serves: Serves
+    pooling: Pooling
+    longest: int
     eos: frozenset[int]
     template: str | None
     special: Mapping[str, str]
@@ -47,18 +59,44 @@ class ModelFolder:
                 "(config.json, *.safetensors, tokenizer.json)"
             )
         raw = read_json(path / "config.json")
-        config = parse_config(raw)
+        encoder = is_encoder(raw)
+        embeds = encoder or (path / MODULES).exists() or (path / SETTINGS).exists()
+        config = parse_encoder_config(raw) if encoder else parse_config(raw)
         tokenizer = read_optional(path / "tokenizer_config.json")
         generation = read_optional(path / "generation_config.json")
         eos = generation.get("eos_token_id")
         return cls(
             path=path,
             config=config,
+            serves="embeddings" if embeds else "text",
+            pooling=_pooling(path, config),
+            longest=read_longest(
+                read_optional(path / TEXTS) if embeds else {}, config.max_positions
+            ),
             eos=_token_ids(raw.get("eos_token_id") if eos is None else eos, config.vocab_size),
             template=_template(path, tokenizer),
             special=_special(tokenizer),
             tokenizer_json=read_text(path / "tokenizer.json", TOKENIZER_MAX_BYTES),
         )
+
+    @property
+    def decoder(self) -> ModelConfig:
+        """Shape of a model that generates text; raises ModelError for an encoder."""
+        if not isinstance(self.config, ModelConfig):
+            raise ModelError("model folder: found an encoder, expected a model that generates text")
+        return self.config
+
+    @property
+    def encoder(self) -> EncoderConfig:
+        """Shape of a model that only makes embeddings; raises ModelError for a decoder."""
+        if not isinstance(self.config, EncoderConfig):
+            raise ModelError("model folder: found a decoder, expected an encoder")
+        return self.config
+
+
+def is_encoder(raw: Mapping[str, Any]) -> bool:
+    """Whether a parsed config.json is an encoder's."""
+    return raw.get("architectures") == [ENCODER]
 
 
 def read_text(path: Path, limit: int) -> str:
@@ -80,18 +118,33 @@ def read_text(path: Path, limit: int) -> str:
 
 def read_json(path: Path, limit: int = JSON_MAX_BYTES) -> dict[str, Any]:
     """Read one JSON object; raises ModelError."""
-    try:
-        value = json.loads(read_text(path, limit))
-    except (ValueError, RecursionError):
-        raise ModelError(f"model file {path.name}: found no valid JSON") from None
+    value = _parse(path, limit)
     if not isinstance(value, dict):
         raise ModelError(f"model file {path.name}: found {type(value).__name__}, expected {{}}")
     return value
 
 
+def _parse(path: Path, limit: int) -> Any:
+    """Read one JSON document; raises ModelError."""
+    try:
+        return json.loads(read_text(path, limit))
+    except (ValueError, RecursionError):
+        raise ModelError(f"model file {path.name}: found no valid JSON") from None
+
+
 def read_optional(path: Path) -> dict[str, Any]:
     """Read one JSON object, or {} where the file is absent."""
     return read_json(path) if path.exists() else {}
+
+
+def _pooling(path: Path, config: ModelConfig | EncoderConfig) -> Pooling:
+    """Return how embeddings are made; where the folder does not say, as is usual for its kind."""
+    if not (path / MODULES).exists() and not (path / SETTINGS).exists():
+        return Pooling("last" if isinstance(config, ModelConfig) else "mean")
+    modules = _parse(path / MODULES, JSON_MAX_BYTES)
+    if not isinstance(modules, list):
+        raise ModelError(f"model file {MODULES}: found {type(modules).__name__}, expected []")
+    return read_pooling(modules, read_json(path / SETTINGS), config.hidden)
 
 
 def _token_ids(value: Any, vocab_size: int) -> frozenset[int]:

@@ -29,23 +29,29 @@ _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 class Weights:
     """The open weight files of one model folder; a context manager."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
-        """Open every file and check that the names are complete; raises ModelError."""
+    def __init__(self, folder: Path, dtype: torch.dtype, single: str = SINGLE) -> None:
+        """Open every file and check that the names are complete; raises ModelError.
+
+        Args:
+            folder: holds one file `single`, or an index and its shards.
+            dtype: of the tensors taken.
+            single: name of the file.
+        """
         self._dtype = dtype
         self._stack = ExitStack()
         self._where: dict[str, Any] = {}
         self._left: set[str] = set()
         try:
-            self._open(folder)
+            self._open(folder, single)
         except BaseException:
             self._stack.close()
             raise
         self._left = {name for name in self._where if not _DERIVED.fullmatch(name)}
 
-    def _open(self, folder: Path) -> None:
+    def _open(self, folder: Path, single: str) -> None:
         """Map every tensor name to the file that holds it."""
-        if (folder / SINGLE).exists():
-            names, index = [SINGLE], None
+        if (folder / single).exists():
+            names, index = [single], None
         elif (folder / INDEX).exists():
             index = read_json(folder / INDEX, INDEX_MAX_BYTES).get("weight_map")
             if not isinstance(index, dict) or not all(isinstance(v, str) for v in index.values()):
@@ -53,7 +59,7 @@ class Weights:
             names = sorted(set(index.values()))
         else:
             raise ModelError(
-                f"model folder {folder.name!r}: found no {SINGLE} and no {INDEX}, expected one "
+                f"model folder {folder.name!r}: found no {single} and no {INDEX}, expected one "
                 "(other weight formats can run code when loaded and are never read)"
             )
         for name in names:
@@ -90,11 +96,12 @@ class Weights:
         """Whether the model has this tensor."""
         return name in self._where
 
-    def take(self, name: str, *shape: int) -> torch.Tensor:
-        """Return one tensor in the engine's dtype; raises ModelError on absence or other shape.
+    def take(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Return one tensor; raises ModelError on absence, other shape or other kind of numbers.
 
-        The copy is ours: a tensor still backed by the file would change when the file does, after
-        the model has been measured.
+        It is in the dtype asked for, or else the engine's; int8 is never converted. The copy is
+        ours: a tensor still backed by the file would change when the file does, after the model
+        has been measured.
         """
         file = self._where.get(name)
         if file is None:
@@ -103,12 +110,13 @@ class Weights:
         if found != shape:
             raise ModelError(f"model weights {name}: found shape {found}, expected {shape}")
         tensor: torch.Tensor = file.get_tensor(name)
-        if tensor.dtype not in _FLOATS:
+        expected = (torch.int8,) if dtype == torch.int8 else _FLOATS
+        if tensor.dtype not in expected:
             raise ModelError(
-                f"model weights {name}: found dtype {tensor.dtype}, expected one of {_FLOATS}"
+                f"model weights {name}: found dtype {tensor.dtype}, expected one of {expected}"
             )
         self._left.discard(name)
-        return tensor.to(self._dtype, copy=True)
+        return tensor.to(dtype or self._dtype, copy=True)
 
     def skip(self, name: str) -> None:
         """Leave out a tensor that is known to be redundant."""

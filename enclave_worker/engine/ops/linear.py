@@ -9,6 +9,8 @@ and are replaced by it where they are missing or wrong.
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
+from .reference import linear_int8
+
 # The row count the layout is chosen for; decode batches are of this order, and it is right for the
 # others too (measured 1..2048).
 _ROWS_HINT = 16
@@ -60,3 +62,25 @@ class Linear:
             x, self._weight, self._bias, "none", [], ""
         )
         return y
+
+
+class QuantisedLinear:
+    """x @ (weight * scale).T + bias over int8 weights: exact, and slow.
+
+    Args:
+        weight: int8 [out, in].
+        scale: float32 [out].
+        bias: float32 [out] or None.
+        bits: activations are rounded to, 8 or 16.
+    """
+
+    def __init__(
+        self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, *, bits: int
+    ) -> None:
+        """Keep the weight as it is."""
+        self._weight, self._scale, self._bias, self._bits = weight, scale, bias, bits
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """float32 [rows, in] -> [rows, out]."""
+        y = linear_int8(x, self._weight, self._scale, self._bits)
+        return y if self._bias is None else y + self._bias

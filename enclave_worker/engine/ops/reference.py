@@ -1,4 +1,4 @@
-"""The four operations of a decoder layer that are not matrix products, in plain torch.
+"""The operations of a decoder layer, in plain torch.
 
 These are the reference. A faster backend replaces a function here, takes the same arguments, and is
 chosen at start only after it agreed with the reference.
@@ -7,12 +7,55 @@ chosen at start only after it agreed with the reference.
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-from .rows import ChunkRows, Rows, SingleRows
+from .rows import ChunkRows, Rows
+
+# Rows of activations whose largest value is below are rounded to zeros, as in the native kernels.
+_FAINT = 1e-30
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, dtype: torch.dtype) -> torch.Tensor:
     """Root-mean-square normalisation: float32 [rows, hidden] -> `dtype` [rows, hidden]."""
     return F.rms_norm(x, weight.shape, weight, eps).to(dtype)
+
+
+def qk_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """Normalise each head by itself: [rows, heads, head_dim], weight float32 [heads, head_dim]."""
+    return (F.rms_norm(x.float(), x.shape[-1:], None, eps) * weight).to(x.dtype)
+
+
+def quantise_rows(x: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round rows to symmetric integers, halves to even.
+
+    Args:
+        x: float32 [rows, k].
+        bits: 8 or 16.
+
+    Returns:
+        Integers of at most 127 or 32767 as float32 [rows, k], and their scale [rows, 1].
+    """
+    most = 2.0 ** (bits - 1) - 1
+    peak = x.abs().amax(-1, keepdim=True)
+    # Divided as one tensor by another: torch multiplies by the reciprocal for a plain number.
+    # What is fainter is nothing: its inverse would be infinite. What is not finite stays it.
+    heard = ~(peak < _FAINT)
+    up = torch.where(heard, torch.tensor(most) / peak, 0.0)
+    return (x * up).round(), torch.where(heard, peak / most, 0.0)
+
+
+def linear_int8(
+    x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bits: int
+) -> torch.Tensor:
+    """x @ (weight * scale).T with x rounded to integers: an exact sum, scaled at the end.
+
+    Args:
+        x: float32 [rows, k].
+        weight: int8 [n, k].
+        scale: float32 [n].
+        bits: of x, 8 or 16.
+    """
+    whole, up = quantise_rows(x, bits)
+    # Sums stay far below 2^53, so float64 holds each exactly, in whatever order it is added.
+    return (whole.double() @ weight.double().T).float() * (up * scale)
 
 
 def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -38,8 +81,9 @@ def paged_attention(
     """Causal attention of every row over the pages of its own sequence.
 
     Args:
-        q: [rows, heads, head_dim], single rows first, then the chunks in order.
-        k_pages: [pages, kv_heads, 16, head_dim] of this layer, the new keys already stored.
+        q: [rows, heads, head_dim].
+        k_pages: [pages, kv_heads, 16, head_dim] of this layer, the new keys already stored; read
+            in q's dtype.
         v_pages: the same for values.
         rows: which of them read which pages.
         scale: of the scores.
@@ -47,60 +91,23 @@ def paged_attention(
     Returns:
         [rows, heads, head_dim] in q's dtype.
     """
-    parts = []
-    if rows.singles is not None:
-        parts.append(_attend_singles(q, k_pages, v_pages, rows.singles, scale))
-    parts.extend(_attend_chunk(q, k_pages, v_pages, chunk, scale) for chunk in rows.chunks)
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    return torch.cat([_attend(q, k_pages, v_pages, chunk, scale) for chunk in rows.chunks])
 
 
-def _attend_singles(
-    q: torch.Tensor, k_pages: torch.Tensor, v_pages: torch.Tensor, rows: SingleRows, scale: float
-) -> torch.Tensor:
-    """One query a sequence: scores page by page, then one softmax across each row's pages.
-
-    Pages are read in place where the batch fills a stretch of the pool (a copy would cost more
-    than the arithmetic). A page in the stretch that belongs to nobody here adds to a row that is
-    thrown away: never to a neighbour with weight zero, for 0 * NaN is NaN.
-    """
-    count, (_, heads, dim) = rows.count, q.shape
-    kv_heads, page = k_pages.shape[1], k_pages.shape[2]
-    if rows.stretch is not None:
-        k, v = k_pages[slice(*rows.stretch)], v_pages[slice(*rows.stretch)]
-    else:
-        k, v = k_pages.index_select(0, rows.pages), v_pages.index_select(0, rows.pages)
-    n = k.shape[0]
-    per_page = q[:count].reshape(count, -1).index_select(0, rows.source)
-    scores = torch.bmm(
-        per_page.view(n * kv_heads, heads // kv_heads, dim),
-        k.view(n * kv_heads, page, dim).transpose(1, 2),
-    )
-    s = scores.view(n, heads, page).float().mul_(scale).add_(rows.mask)
-    # Row `count` collects what belongs to nobody.
-    peak = s.new_full((count + 1, heads), -torch.inf)
-    peak.scatter_reduce_(0, rows.target[:, None].expand(n, heads), s.amax(-1), "amax")
-    e = s.sub_(peak.index_select(0, rows.target)[:, :, None]).exp_()
-    mass = s.new_zeros(count + 1, heads).index_add_(0, rows.target, e.sum(-1))
-    values = torch.bmm(
-        e.view(n * kv_heads, heads // kv_heads, page).to(v.dtype), v.view(n * kv_heads, page, dim)
-    )
-    total = s.new_zeros(count + 1, heads * dim)
-    total.index_add_(0, rows.target, values.view(n, heads * dim).float())
-    return (total[:count].view(count, heads, dim) / mass[:count, :, None]).to(q.dtype)
-
-
-def _attend_chunk(
+def _attend(
     q: torch.Tensor, k_pages: torch.Tensor, v_pages: torch.Tensor, chunk: ChunkRows, scale: float
 ) -> torch.Tensor:
-    """Several queries of one sequence: its pages gathered once, then torch's fused attention.
+    """Queries of one sequence: its pages gathered once, then torch's fused attention.
 
     The heads that share a key head are laid after one another as if they were more queries, which
     spares the copies that broadcasting the keys would make.
     """
     _, heads, dim = q.shape
     kv_heads, n = k_pages.shape[1], chunk.count
-    k = k_pages.index_select(0, chunk.pages).transpose(0, 1).reshape(kv_heads, -1, dim)
-    v = v_pages.index_select(0, chunk.pages).transpose(0, 1).reshape(kv_heads, -1, dim)
+    k, v = (
+        pages.index_select(0, chunk.pages).transpose(0, 1).reshape(kv_heads, -1, dim).to(q.dtype)
+        for pages in (k_pages, v_pages)
+    )
     rows = q[chunk.first : chunk.first + n].transpose(0, 1).reshape(1, kv_heads, -1, dim)
     out = F.scaled_dot_product_attention(
         rows, k[None, :, : chunk.keys], v[None, :, : chunk.keys], attn_mask=chunk.mask, scale=scale

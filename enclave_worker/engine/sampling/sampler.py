@@ -1,145 +1,127 @@
 """Choosing the next token of every row.
 
-Draws are counter-based: the random number of a row depends on its seed and on the position of the
-token, and on nothing else, so neither the batch around it nor a preemption changes it. One uniform
-number a token is enough: it is looked up in the cumulative distribution.
+Order of operations: logit bias, repetition, frequency and presence penalties, as in vLLM, and the
+grammar's mask (which commutes with them); greedy rows take the arg-max of that; the others go
+through temperature, top_k, top_p and min_p, as in Hugging Face's generate, and are drawn.
 
-Order of the filters: temperature, top_k, top_p, min_p (as in Hugging Face).
+Draws are counter-based: the random number of a row depends on its seed and on the position of the
+token, and on nothing else, so neither the batch around it nor a preemption nor a draft changes it.
+One uniform number a token is enough: it is looked up in the cumulative distribution. Every row is
+worked on by itself, so its bits never depend on its neighbours.
 """
 
-import hashlib
 from collections.abc import Sequence as Sequence_
-from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+import numpy as np
 
-from enclave_worker.engine.models.back_end import Logits
-from enclave_worker.engine.params import SamplingParams
+from enclave_worker.engine.logits import Logits
 
-# Likeliest tokens looked at first. With the usual settings they hold the kept set; a row for which
-# they provably do not is done again over the whole vocabulary. The number is fixed, not chosen from
-# the batch, so that a row's arithmetic never depends on its neighbours.
-CANDIDATES = 256
-# Tokens a block of the two-level cumulative sum: about the square root of common vocabularies.
-_BLOCK = 256
-_UNIT = 2.0**-53
+from .choice import Choice
+from .filters import BLOCK, Masses, Row, kept, weigh
+from .logprobs import with_logprobs
+from .state import SamplerState
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """What one row needs: its parameters, its seed, and the position of the token to choose."""
-
-    params: SamplingParams
-    seed: int
-    position: int
-
-    @property
-    def uniform(self) -> float:
-        """The row's random number in [0, 1): a hash of seed and position."""
-        counter = self.seed.to_bytes(8, "little") + self.position.to_bytes(8, "little")
-        digest = hashlib.blake2b(counter, digest_size=8, person=b"token draw").digest()
-        return (int.from_bytes(digest, "little") >> 11) * _UNIT
-
-
-def sample(logits: Logits, draws: Sequence_[Draw]) -> list[int | None]:
-    """Choose one token a row.
+def choose(
+    logits: Logits, rows: Sequence_[int], states: Sequence_[SamplerState]
+) -> list[Choice | None]:
+    """Choose one token for each state; logits and states stay as they are.
 
     Args:
-        logits: of the rows; their values are there unless every draw is greedy.
-        draws: one for each row.
+        logits: of a step; their values are there if any of the states needs them.
+        rows: which row each state chooses from.
+        states: of the sequences, before the token.
 
     Returns:
-        Token ids; None for a row whose logits hold NaN or +inf, so that only its request fails.
+        Choices; None where the row holds NaN or +inf, or the grammar hit a limit, so that only this
+        request fails.
     """
-    tokens: list[int | None] = list(logits.best.tolist())
-    plain: list[int] = []
-    filtered: list[int] = []
-    for row, (draw, finite) in enumerate(zip(draws, logits.finite.tolist(), strict=True)):
-        if not finite:
-            tokens[row] = None
-        elif not draw.params.greedy:
-            p = draw.params
-            unfiltered = p.top_k == 0 and p.top_p >= 1 and p.min_p == 0
-            (plain if unfiltered else filtered).append(row)
-    for rows, choose in ((plain, _choose_plain), (filtered, _choose_filtered)):
-        if rows and logits.values is not None:
-            some = [draws[row] for row in rows]
-            heat = torch.tensor([draw.params.temperature for draw in some])[:, None]
-            chosen = logits.values[rows]
-            weights = chosen.sub_(chosen.amax(-1, keepdim=True)).div_(heat).exp_()
-            for row, token in zip(rows, choose(weights, some), strict=True):
-                tokens[row] = token
-    return tokens
+    choices: list[Choice | None] = []
+    for row, state in zip(rows, states, strict=True):
+        if not logits.finite[row]:
+            choices.append(None)
+        elif not state.needs_values:
+            choices.append(Choice(int(logits.best[row])))
+        elif logits.values is None:
+            raise ValueError("sampler: found no logits, expected those of a row that needs them")
+        else:
+            choices.append(_choose(logits.values[row].cpu().numpy(), state))
+    return choices
 
 
-def kept(weights: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
-    """The filtered distribution of one row.
+def verify(
+    logits: Logits, drafts: Sequence_[tuple[int, SamplerState, Sequence_[int]]]
+) -> list[list[Choice | None]]:
+    """Choose the next tokens of every sequence, as far as its draft turns out right.
+
+    Exactly what choosing them in single steps would give: the row after a guess counts only if the
+    token chosen before it is that guess.
 
     Args:
-        weights: float32 [vocab], probabilities up to a factor, the largest being 1.
-        params: the filters.
+        logits: of the step.
+        drafts: first row, state and draft of each sequence; the rows of a draft follow the first.
+            The states move on by the tokens chosen.
 
     Returns:
-        (token ids, float64 weights) of the tokens kept, likeliest first.
+        For each, one token more than were guessed right; None as `choose` has it.
     """
-    vocab = weights.shape[0]
-    top, ids = weights.topk(min(CANDIDATES, vocab))
-    found = _filter(top.double(), ids, weights, params)
-    if found is None:
-        top, ids = weights.sort(descending=True, stable=True)
-        found = _filter(top.double(), ids, weights, params)
-    if found is None:
-        raise RuntimeError("sampler: the whole vocabulary holds no complete kept set")
-    return found
+    chosen: list[list[Choice | None]] = [[] for _ in drafts]
+    going = list(range(len(drafts)))
+    depth = 0
+    while going:
+        rows = [drafts[i][0] + depth for i in going]
+        right = []
+        for i, choice in zip(
+            going, choose(logits, rows, [drafts[i][1] for i in going]), strict=True
+        ):
+            chosen[i].append(choice)
+            if choice is not None:
+                _, state, draft = drafts[i]
+                state.accept(choice.token)
+                if depth < len(draft) and choice.token == draft[depth]:
+                    right.append(i)
+        going, depth = right, depth + 1
+    return chosen
 
 
-def _filter(
-    top: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, params: SamplingParams
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Filter candidates given likeliest first; None where tokens beyond them might be kept too."""
-    complete = top.shape[0] == weights.shape[0]
-    if params.top_k and params.top_k <= top.shape[0]:
-        top, ids, complete = top[: params.top_k], ids[: params.top_k], True
-    elif params.top_k and not complete:
-        return None
-    mass = top.cumsum(0)
-    total = mass[-1] if complete else weights.sum(dtype=torch.float64)
-    if not complete and mass[-1] < params.top_p * total and top[-1] >= params.min_p:
-        return None
-    # A token stays while the tokens likelier than it hold less than top_p; the first always stays.
-    keep = (mass - top < params.top_p * total) & (top >= params.min_p)
-    keep[0] = True
-    count = int(keep.sum())
-    return ids[:count], top[:count]
+def _choose(raw: Row, state: SamplerState) -> Choice | None:
+    """Choose from one row; None where nothing may be chosen."""
+    row, params = raw, state.params
+    if state.adjusts:
+        row = raw.copy()
+        if not state.adjust(row):
+            return None
+        if row.max() == -np.inf:
+            return None
+    if params.greedy:
+        token = int(row.argmax())
+    else:
+        plain = params.top_k == 0 and params.top_p >= 1 and params.min_p == 0
+        token = (_draw if plain else _draw_filtered)(row, state)
+    if params.logprobs is None:
+        return Choice(token)
+    return with_logprobs(token, raw, params.logprobs)
 
 
-def _choose_filtered(weights: torch.Tensor, draws: Sequence_[Draw]) -> list[int]:
-    """Draw from each row's kept set, likeliest first."""
-    tokens = []
-    for row, draw in enumerate(draws):
-        ids, kept_weights = kept(weights[row], draw.params)
-        mass = kept_weights.cumsum(0)
-        index = int(torch.searchsorted(mass, draw.uniform * mass[-1], right=True))
-        tokens.append(int(ids[min(index, len(ids) - 1)]))
-    return tokens
-
-
-def _choose_plain(weights: torch.Tensor, draws: Sequence_[Draw]) -> list[int]:
+def _draw(row: Row, state: SamplerState) -> int:
     """Draw from the whole vocabulary, in its order: first the block, then the token in it."""
-    rows, vocab = weights.shape
-    blocks = F.pad(weights, (0, -vocab % _BLOCK)).view(rows, -1, _BLOCK)
-    mass = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
-    uniform = torch.tensor([draw.uniform for draw in draws], dtype=torch.float64)
-    target = uniform[:, None] * mass[:, -1:]
+    weights, mass = weigh(row, state.params.temperature)
+    target = state.uniform * mass[-1]
     block = _first_above(mass, target)
-    before = torch.where(block > 0, mass.gather(1, (block - 1).clamp(min=0)), 0.0)
-    inner = blocks[torch.arange(rows), block[:, 0]].double().cumsum(-1)
-    token = block * _BLOCK + _first_above(inner, target - before)
-    return [int(t) for t in token[:, 0].tolist()]
+    before = mass[block - 1] if block else 0.0
+    first = block * BLOCK
+    inner = weights[first : first + BLOCK].cumsum(dtype=np.float64)
+    return first + _first_above(inner, target - before)
 
 
-def _first_above(cumulative: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Index of the first entry above the target; after rounding, never one of weight zero."""
-    last = (cumulative < cumulative[:, -1:]).sum(-1, keepdim=True)
-    return torch.minimum(torch.searchsorted(cumulative, target, right=True), last)
+def _draw_filtered(row: Row, state: SamplerState) -> int:
+    """Draw from the kept set, likeliest first."""
+    ids, weights = kept(row, state.params)
+    mass = weights.cumsum()
+    return int(ids[_first_above(mass, state.uniform * mass[-1])])
+
+
+def _first_above(running: Masses, target: float) -> int:
+    """Index of the first sum above the target; after rounding, never one that adds nothing."""
+    last = int(running.searchsorted(running[-1]))
+    return min(int(running.searchsorted(target, side="right")), last)

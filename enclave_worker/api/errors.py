@@ -1,7 +1,15 @@
-"""Errors a caller reads as OpenAI error JSON. They travel inside the ciphertext only."""
+"""Errors a caller reads as JSON of the API it used. They travel inside the ciphertext only."""
 
 import json
 from typing import Any
+
+# Anthropic's error types by status; what is not here is an invalid request.
+_MESSAGES_TYPES = {
+    404: "not_found_error",
+    413: "request_too_large",
+    500: "api_error",
+    503: "overloaded_error",
+}
 
 
 class ApiError(Exception):
@@ -43,11 +51,20 @@ class ApiError(Exception):
             "code": self.code,
         }
 
-    def body(self) -> bytes:
-        """Return the whole JSON reply."""
-        return json.dumps({"error": self.document()}, separators=(",", ":")).encode()
+    def body(self, path: object = None) -> bytes:
+        """Return the whole JSON reply, in the form of the API `path` belongs to."""
+        document: dict[str, Any] = {"error": self.document()}
+        if path == "/v1/messages":
+            document["type"] = "error"
+            document["error"]["type"] = _MESSAGES_TYPES.get(self.status, "invalid_request_error")
+        return json.dumps(document, separators=(",", ":")).encode()
 
 
 def invalid(param: str, message: str, code: str = "invalid_value") -> ApiError:
     """Return a 400 that names `param`; the message says found and expected."""
     return ApiError(400, code, f"{param}: {message}", param=param)
+
+
+def unsupported(param: str, message: str) -> ApiError:
+    """Return a 400 for what the API has and this service has not."""
+    return invalid(param, message, "unsupported_value")

@@ -3,9 +3,16 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from wire.excerpt import json_kind, json_value
+from wire.excerpt import json_kind, json_value, shown
 
-from .openai_errors import ApiError, invalid
+from .errors import ApiError, invalid
+
+KEYWORD_MAX = 32  # characters of a keyword that a message repeats
+
+
+def counted(value: Any) -> str:
+    """What was found where an array belongs: its type, or how many items it has."""
+    return f"an array of {len(value)} items" if isinstance(value, list) else json_kind(value)
 
 
 class Fields:
@@ -84,6 +91,30 @@ class Fields:
         if type(value) is not bool:
             raise invalid(self.name(key), f"found {json_kind(value)}, expected true or false")
         return value
+
+    def items(self, key: str, most: int) -> list[Any]:
+        """Return an array of at most `most` items, empty where absent."""
+        value = self.raw(key)
+        if value is None:
+            return []
+        if not isinstance(value, list) or len(value) > most:
+            found = counted(value)
+            raise invalid(self.name(key), f"found {found}, expected an array of at most {most}")
+        return value
+
+    def child(self, key: str) -> "Fields | None":
+        """Return the members of an object, or None."""
+        value = self.raw(key)
+        return None if value is None else Fields(value, self.name(key) + ".")
+
+    def one_of(self, key: str, allowed: Iterable[str]) -> str | None:
+        """Return a string that is one of these, or None."""
+        value = self.raw(key)
+        known = tuple(allowed)
+        if value is None or (isinstance(value, str) and value in known):
+            return value
+        found = shown(value, KEYWORD_MAX) if isinstance(value, str) else json_kind(value)
+        raise invalid(self.name(key), f"found {found}, expected one of {', '.join(known)}")
 
     def only(self, key: str, *allowed: Any) -> None:
         """Accept the field when it is absent or says what happens anyway, else refuse it."""

@@ -1,0 +1,52 @@
+"""The engine's settings as a worker is measured with them: what computes, in which numbers.
+
+Made by the launcher, which reads the model's config.json and computes nothing; held by the worker
+against the model it has.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .engine.config import EngineConfig
+from .engine.errors import KernelError
+from .engine.models.folder import is_encoder, read_json
+from .engine.ops.library import settle
+
+# An encoder is small, and its vectors are compared with each other for years: full numbers, torch.
+ENCODER: Mapping[str, str] = {
+    "back_end": "anchorhold",
+    "dtype": "float32",
+    "kernels": "reference",
+}
+
+
+def settled_engine(chosen: Mapping[str, Any], model_dir: Path) -> EngineConfig:
+    """Name what a choice leaves open.
+
+    Args:
+        chosen: EngineConfig members; what is absent is the model's choice, then the default.
+        model_dir: the model folder.
+
+    Raises:
+        KernelError: nothing here can compute what was chosen, or not with this model.
+        ModelError: config.json cannot be read.
+    """
+    if not is_encoder(read_json(model_dir / "config.json")):
+        return settle(EngineConfig.from_dict(dict(chosen)))
+    config = EngineConfig.from_dict({"dtype": ENCODER["dtype"], **chosen})
+    if config.kernels == "auto":
+        config = replace(config, kernels="reference")
+    check_encoder(config)
+    return config
+
+
+def check_encoder(config: EngineConfig) -> None:
+    """Refuse settings that an encoder does not run with (KernelError)."""
+    for name, expected in ENCODER.items():
+        found = getattr(config, name)
+        if found != expected:
+            raise KernelError(
+                f"engine {name}: found {found!r}, expected {expected!r}: the model is an encoder"
+            )

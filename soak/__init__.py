@@ -1,0 +1,1 @@
+"""Thousands of mixed requests on a real engine: nothing may leak, hang or differ when run again."""
