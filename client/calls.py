@@ -7,7 +7,7 @@ envelope: model, stream, token limit.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from wire.canonical import parse_strict
@@ -16,7 +16,7 @@ from wire.excerpt import json_kind, json_value
 from wire.limits import BODY_DEPTH_MAX, BODY_MAX, NAME_MAX, OUT_CLASSES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 Kind = Literal["chat", "completion", "responses", "messages", "embeddings"]
 ENDPOINTS: Final[Mapping[str, Kind]] = {
@@ -40,11 +40,12 @@ class Call:
         kind: which endpoint.
         path: endpoint path inside the ciphertext.
         body: JSON bytes as the worker will read them.
-        model: name in the body.
+        model: name in the body; once `among` has seen it, without the adapter.
         stream: whether deltas are asked for.
         include_usage: whether the rebuilt stream ends with a usage chunk.
         max_tokens: the caller's limit or the default, of all choices; decides the output class.
         members: the parsed body.
+        adapter: what the body says after MODEL and a colon; only the worker is told.
     """
 
     kind: Kind
@@ -55,11 +56,19 @@ class Call:
     include_usage: bool
     max_tokens: int
     members: Mapping[str, Any]
+    adapter: str = ""
 
     @property
     def op(self) -> str:
         """The header's operation."""
         return OPS.get(self.kind, "chat")
+
+    def among(self, names: Collection[str]) -> Call:
+        """Take MODEL:ADAPTER apart where MODEL is one of these names and the whole is none."""
+        model, _, adapter = self.model.rpartition(":")
+        if self.model in names or model not in names:
+            return self
+        return replace(self, model=model, adapter=adapter)
 
 
 def parse_call(path: str, body: bytes) -> Call:

@@ -17,7 +17,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -37,7 +37,7 @@ from .cli_options import EXITS, POLICY_KEY_OPTION
 from .cli_terminal import note, one_line
 from .report import EXIT_UNREADABLE, exit_code
 
-Register = Callable[[Any], None]
+Register = Callable[[Any], Any]
 COMMANDS: Final[dict[str, Register]] = {
     "verify": cli_verify.register,
     "chat": cli_chat.register,
@@ -47,6 +47,7 @@ COMMANDS: Final[dict[str, Register]] = {
     "collateral": cli_collateral.register,
     "conformance": cli_conformance.register,
 }
+_NO_ACTIONS: Final[Mapping[str, Register]] = {}
 EXIT_DEFECT: Final = 1
 EXIT_INTERRUPTED: Final = 130
 _JSON: Final = "--json"
@@ -85,13 +86,17 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(said, hint)
 
 
-def build_parser(extensions: Sequence[Register] = ()) -> argparse.ArgumentParser:
+def build_parser(
+    extensions: Sequence[Register] = (), actions: Mapping[str, Register] = _NO_ACTIONS
+) -> argparse.ArgumentParser:
     """The parser of `anchorhold`.
 
     Args:
         extensions: functions that add further commands to the object `add_subparsers` returns;
             each command sets `run`, from parsed arguments to an exit code, and may set
             `failure_code`, the exit code of every refusal that is not its configuration's.
+        actions: functions that add actions to a command of ours, by its name; its `register`
+            returns what they are added to.
     """
     parser = Parser(
         prog="anchorhold",
@@ -100,7 +105,11 @@ def build_parser(extensions: Sequence[Register] = ()) -> argparse.ArgumentParser
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for register in (*COMMANDS.values(), *extensions):
+    for name, register in COMMANDS.items():
+        added = register(commands)
+        if name in actions:
+            actions[name](added)
+    for register in extensions:
         register(commands)
     return parser
 

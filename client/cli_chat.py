@@ -22,6 +22,7 @@ from .cli_options import (
 )
 from .cli_terminal import note, one_line, printable
 from .files import check_free
+from .opening import OPENING
 from .receipts import RECEIPT
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ anchorhold chat --url http://127.0.0.1:8010 --policy policy.json \\
   --model smollm2 "Why is the sky blue?"
 anchorhold chat --url https://gateway.example --key-file key.txt \\
   --model smollm2 < question.txt"""
+
+_RECEIPT = ("--receipt", RECEIPT)
+_OPENING = ("--opening", OPENING)
 
 
 def register(commands: Any) -> None:
@@ -52,6 +56,12 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--receipt", type=Path, metavar="FILE", help="save the receipt in this new file"
     )
+    parser.add_argument(
+        "--opening",
+        type=Path,
+        metavar="FILE",
+        help="save what opens the receipt in this new file: question and answer in clear",
+    )
     add_gateway(parser)
     add_proofs(parser)
     parser.set_defaults(run=run)
@@ -66,15 +76,16 @@ def run(args: argparse.Namespace) -> int:
     }
     messages = [{"role": "system", "content": args.system}] if args.system else []
     messages.append({"role": "user", "content": args.prompt or _stdin()})
-    if args.receipt is not None:
-        _check_receipt_can_be_kept(args.receipt)
+    for path, option, what in ((args.receipt, *_RECEIPT), (args.opening, *_OPENING)):
+        if path is not None:
+            _check_can_be_kept(path, option, what)
     options = chosen_options(args)
     with Client(args.url, api_key(args), policy=chosen_policy(args), options=options) as client:
         if args.no_stream:
             result = client.chat(messages, args.model, **parameters)
             note(trust_line(result.trust))
             print(_shown(result.text))
-            _prove(result.receipt, args.receipt)
+            _prove(result.receipt, args)
             return 0
         with client.chat(messages, args.model, stream=True, **parameters) as stream:
             note(trust_line(stream.trust))
@@ -87,28 +98,34 @@ def run(args: argparse.Namespace) -> int:
                 sys.stdout.flush()
                 if not stream.complete:
                     note("INCOMPLETE: the text above has no verified end")
-            _prove(stream.receipt, args.receipt)
+            _prove(stream.receipt, args)
     return 0
 
 
-def _check_receipt_can_be_kept(path: Path) -> None:
+def _check_can_be_kept(path: Path, option: str, what: str) -> None:
     """Before anything is sent, while another name can still be chosen."""
     folder = path.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(
-            f"--receipt: found no folder {folder} that can be written, expected one",
-            hint="nothing was sent: a receipt that cannot be kept is not asked for",
+            f"{option}: found no folder {folder} that can be written, expected one",
+            hint=f"nothing was sent: {_article(what)} that cannot be kept is not asked for",
         )
-    check_free(path, RECEIPT, hint="nothing was sent: name another file, none is replaced")
+    check_free(path, what, hint="nothing was sent: name another file, none is replaced")
 
 
-def _prove(receipt: Receipt, path: Path | None) -> None:
+def _article(what: str) -> str:
+    return f"{'an' if what == OPENING else 'a'} {what}"
+
+
+def _prove(receipt: Receipt, args: argparse.Namespace) -> None:
     note(
         f"receipt verified: {len(receipt.checks)} checks, entry {receipt.index} of a log of "
         f"{receipt.log_size}, trust={receipt.trust}"
     )
-    if path is not None:
-        note(one_line(f"receipt saved: {receipt.save(path)}"))
+    if args.receipt is not None:
+        note(one_line(f"receipt saved: {receipt.save(args.receipt)}"))
+    if args.opening is not None:
+        note(one_line(f"opening saved (it is content): {receipt.opening.save(args.opening)}"))
 
 
 def _shown(text: str) -> str:

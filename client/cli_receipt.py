@@ -31,8 +31,8 @@ HINTS: Final[dict[int, str]] = {
 _HANG = 6  # under the text beside a mark
 
 
-def register(commands: Any) -> None:
-    """Add the command."""
+def register(commands: Any) -> Any:
+    """Add the command; returns what further actions are added to."""
     receipt = add_command(commands, "receipt", "work with saved receipts", EXAMPLES)
     actions = receipt.add_subparsers(dest="action", required=True, metavar="ACTION")
     text = "verify a receipt file offline"
@@ -41,6 +41,7 @@ def register(commands: Any) -> None:
     add_policy(parser)
     add_json(parser)
     parser.set_defaults(run=run)
+    return actions
 
 
 def run(args: argparse.Namespace) -> int:

@@ -79,6 +79,7 @@ class Sent:
 
 def exchange(terms: Terms, call: Call) -> Steps[None]:
     """Run one call to its verified end; emits `client.events`."""
+    call = call.among({rule.name for rule in terms.verifier.policy.models})
     sent = yield from _deliver(terms, call)
     yield from receive(terms.verifier, sent.call, sent.sealed, sent.candidates)
 

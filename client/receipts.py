@@ -29,6 +29,7 @@ from wire.limits import CLOCK_SKEW_S
 
 from .commands import Steps, exclusive
 from .files import make_file
+from .opening import Opening
 from .report import Report
 from .served import proof
 
@@ -70,6 +71,7 @@ class Heard:
             final one, and for a stream also over each non-empty prefix of them, since its
             statement is signed while padding is still being sent.
         log_size: size of the log head known when the request was sent.
+        logprobs: of the chosen tokens of each choice, where they were told.
     """
 
     call: Call
@@ -81,6 +83,7 @@ class Heard:
     finishes: tuple[str, ...]
     ciphertexts: frozenset[bytes]
     log_size: int
+    logprobs: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class Receipt:
         index: position of its entry in the log.
         log_size: size of the log head that proves it.
         bundle: file contents for `anchorhold receipt verify`; no prompt, answer or salt in it.
+        opening: prompt, answer and salts, for whoever is to open the receipt; content.
     """
 
     rid: str
@@ -104,6 +108,7 @@ class Receipt:
     index: int
     log_size: int
     bundle: bytes = field(repr=False)
+    opening: Opening = field(repr=False)
 
     @property
     def usage(self) -> dict[str, int]:
@@ -154,6 +159,8 @@ def check_receipt(verifier: Verifier, heard: Heard) -> Steps[Receipt]:
     with report.step(STEPS[3]):
         _same(claims, {"op": heard.call.op})
         _same(claims["model"], {"name": heard.call.model, "digest": _model_digest(heard)})
+        if claims["par"].get("adapter", "") != heard.call.adapter:
+            raise ReceiptError("receipt: the adapter that was asked for expected")
         _same(claims["pol"], {"service": heard.sealed.header.policy})
     with report.step(STEPS[4]) as detail:
         _same(claims["att"], _attested(worker))
@@ -179,6 +186,19 @@ def check_receipt(verifier: Verifier, heard: Heard) -> Steps[Receipt]:
         index=verified.entry.index,
         log_size=head.size,
         bundle=bundle,
+        opening=_opening(heard),
+    )
+
+
+def _opening(heard: Heard) -> Opening:
+    return Opening(
+        rid=b64u(heard.sealed.header.rid),
+        path=heard.call.path,
+        body=heard.call.body,
+        salt_q=heard.sealed.keys.salt_q,
+        salt_r=heard.salt_r,
+        answer=heard.segments,
+        logprobs=heard.logprobs,
     )
 
 

@@ -29,7 +29,7 @@ from .commands import Emit, Read, Steps
 from .events import Answered, Body, Delta, Done
 from .receipts import Heard, check_receipt
 from .served import HTTP_OK
-from .told import ChoiceTold, whole
+from .told import ChoiceTold, logprobs_of, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -191,7 +191,9 @@ def _heard(answer: _Answer, reader: ResponseReader, worker: VerifiedWorker) -> H
         told = [answer.choices[index] for index in sorted(answer.choices)]
         segments = response_segments([choice.said() for choice in told])
         finishes = [choice.finish for choice in told]
+        logprobs = tuple(tuple(choice.logprobs) for choice in told if choice.logprobs)
     else:
+        logprobs = logprobs_of(answer.call.kind, bytes(answer.body), BODY_LIMIT)
         segments, finishes = whole(answer.call.kind, bytes(answer.body), BODY_LIMIT)
     # A whole answer is sealed before it is stated. A stream's statement follows its first frames
     # while padding still goes out; the hash of nothing is everybody's and would bind no answer.
@@ -207,6 +209,7 @@ def _heard(answer: _Answer, reader: ResponseReader, worker: VerifiedWorker) -> H
         finishes=tuple(finishes),
         ciphertexts=frozenset(prefixes),
         log_size=answer.candidates.log_size,
+        logprobs=logprobs,
     )
 
 

@@ -42,6 +42,7 @@ class ChoiceTold:
     texts: list[str] = field(default_factory=list, repr=False)
     calls: list[tuple[str, list[str]]] = field(default_factory=list, repr=False)
     finish: str = ""
+    logprobs: list[float] = field(default_factory=list, repr=False)
     _line: str = field(default="", repr=False)
 
     def said(self) -> Said:
@@ -77,7 +78,9 @@ class ChoiceTold:
         *lines, self._line = (self._line + text).split("\n")
         if len(self._line) > LINE_MAX:
             raise RecordError(f"response: log-probabilities of at most {LINE_MAX} expected")
-        return tuple(_entry(line) for line in lines)
+        entries = tuple(_entry(line) for line in lines)
+        self.logprobs += [entry.logprob for entry in entries]
+        return entries
 
 
 def whole(kind: Kind, body: bytes, limit: int) -> tuple[Segments, list[str]]:
@@ -97,6 +100,32 @@ def whole(kind: Kind, body: bytes, limit: int) -> tuple[Segments, list[str]]:
     if not all(isinstance(item, str) for item in (*texts, *finishes)):
         raise ProtocolFailure("response: text in every choice expected")
     return response_segments(choices), finishes
+
+
+def logprobs_of(kind: Kind, body: bytes, limit: int) -> tuple[tuple[float, ...], ...]:
+    """Log-probabilities of the chosen tokens of each choice of a whole answer; none if not told.
+
+    Raises:
+        ProtocolFailure: not an answer of this endpoint.
+    """
+    if kind in ("embeddings", "messages") or b'"logprobs"' not in body:
+        return ()
+    try:
+        document = parse_strict(body, max_depth=DEPTH_MAX, max_bytes=limit)
+        return tuple(tuple(map(float, values)) for values in _scores(kind, document) if values)
+    except (*_WRONG, AttributeError) as error:
+        raise ProtocolFailure("response: log-probabilities as this endpoint has them") from error
+
+
+def _scores(kind: Kind, document: Any) -> list[list[Any]]:
+    if kind == "responses":
+        parts = [p for item in document["output"] for p in item.get("content") or ()]
+        return [[entry["logprob"] for p in parts for entry in p.get("logprobs") or ()]]
+    choices = sorted(document["choices"], key=lambda choice: int(choice["index"]))
+    told = [choice.get("logprobs") or {} for choice in choices]
+    if kind == "completion":
+        return [item.get("token_logprobs") or [] for item in told]
+    return [[entry["logprob"] for entry in item.get("content") or ()] for item in told]
 
 
 def _chat(document: Any) -> tuple[list[Said], list[str]]:

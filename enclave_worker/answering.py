@@ -23,6 +23,7 @@ from .choice_writer import ChoiceWriter
 from .delivery import Delivery, head_record
 from .engine.errors import EngineBusy, EngineStopped, RequestInvalid, RequestTooLong
 from .engine.events import TokenEvent, Usage
+from .engine.models.adapter_folder import FOLDER
 from .prompting import Prompted
 from .receipts import UNLOGGED, Order, receipt_of
 from .statement import parameters
@@ -47,7 +48,7 @@ class Answering:
         self._prompted = prompted
         self._last: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._identity = identity = Identity.fresh(
-            order.request.kind, bench.config.model_name, bench.clock.s()
+            order.request.kind, order.request.model, bench.clock.s()
         )
         self._entry = None if order.request.sampling.logprobs is None else self._logprob
         self._writers = [
@@ -176,7 +177,7 @@ class Answering:
             self._order,
             answer=response_segments([result.said() for result in results]),
             finish=overall(results),
-            parameters=parameters(request, self._prompted.work.params),
+            parameters=parameters(request, self._prompted.work.params) | self._adapted(),
             usage=self._usage,
         )
         if receipt is None:
@@ -184,6 +185,14 @@ class Answering:
             return "error"
         self._delivery.close(receipt)
         return overall(results)
+
+    def _adapted(self) -> dict[str, str]:
+        """What a receipt says of the adapter; nothing without one."""
+        name = self._prompted.work.adapter
+        if not name:
+            return {}
+        digest = self._bench.config.model_digests[f"{FOLDER}/{name}"]
+        return {"adapter": name, "adapter_digest": digest}
 
     def _withhold(self, code: str, message: str, status: int) -> None:
         """End without a receipt: a begun stream gets an ERROR record, a reply is replaced."""

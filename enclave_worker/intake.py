@@ -129,10 +129,11 @@ def check_header(opened: OpenedRequest, config: WorkerConfig) -> None:
         raise ApiError(404, "unsupported_operation", f"op: expected one of {known}")
 
 
-def check_agreement(opened: OpenedRequest, request: ApiRequest) -> None:
+def check_agreement(opened: OpenedRequest, request: ApiRequest) -> str:
     """Compare the sealed body with the clear header the gateway ordered and charged by.
 
-    Steps: 1 operation is the endpoint's. 2 same model. 3 same stream mode. 4 within the classes.
+    Steps: 1 operation is the endpoint's. 2 same model, or MODEL:ADAPTER: only the body says which.
+    3 same stream mode. 4 within the classes. Returns the adapter's name, empty for none.
 
     Raises:
         ApiError: steps 1 to 3.
@@ -143,7 +144,10 @@ def check_agreement(opened: OpenedRequest, request: ApiRequest) -> None:
     if header.op != request.op:
         raise ApiError(400, "header_mismatch", f"op: header says {header.op}, body {request.op}")
     # 2
-    if header.model != request.model:
+    adapter = request.model.removeprefix(f"{header.model}:")
+    if adapter == request.model or request.kind == "embeddings":
+        adapter = ""
+    if request.model != (f"{header.model}:{adapter}" if adapter else header.model):
         raise ApiError(
             400,
             "header_mismatch",
@@ -155,6 +159,7 @@ def check_agreement(opened: OpenedRequest, request: ApiRequest) -> None:
         raise ApiError(400, "header_mismatch", "stream: body and header differ", param="stream")
     # 4
     check_class(header, len(opened.body), (request.max_tokens or 1) * request.n)
+    return adapter
 
 
 def cache_salt(head: dict[str, Any]) -> bytes | None:

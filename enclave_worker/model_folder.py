@@ -13,6 +13,7 @@ from attestation.measurement import tree_digest
 from wire.errors import ConfigError
 from wire.ids import sha256_tag
 
+from .engine.models.adapter_folder import CONFIG, FOLDER, WEIGHTS
 from .engine.models.folder import JSON_MAX_BYTES
 
 REQUIRED = ("config.json", "tokenizer.json")
@@ -45,7 +46,10 @@ def check_model(folder: Path) -> None:
 
 
 def model_digests(folder: Path, tree: str) -> dict[str, str]:
-    """Return the digests receipts name: tree, weights, tokenizer and (if any) template.
+    """Return the digests receipts name: tree, weights, tokenizer, template and adapters.
+
+    The last two where there are any. An adapter's is the tree digest of its two PEFT files;
+    `weights` are the model's own.
 
     Args:
         folder: a checked model folder.
@@ -53,11 +57,18 @@ def model_digests(folder: Path, tree: str) -> dict[str, str]:
     """
     files = file_digests(folder)
     weights = {name: digest for name, digest in files.items() if name.endswith(".safetensors")}
+    adapters: dict[str, dict[str, bytes]] = {}
+    for path in [path for path in files if path.startswith(f"{FOLDER}/")]:
+        weights.pop(path, None)
+        _, name, *rest = path.split("/")
+        if rest in ([CONFIG], [WEIGHTS]):
+            adapters.setdefault(name, {})[rest[0]] = files[path]
     digests = {
         "tree": tree,
         "weights": tree_digest(weights.items()),
         "tokenizer": "sha256:" + files["tokenizer.json"].hex(),
     }
+    digests |= {f"{FOLDER}/{name}": tree_digest(its.items()) for name, its in adapters.items()}
     template = _template(folder)
     if template is not None:
         digests["template"] = sha256_tag(template)

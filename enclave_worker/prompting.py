@@ -1,5 +1,6 @@
 """A parsed API request → what the engine runs: template, token ids, grammar, final limits."""
 
+import secrets
 from dataclasses import dataclass, replace
 
 from .api.errors import ApiError
@@ -27,9 +28,14 @@ class Prompted:
 
 
 def prompted(
-    request: ApiRequest, engine: Engine, out_class: int, rid: bytes, salt: bytes
+    request: ApiRequest,
+    engine: Engine,
+    out_class: int,
+    rid: bytes,
+    salt: bytes,
+    adapter: str = "",
 ) -> Prompted:
-    """Tokenise and settle `max_tokens`.
+    """Tokenise, settle `max_tokens`, and draw the seed where the caller gave none.
 
     Without a limit of the caller's the answers together may fill the output class, or each the
     context, whichever ends first; with one, prompt and limit must fit the context together.
@@ -40,6 +46,7 @@ def prompted(
         out_class: output class of the clear header, in tokens of all choices.
         rid: names the sequence.
         salt: prefix-cache salt.
+        adapter: name of the LoRA adapter; empty for none.
 
     Raises:
         ApiError: no or a refusing template, an empty prompt, a prompt beyond the context.
@@ -59,12 +66,17 @@ def prompted(
             param=_PROMPT_FIELDS.get(request.kind, "messages"),
         )
     grammar = answer_grammar(form, request.tools, request.format)
+    params = replace(request.sampling, max_tokens=wanted, grammar=grammar)
+    if params.seed is None and not params.greedy:
+        # Drawn here and not in the engine: the receipt names it, so the answer can be replayed.
+        params = replace(params, seed=secrets.randbits(64))
     work = GenerationRequest(
         id=rid.hex(),
         prompt_tokens=tokens,
-        params=replace(request.sampling, max_tokens=wanted, grammar=grammar),
+        params=params,
         cache_salt=salt,
         n=request.n,
+        adapter=adapter,
     )
     echo = ""
     if request.echo:

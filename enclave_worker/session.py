@@ -133,7 +133,7 @@ class Session:
         def prepare() -> Callable[[Delivery], Answering | Embedding]:
             method, path = opened.head.get("m"), opened.head.get("p")
             request = parse_request(str(method), str(path), opened.body)
-            check_agreement(opened, request)
+            adapter = check_agreement(opened, request)
             order = Order(accepted, request, salt is not None, started_ms)
             if request.kind == "embeddings":
                 tokens = input_tokens(request, bench.embedder)
@@ -141,9 +141,9 @@ class Session:
             if bench.engine is None:
                 message = "model: this one makes only embeddings"
                 raise ApiError(404, "unsupported_operation", message, param="model")
-            # Absent salt: a random one, so that nothing is shared between requests.
-            own = bench.rng(32) if salt is None else salt
-            work = prompted(request, bench.engine, opened.header.out, self._rid, own)
+            # Without a salt nothing is shared with other requests, and nothing is kept for them.
+            own = b"" if salt is None else salt
+            work = prompted(request, bench.engine, opened.header.out, self._rid, own, adapter)
             return lambda delivery: Answering(bench, self._outlet, delivery, order, work)
 
         if len(opened.body) <= INLINE_MAX:

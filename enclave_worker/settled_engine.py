@@ -4,6 +4,8 @@ Made by the launcher, which reads the model's config.json and computes nothing; 
 against the model it has.
 """
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,10 @@ ENCODER: Mapping[str, str] = {
     "back_end": "anchorhold",
     "dtype": "float32",
     "kernels": "reference",
+    "device": "cpu",
 }
+# Asked in a process of its own: the launcher stays for the worker's life, without torch.
+_ASK = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 9)"
 
 
 def settled_engine(chosen: Mapping[str, Any], model_dir: Path) -> EngineConfig:
@@ -34,7 +39,14 @@ def settled_engine(chosen: Mapping[str, Any], model_dir: Path) -> EngineConfig:
         ModelError: config.json cannot be read.
     """
     if not is_encoder(read_json(model_dir / "config.json")):
-        return settle(EngineConfig.from_dict(dict(chosen)))
+        settled = settle(EngineConfig.from_dict(dict(chosen)))
+        ask = [sys.executable, "-c", _ASK]
+        if settled.device == "cuda" and subprocess.run(ask, check=False).returncode:
+            raise KernelError(
+                "engine device: found no CUDA device that torch sees here, expected one; "
+                'set device = "cpu", or install torch for this GPU and its driver'
+            )
+        return settled
     config = EngineConfig.from_dict({"dtype": ENCODER["dtype"], **chosen})
     if config.kernels == "auto":
         config = replace(config, kernels="reference")

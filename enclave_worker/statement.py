@@ -6,6 +6,7 @@ The exact statement and the blind that opens `sc` travel inside the sealed strea
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import count
 from typing import Any
 
@@ -26,12 +27,15 @@ from wire.errors import ReceiptError
 from .api.request import ApiRequest
 from .engine.config import EngineConfig
 from .engine.events import Usage
+from .engine.ops.library import library_path
 from .engine.params import SamplingParams
 from .epochs import Epoch, Keyring
 from .worker_config import WorkerConfig
 
 ENGINE_NAME = "anchorhold-engine"
 ENGINE_VERSION = "0.1.0"
+NATIVE = "native-"
+BUILD_DIGITS = 16  # of a library's digest: enough to tell builds apart, the measurement has it all
 # Length buckets of the statement: powers of two hide the exact size from whoever is shown a
 # statement without its segments.
 BUCKET_MIN = 64
@@ -95,6 +99,7 @@ class Notary:
         self._config = config
         self._keyring = keyring
         self._engine = engine
+        self._version = engine_version(engine.kernels)
         self._rng = rng
         self._numbers = count(1)
 
@@ -123,9 +128,9 @@ class Notary:
             template=digests.get("template"),
             dtype=self._engine.dtype,
             engine=ENGINE_NAME,
-            engine_version=f"{ENGINE_VERSION}+{self._engine.kernels}",
+            engine_version=self._version,
             # These compute a row in one order, whatever else is in the step.
-            deterministic=self._engine.kernels.startswith("native-"),
+            deterministic=self._engine.kernels.startswith(NATIVE),
             par=answered.parameters,
             tokens_in=answered.usage.prompt_tokens,
             tokens_out=answered.usage.completion_tokens,
@@ -154,6 +159,19 @@ class Notary:
             sc=statement_commitment(statement, blind),
         )
         return SignedAnswer(statement, blind, event)
+
+
+def engine_version(kernels: str) -> str:
+    """What computes: version, kernels and, of a compiled library, the start of its digest.
+
+    Raises:
+        OSError: there is no such library.
+    """
+    version = f"{ENGINE_VERSION}+{kernels}"
+    if not kernels.startswith(NATIVE):
+        return version
+    library = library_path(kernels.removeprefix(NATIVE)).read_bytes()
+    return f"{version}.{sha256(library).hexdigest()[:BUILD_DIGITS]}"
 
 
 def receipt_record(signed: SignedAnswer, logged: Mapping[str, Any]) -> bytes:

@@ -34,7 +34,7 @@ class WorkerConfig:
         wrapper: how the process was isolated from outside, for the posture.
         namespaces: the launcher's own namespace ids, to compare with (sandbox.namespaces.probe).
         image: the measurement of everything staged; set by the launcher last.
-        model_digests: sha256 tags by name: tree, weights, tokenizer, template.
+        model_digests: sha256 tags by name: tree, weights, tokenizer, template, adapters/NAME.
         gpus: sha256 tags of the keys of the machine's GPUs, which every binding names.
     """
 

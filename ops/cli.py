@@ -25,6 +25,8 @@ SERVER_MODULES: Final = {
     "model": "ops.model_cli",
     "pool": "ops.pool_cli",
 }
+# Modules with a `register` that adds actions to one of the tenant's commands.
+ACTION_MODULES: Final = {"receipt": "ops.receipt_cli"}
 
 
 def build_parser(first: str = "") -> argparse.ArgumentParser:
@@ -33,10 +35,12 @@ def build_parser(first: str = "") -> argparse.ArgumentParser:
     A gateway that has loaded torch because the demo needs it would hold the plaintext path in its
     own process: what a command does not use is not imported.
     """
+    actions = {name: _register_of(module) for name, module in ACTION_MODULES.items()}
     if first in cli.COMMANDS:
-        return cli.build_parser()
+        return cli.build_parser(actions=actions if first in actions else {})
     wanted = [SERVER_MODULES[first]] if first in SERVER_MODULES else SERVER_MODULES.values()
-    return cli.build_parser([_register_of(name) for name in dict.fromkeys(wanted)])
+    registers = [_register_of(name) for name in dict.fromkeys(wanted)]
+    return cli.build_parser(registers, {} if first in SERVER_MODULES else actions)
 
 
 def main() -> None:

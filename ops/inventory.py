@@ -213,7 +213,9 @@ def _python_code(text: str) -> int:
 
 
 def _c_code(text: str) -> int:
-    bare = re.sub(r"/\*.*?\*/", lambda found: "\n" * found.group().count("\n"), text, flags=re.S)
+    bare = re.sub(
+        r"/\*.*?\*/", lambda found: "\n" * found.group().count("\n"), text, flags=re.DOTALL
+    )
     return sum(1 for line in bare.splitlines() if line.partition("//")[0].strip())
 
 

@@ -25,6 +25,9 @@ settings.register_profile(
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
 
+# Triton decides when it is first imported, by whomever, whether its kernels are interpreted.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # A shell's background jobs ignore Ctrl-C, and so would every program that the tests start in one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

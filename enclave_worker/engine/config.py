@@ -5,9 +5,10 @@ from typing import Any, Literal, get_args
 
 DType = Literal["float32", "bfloat16", "w8a8", "w8a16"]
 BackEndName = Literal["anchorhold", "vllm"]
+Device = Literal["cpu", "cuda"]
 # "auto" and "native" leave the instruction set open; a worker's launcher settles it before it
 # measures, so that the attested configuration names what computes.
-Kernels = Literal["auto", "native", "native-avx512", "native-generic", "reference"]
+Kernels = Literal["auto", "native", "native-avx512", "native-generic", "triton", "reference"]
 
 # A CPU attention kernel works on 16 keys at a time (16 fp32 lanes of a 512-bit register), so the
 # page is the same: any other size would need shuffles in the kernel that replaces the reference.
@@ -32,7 +33,9 @@ class EngineConfig:
         back_end: what chooses tokens: this engine, or vLLM behind it, where it is installed.
         dtype: of weights, activations and KV cache; logits are always float32. "w8a8" and "w8a16"
             take a model folder with int8 weights, and activations in 8 or 16 bits.
-        kernels: what computes: the compiled library of an instruction set, or torch.
+        kernels: what computes: the compiled library of an instruction set, or torch; on a GPU
+            torch with Triton's attention, or torch alone.
+        device: that holds weights and pages and computes: the processor, or a GPU through torch.
         threads: torch threads. Never more than the cores left beside the event loop: OpenMP
             barriers collapse on an oversubscribed machine.
         max_batch: sequences running at once.
@@ -49,6 +52,7 @@ class EngineConfig:
     back_end: BackEndName = "anchorhold"
     dtype: DType = "bfloat16"
     kernels: Kernels = "auto"
+    device: Device = "cpu"
     threads: int = 1
     max_batch: int = 32
     kv_pages: int = 2048
@@ -65,6 +69,7 @@ class EngineConfig:
             ("back_end", get_args(BackEndName)),
             ("dtype", get_args(DType)),
             ("kernels", get_args(Kernels)),
+            ("device", get_args(Device)),
         ):
             if getattr(self, name) not in allowed:
                 found = getattr(self, name)

@@ -17,6 +17,7 @@ from .config import PAGE_SIZE, EngineConfig
 from .core import Core, Levels
 from .errors import EngineBusy, EngineStopped, ModelError, RequestInvalid, RequestTooLong
 from .events import Finish, TokenEvent
+from .models.adapter_folder import REFUSED, list_adapters
 from .models.folder import ModelFolder
 from .runner import Runner
 from .sampling.grammar import Grammars
@@ -53,6 +54,7 @@ class Engine:
         folder: what the model folder's JSON says.
         tokenizer: the model's.
         template: the model's chat template, or None where it has none.
+        adapters: by name, those of the folder, and who may use each.
         max_len: most tokens of prompt + completion.
     """
 
@@ -60,6 +62,7 @@ class Engine:
         """Read the folder's JSON; raises ModelError or TemplateError. No weights yet."""
         self.config = config
         self.folder = ModelFolder.read(model_dir)
+        self.adapters = list_adapters(model_dir)
         self.tokenizer = Tokenizer(self.folder.tokenizer_json)
         self._grammars: Grammars | None = None
         source = self.folder.template
@@ -111,7 +114,8 @@ class Engine:
             EngineStopped: not started, or stopped.
             EngineBusy: max_batch + max_waiting answers are held already.
             RequestTooLong: prompt + max_tokens exceed `max_len`.
-            RequestInvalid: no tokens, unknown tokens, too many answers, or an id in use.
+            RequestInvalid: no tokens, unknown tokens, too many answers, an id in use, or an
+                adapter that is not there or not the tenant's.
         """
         streams = [
             Stream(sequence, on_event, self.tokenizer, self.folder.eos)
@@ -173,6 +177,10 @@ class Engine:
             raise RequestInvalid(f"n: found {request.n}, expected 1 to {ANSWERS_MAX}")
         seed = secrets.randbits(64) if params.seed is None else params.seed
         params.check_vocabulary(vocab)
+        if request.adapter:
+            if request.adapter not in self.adapters:
+                raise RequestInvalid(REFUSED)
+            self.adapters[request.adapter].check(request.tenant)
         if self._core is not None:
             self._core.check(request)
         return [self._answer(request, i, answer_seed(seed, i), total) for i in range(request.n)]

@@ -6,6 +6,7 @@ from collections.abc import Sequence as Sequence_
 
 from .config import EngineConfig
 from .core import Levels, Result
+from .models.adapters import read_adapters
 from .models.folder import ModelFolder
 from .models.load import load
 from .order import Fifo
@@ -32,6 +33,7 @@ class Runner:
     def __init__(self, folder: ModelFolder, config: EngineConfig, max_len: int) -> None:
         """Load the weights; raises ModelError or KernelError."""
         self.model = load(folder, config, max_len)
+        self.model.adapt(read_adapters(folder.path, folder.decoder))
         self.pool = PagePool(config.kv_pages, self.model.scrub)
         self.pages = KvCache(
             self.pool,

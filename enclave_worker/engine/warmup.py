@@ -11,6 +11,7 @@ from typing import Protocol
 from .config import EngineConfig
 from .errors import EngineError, RequestInvalid, TemplateError
 from .events import TokenEvent
+from .models.adapter_folder import AdapterFolder
 from .models.folder import ModelFolder
 from .params import SamplingParams
 from .sequence import GenerationRequest
@@ -39,6 +40,7 @@ class Warmable(Protocol):
     folder: ModelFolder
     tokenizer: Tokenizer
     template: ChatTemplate | None
+    adapters: dict[str, AdapterFolder]
     max_len: int
 
     def submit(self, request: GenerationRequest, on_event: OnEvent) -> None:
@@ -62,9 +64,16 @@ def warm_up(engine: Warmable) -> None:
     count = max(engine.config.max_batch, len(_KINDS)) - 1
     batch += [(prompt[:1], _KINDS[i % len(_KINDS)]) for i in range(count)]
     _run(engine, batch)
+    for name, adapter in engine.adapters.items():
+        _run(engine, batch[:2], name, min(adapter.tenants or {""}))
 
 
-def _run(engine: Warmable, requests: list[tuple[list[int], SamplingParams]]) -> None:
+def _run(
+    engine: Warmable,
+    requests: list[tuple[list[int], SamplingParams]],
+    adapter: str = "",
+    tenant: str = "",
+) -> None:
     """Run requests together and wait for all."""
     done = threading.Semaphore(0)
     failed: list[str] = []
@@ -77,8 +86,11 @@ def _run(engine: Warmable, requests: list[tuple[list[int], SamplingParams]]) -> 
 
     begun = 0
     for index, (prompt, params) in enumerate(requests):
+        name = f"\0warm-up {index}"
         try:
-            engine.submit(GenerationRequest(f"\0warm-up {index}", prompt, params), on_event)
+            engine.submit(
+                GenerationRequest(name, prompt, params, tenant=tenant, adapter=adapter), on_event
+            )
             begun += 1
         except RequestInvalid:  # what this core never does needs no warming up
             continue

@@ -23,6 +23,23 @@ def test_the_body_is_sealed_as_it_was_given() -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("m", ("m", "")),
+        ("m:legal", ("m", "legal")),
+        ("m:7b", ("m:7b", "")),
+        ("m:7b:legal", ("m:7b", "legal")),
+        ("other:legal", ("other:legal", "")),
+        (":legal", (":legal", "")),
+    ],
+)
+def test_an_adapter_is_taken_off_a_known_models_name(model: str, expected: tuple[str, str]) -> None:
+    raw = body(model=model)
+    call = parse_call(CHAT, raw).among({"m", "m:7b"})
+    assert ((call.model, call.adapter), call.body) == (expected, raw)
+
+
+@pytest.mark.parametrize(
     ("members", "expected"),
     [
         ({}, DEFAULT_MAX_TOKENS),

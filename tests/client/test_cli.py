@@ -15,7 +15,10 @@ import httpx2
 import pytest
 
 from client import cli
+from client.opening import parse_opening
+from evidence.receipt import parse_statement
 from wire.envelope import parse_envelope
+from wire.ids import unb64u
 
 if TYPE_CHECKING:
     from simulators.loopback import Loopback
@@ -194,6 +197,36 @@ def test_chat_streams_the_answer_and_proves_it(
 def test_chat_whole(run: Any, server: Loopback, policy: Path) -> None:
     words = ("--url", server.url, "--policy", policy, "--model", "m", "--no-stream")
     assert run("chat", *words, "--system", "be brief", "hi")[1] == "You said: hi\n"
+
+
+@pytest.mark.parametrize("how", [(), ("--no-stream",)])
+def test_what_opens_a_receipt_is_saved_for_its_owner_alone_and_opens_it(
+    run: Any, server: Loopback, policy: Path, tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    saved, bundle = tmp_path / "opening.json", tmp_path / "receipt.json"
+    words = ("--url", server.url, "--policy", policy, "--model", "m", "--receipt", bundle, *how)
+    code, _, err = run("chat", *words, "--opening", saved, "hello")
+    assert code == 0
+    assert "opening saved (it is content)" in err
+    assert saved.stat().st_mode & 0o777 == 0o600
+    opening = parse_opening(saved.read_bytes())
+    assert json.loads(opening.body)["messages"][-1]["content"] == "hello"
+    assert opening.answer[0][1] == b"You said: hello"
+    statement = unb64u(json.loads(bundle.read_bytes())["receipt"]["statement"])
+    opening.check(parse_statement(statement).claims)
+    assert b"hello" not in bundle.read_bytes()
+
+
+def test_an_opening_that_cannot_be_kept_is_said_before_anything_is_sent(
+    run: Any, server: Loopback, policy: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "opening.json").write_text("mine")
+    words = ("--url", server.url, "--policy", policy, "--model", "m", "--opening")
+    for place in ("opening.json", "absent/opening.json"):
+        code, out, err = run("chat", *words, tmp_path / place, "hello")
+        assert (code, out) == (4, "")
+        assert "nothing was sent" in err.replace("\n", " ")
+    assert (tmp_path / "opening.json").read_text() == "mine"
 
 
 def test_an_incomplete_answer_is_marked_and_fails(

@@ -65,6 +65,6 @@ def test_every_command_has_an_example_that_parses(name: str) -> None:
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     assert lines
     for line in lines:
-        assert line.startswith(name + " "), line
+        assert f"{line} ".startswith(f"{name} "), line
         words = shlex.split(line)[1:]
         build_parser().parse_args(words)

@@ -32,6 +32,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "4 names what was asked": {"op": "completion"},
     "another model": {"model": "other"},
     "other files of that model": {"model_digest": sha256_tag(b"other")},
+    "an adapter that nobody asked for": {"par": {"adapter": "other"}},
     "another service policy": {"service_policy": sha256_tag(b"other")},
     "5 names the appraised evidence": {"att_evidence": sha256_tag(b"other")},
     "another measurement": {"measurement": sha256_tag(b"other")},
@@ -47,6 +48,14 @@ def test_a_receipt_about_something_else_is_refused(
     service.answer = lambda body: Answer(echo(body), claim_changes=change)
     with pytest.raises(ReceiptError):
         client.chat(MESSAGES, "m")
+
+
+def test_the_adapter_asked_for_is_the_receipts(client: Client, service: Service) -> None:
+    service.answer = lambda body: Answer(echo(body), claim_changes={"par": {"adapter": "legal"}})
+    assert client.chat(MESSAGES, "m:legal").text
+    for name in ("m:other", "m"):
+        with pytest.raises(ReceiptError, match="the adapter that was asked for"):
+            client.chat(MESSAGES, name)
 
 
 def test_a_receipt_for_another_text_is_refused(client: Client, service: Service) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from client.told import LINE_MAX, ChoiceTold, whole
+from client.told import LINE_MAX, ChoiceTold, logprobs_of, whole
 from wire.errors import ProtocolFailure, RecordError
 
 NAMED = {"t": 0, "id": "c", "fn": "f"}
+
+
+def test_log_probabilities_of_a_stream_are_kept_in_order() -> None:
+    choice = ChoiceTold()
+    choice.scored('["a",-0.5,[["b",-1]]]\n["b",')
+    choice.scored("-2,[]]\n")
+    assert choice.logprobs == [-0.5, -2.0]
 
 
 def test_pieces_of_calls_make_the_calls() -> None:
@@ -96,3 +104,44 @@ def test_what_is_no_line_is_refused(line: str) -> None:
 def test_a_body_that_is_no_answer_is_refused(kind: Any, document: bytes) -> None:
     with pytest.raises(ProtocolFailure):
         whole(kind, document, 2**20)
+
+
+ENTRY = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}
+LOGPROBS: dict[str, Any] = {
+    "chat": {
+        "choices": [
+            {"index": 1, "logprobs": {"content": [ENTRY | {"logprob": -2}]}},
+            {"index": 0, "logprobs": {"content": [ENTRY, ENTRY | {"logprob": -1}]}},
+        ]
+    },
+    "completion": {
+        "choices": [
+            {"index": 1, "logprobs": {"token_logprobs": [-2]}},
+            {"index": 0, "logprobs": {"token_logprobs": [-0.5, -1]}},
+        ]
+    },
+    "responses": {
+        "output": [
+            {"type": "function_call"},
+            {"type": "message", "content": [{"logprobs": [ENTRY]}, {"logprobs": [ENTRY]}]},
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("kind", LOGPROBS)
+def test_log_probabilities_are_those_of_the_chosen_tokens_in_choice_order(kind: Any) -> None:
+    expected = ((-0.5, -0.5),) if kind == "responses" else ((-0.5, -1.0), (-2.0,))
+    assert logprobs_of(kind, json.dumps(LOGPROBS[kind]).encode(), 2**20) == expected
+
+
+@pytest.mark.parametrize("body", [b'{"choices":[{"index":0,"logprobs":null}]}', b"{}"])
+def test_where_none_were_asked_for_there_are_none(body: bytes) -> None:
+    assert logprobs_of("chat", body, 2**20) == ()
+
+
+@pytest.mark.parametrize("told", [b"1", b'"x"', b'{"content":1}', b'{"content":[{}]}'])
+def test_log_probabilities_of_another_form_are_refused(told: bytes) -> None:
+    body = b'{"choices":[{"index":0,"logprobs":%b}]}' % told
+    with pytest.raises(ProtocolFailure):
+        logprobs_of("chat", body, 2**20)

@@ -10,6 +10,7 @@ from simulators.models import smollm2_w8a8
 from enclave_worker.engine.config import DType
 from enclave_worker.engine.models.config import ARCHITECTURES
 from enclave_worker.engine.models.encoder_config import ARCHITECTURE as ENCODER
+from enclave_worker.engine.models.pooling import MODULES, SETTINGS, TEXTS
 from ops.model_inspect import inspect
 from ops.model_manifest import SCHEMA
 from ops.model_source import KNOWN
@@ -29,6 +30,8 @@ def test_every_architecture_and_known_name_stands_on_the_page() -> None:
     for name in (*ARCHITECTURES, ENCODER, *KNOWN):
         assert f"`{name}`" in PAGE
     assert f"`{SCHEMA}`" in PAGE
+    for file in (MODULES, SETTINGS, TEXTS):
+        assert f"| `{file}` |" in PAGE
 
 
 @pytest.mark.slow

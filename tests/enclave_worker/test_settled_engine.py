@@ -94,6 +94,6 @@ def test_a_config_that_is_no_json_is_the_launchers_error(
 
 
 def test_the_launcher_reads_model_folders_and_loads_no_torch() -> None:
-    """It stays for the worker's whole life beside it, and would hold half a gigabyte for nothing."""
+    """It stays for the worker's whole life beside it, and torch is half a gigabyte."""
     code = "import sys, enclave_worker.launch; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

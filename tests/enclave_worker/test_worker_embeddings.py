@@ -1,11 +1,15 @@
-"""Embeddings by a real sandboxed worker of an encoder, with a receipt that opens."""
+"""Embeddings by real sandboxed workers, with receipts that open."""
 
+import asyncio
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 from simulators.caller import ask, caller
 from simulators.encoders import add_pooling, random_bert
+from simulators.link_peer import verify_done
+from simulators.models import tiny_llama
 
 from client.told import whole
 from enclave_worker.engine.config import EngineConfig
@@ -49,3 +53,64 @@ async def test_sealed_embeddings_are_the_model_s_and_committed_to(
         assert who.read(sealed, bytes(answer.data)).status == 404
         who, sealed, answer = await ask(worker, body, path="/v1/embeddings", op="embed")
         assert who.read(sealed, bytes(answer.data)).status == 200
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+async def test_callers_at_once_get_their_own_vectors_from_threads_made_behind_the_filter(
+    kind: str, make_bed: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    if kind == "encoder":
+        folder.mkdir()
+        random_bert(folder)
+    else:
+        tiny_llama(folder)
+    add_pooling(folder, word_embedding_dimension=48 if kind == "encoder" else 32)
+    settings = {"threads": 2, "kv_pages": 64, "step_budget": 32}
+    async with make_bed(model_dir=folder, engine=settings) as worker:
+        model = caller(worker).model
+        bodies = [{"model": model, "input": [f"number {n}", *TEXTS]} for n in range(4)]
+        found = await asyncio.gather(
+            *(ask(worker, body, path="/v1/embeddings", op="embed") for body in bodies)
+        )
+        vectors = []
+        for body, (who, sealed, answer) in zip(bodies, found, strict=True):
+            reply = who.read(sealed, bytes(answer.data))
+            assert reply.status == 200, reply.body
+            segments, _ = whole("embeddings", reply.body, 2**20)
+            claims = who.verify(sealed, body, reply, segments, worker.peer.log).claims
+            assert claims["model"]["dtype"] == ("float32" if kind == "encoder" else "bfloat16")
+            vectors.append([row["embedding"] for row in reply.json["data"]])
+    for mine in vectors:
+        for text in range(1, len(TEXTS) + 1):
+            assert mine[text] == pytest.approx(vectors[0][text], abs=1e-5)
+    assert len({tuple(mine[0]) for mine in vectors}) == len(bodies)
+
+
+async def test_long_requests_let_others_by_and_stop_when_they_are_cancelled(
+    make_bed: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    random_bert(folder)
+    settings = {"threads": 1, "step_budget": 64}
+    async with make_bed(model_dir=folder, engine=settings) as worker:
+        who = caller(worker)
+        body = {"model": who.model, "input": [[1 + n % 90] * 60 for n in range(2048)]}
+        first, second = (who.seal(body, path="/v1/embeddings", op="embed") for _ in range(2))
+        ahead = await worker.peer.send_job(first.header.rid, first.envelope)
+        behind = await worker.peer.send_job(second.header.rid, second.envelope)
+        short = {"model": who.model, "input": TEXTS}
+        for _ in range(2):  # the second surely begins after the long ones
+            who, sealed, answer = await ask(worker, short, path="/v1/embeddings", op="embed")
+            assert who.read(sealed, bytes(answer.data)).status == 200
+        # They take turns, so the one behind can only end first because it ends early.
+        await worker.peer.cancel(second.header.rid)
+        await asyncio.wait_for(behind.ended.wait(), 60)
+        assert not ahead.ended.is_set()
+        assert behind.done["finish"] == "cancelled"
+        assert behind.done["usage"] == {"in": 0, "out": 0}
+        assert behind.receipts == 0
+        verify_done(behind.done, second.header.rid, worker.peer.newest.binding.sig_pk)
+        await worker.peer.cancel(first.header.rid)
+        await asyncio.wait_for(ahead.ended.wait(), 60)

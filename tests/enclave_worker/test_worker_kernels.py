@@ -1,5 +1,6 @@
 """The kernels a worker computes with are settled, then measured, and its receipts name them."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -74,5 +75,10 @@ async def test_a_confined_worker_computes_with_them_and_its_receipts_say_so(
         reply = who.read(sealed, bytes(answer.data))
         claims = who.verify(sealed, body, reply, reply.text, worker.peer.log).claims
     assert claims["model"]["dtype"] == "bfloat16"
-    assert claims["eng"]["version"].endswith(f"+{kernels}")
+    _, _, named = claims["eng"]["version"].partition("+")
+    assert named.partition(".")[0] == kernels
+    if kernels.startswith("native-"):
+        library = library_path(kernels.removeprefix("native-")).read_bytes()
+        assert hashlib.sha256(library).hexdigest().startswith(named.partition(".")[2])
+        assert len(named.partition(".")[2]) == 16
     assert claims["eng"]["det"] is kernels.startswith("native")

@@ -111,6 +111,19 @@ def test_what_cannot_be_embedded_is_refused_before_anything_is_computed(
         embedder.embed([[1] * (embedder.max_len + 1)])
 
 
+@pytest.mark.parametrize("budget", [16, 80, 512])
+def test_batches_hold_every_text_once_and_no_more_than_the_budget(
+    budget: int, bert: tuple[Path, BertModel]
+) -> None:
+    embedder = Embedder(bert[0], EngineConfig(step_budget=budget, max_batch=8))
+    asked = texts(90)
+    batches = embedder.batches(asked)
+    assert sorted(index for batch in batches for index in batch) == [*range(len(asked))]
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(len(asked[i]) for i in batch) <= budget
+    assert len(batches) == {16: 6, 80: 3, 512: 1}[budget]
+
+
 def test_before_it_is_started_it_says_so(bert: tuple[Path, BertModel]) -> None:
     with pytest.raises(EngineStopped):
         Embedder(bert[0], EngineConfig()).embed([[1]])

@@ -1,15 +1,18 @@
 """Embeddings: the encoder computes what transformers computes, and pooling what the folder says."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from simulators.encoders import MODULES, add_pooling, random_bert
+from simulators.encoders import MODULES, add_pooling, random_bert, random_minilm
 from simulators.llamas import random_llama
 from simulators.steps import random_tokens
 from transformers import BertModel
 
+from enclave_worker.engine.config import EngineConfig
+from enclave_worker.engine.embedder import Embedder
 from enclave_worker.engine.errors import (
     ModelConfigError,
     ModelError,
@@ -133,6 +136,62 @@ def test_other_ways_to_pool_are_refused(
     add_pooling(tmp_path, modules, **settings)
     with pytest.raises(ModelConfigError, match=words):
         ModelFolder.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [({}, 128), ({"max_seq_length": None}, 128), ({"max_seq_length": 40}, 40),
+     ({"max_seq_length": 999, "do_lower_case": False}, 128)],
+)  # fmt: skip
+def test_texts_are_as_long_as_the_folder_and_the_model_allow(
+    limit: dict[str, Any], expected: int, tmp_path: Path
+) -> None:
+    random_bert(tmp_path)
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps(limit))
+    assert ModelFolder.read(tmp_path).longest == expected
+    embedder = Embedder(tmp_path, EngineConfig(dtype="float32"))
+    assert embedder.max_len == expected
+    embedder.start()
+    embedder.embed([[1] * expected])
+    with pytest.raises(RequestTooLong, match=f"expected <= {expected}"):
+        embedder.embed([[1] * (expected + 1)])
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ({"max_seq_length": 0}, "max_seq_length: found 0"),
+        ({"max_seq_length": "256"}, "max_seq_length: found '256'"),
+        ({"do_lower_case": True}, "do_lower_case: found True"),
+        ({"truncate": "left"}, "sentence_bert_config.json: found unknown key 'truncate'"),
+    ],
+)
+def test_what_else_would_change_a_text_is_refused(
+    limit: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    random_bert(tmp_path)
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps(limit))
+    with pytest.raises(ModelConfigError, match=words):
+        ModelFolder.read(tmp_path)
+
+
+def test_a_tokenizer_that_pads_and_truncates_does_neither_here(tmp_path: Path) -> None:
+    random_minilm(tmp_path)
+    embedder = Embedder(tmp_path, EngineConfig(dtype="float32"))
+    short, long = embedder.encode("a"), embedder.encode("a b " * 20)
+    assert len(short) == 3  # the text's one and those around it
+    assert len(long) > 16
+    assert (short[0], short[-1]) == (long[0], long[-1])
+
+
+def test_a_folder_says_what_its_worker_serves(tmp_path: Path) -> None:
+    random_llama(tmp_path)
+    assert ModelFolder.read(tmp_path).serves == "text"
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 8}')
+    assert ModelFolder.read(tmp_path).longest > 8  # of no meaning to a model of text
+    add_pooling(tmp_path, word_embedding_dimension=64)
+    described = ModelFolder.read(tmp_path)
+    assert (described.serves, described.longest) == ("embeddings", 8)
 
 
 def test_a_folder_that_says_half_of_it_is_refused(tmp_path: Path) -> None:

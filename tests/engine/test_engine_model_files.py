@@ -1,6 +1,7 @@
 """Model folders: read strictly, refused by name, never trusted to run anything."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -362,6 +363,36 @@ def test_weights_do_not_follow_the_file_after_loading(folder: Path) -> None:
         file.seek(4096)
         file.write(b"\x55" * 20_000)
     assert torch.equal(taken, before)
+
+
+def test_weight_files_are_never_mapped(folder: Path) -> None:
+    """A mapped file is memory beside the copy made of it, and kills a reader where it shrinks."""
+    with Weights(folder, torch.float32) as weights:
+        weights.take("model.embed_tokens.weight", 384, 32)
+        assert str(folder) not in Path("/proc/self/maps").read_text()
+
+
+def test_a_file_cut_short_after_it_was_opened_is_refused(folder: Path) -> None:
+    with Weights(folder, torch.float32) as weights:
+        os.truncate(folder / SINGLE, 4096)
+        with pytest.raises(ModelError, match="found a file cut short, expected 49152 B"):
+            weights.take("model.embed_tokens.weight", 384, 32)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_stacked_tensors_are_each_in_its_place_and_in_the_dtype_asked_for(
+    kind: torch.dtype, tmp_path: Path
+) -> None:
+    parts = {f"part{n}": torch.randn(n, 5).to(kind) for n in (3, 1, 4)}
+    save_file(parts, tmp_path / SINGLE)
+    with Weights(tmp_path, torch.bfloat16) as weights:
+        rows = {"part4": 4, "part3": 3, "part1": 1}
+        for dtype in (torch.bfloat16, torch.float32):
+            expected = torch.cat([parts[name] for name in rows]).to(dtype)
+            assert torch.equal(weights.stack(rows, 5, dtype=dtype), expected)
+        with pytest.raises(ModelError, match=r"part3: found shape \(3, 5\), expected \(4, 5\)"):
+            weights.stack(rows | {"part3": 4}, 5)
+        weights.finish()
 
 
 @pytest.mark.parametrize(

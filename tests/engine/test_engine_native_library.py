@@ -187,9 +187,9 @@ def test_what_is_named_is_chosen_and_its_digest_recorded() -> None:
 def test_a_library_of_another_interface_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "native"
     shutil.copytree(native.FOLDER, folder, ignore=shutil.ignore_patterns("*.so"))
-    change(folder / "abi.h", "kAbi = 1", "kAbi = 2")
+    change(folder / "abi.h", "kAbi = 2", "kAbi = 3")
     path = compile_generic(folder, "-O0")
-    with pytest.raises(KernelError, match="found interface 2, expected 1"):
+    with pytest.raises(KernelError, match="found interface 3, expected 2"):
         Library("generic", path)
 
 

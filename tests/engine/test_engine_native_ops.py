@@ -190,6 +190,16 @@ def test_floats_are_rounded_to_int8_by_their_row(kernels: Library, form: int, so
     assert same_bits(ours, linear(kernels, theirs, x)[0])
 
 
+@FEW
+@given(seed=SEEDS, n=st.integers(1, 110), k=st.integers(1, 90))
+def test_bf16_weights_are_laid_out_as_they_are(kernels: Library, seed: int, n: int, k: int) -> None:
+    weights = bf16(np.random.default_rng(seed).standard_normal((n, k)))
+    x = np.random.default_rng(seed + 1).standard_normal((3, k), np.float32)
+    ours = Matrix.pack(kernels, Form.BF16, halves(weights), source=Source.BF16)
+    rounded = Matrix.pack(kernels, Form.BF16, weights)
+    assert same_bits(linear(kernels, ours, x)[0], linear(kernels, rounded, x)[0])
+
+
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @FEW
 @given(seed=SEEDS, n=st.integers(1, 60), k=st.integers(1, 70))
@@ -234,7 +244,7 @@ def test_what_cannot_be_packed_is_refused(kernels: Library) -> None:
     room, scales = np.zeros(10_000, np.uint8), np.ones(2, np.float32)
     for form, source, from_, scale in (
         (3, 0, room, None), (0, 3, room, None), (1, 2, room, None), (1, 0, None, None),
-        (1, 0, room, scales),
+        (1, 0, room, scales), (0, 2, room, scales),
     ):  # fmt: skip
         call = form, source, at(from_), at(scale), None, 2, 2, at(room)
         assert kernels.call["ah_pack"](*call) == 1

@@ -44,7 +44,7 @@ def test_no_line_of_help_is_wider_than_a_terminal(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_help_ends_with_examples_of_the_command_and_its_exit_codes(name: str) -> None:
     _, _, end = ALL[name].format_help().partition("\nexamples:\n")
-    assert end.startswith(f"  {name} ")
+    assert re.match(rf"  {name}\s", end)
     codes = re.search(r"^exit codes: 0 ok,.*", end, re.MULTILINE | re.DOTALL)
     assert codes is not None
     assert "4 unreadable or usage" in codes.group()

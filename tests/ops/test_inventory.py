@@ -42,7 +42,9 @@ def test_names_of_builds_do_not_reach_the_list() -> None:
 
 def test_blank_lines_comments_and_docstrings_are_not_code(tmp_path: Path) -> None:
     python = tmp_path / "one.py"
-    python.write_text('"""Doc\n\nstring."""\n\n# why\nX = """a\n\nb"""\n\n\ndef f():\n    """D."""\n')
+    python.write_text(
+        '"""Doc\n\nstring."""\n\n# why\nX = """a\n\nb"""\n\n\ndef f():\n    """D."""\n'
+    )
     assert code_lines(python) == 4  # the three lines of the text are a value, and the def
     native = tmp_path / "one.cpp"
     native.write_text("// why\n/* long\n why */\nint x; // here\n\nint y;\n")

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from simulators.encoders import add_pooling, random_bert
+from simulators.encoders import add_pooling, random_bert, random_minilm
 from simulators.llamas import random_llama
 
+from enclave_worker.engine.config import EngineConfig
+from ops.footprint import footprint
 from ops.model_cli import register
 from ops.model_import import import_model
 from ops.model_inspect import inspect
@@ -47,9 +49,7 @@ def test_inspect_counts_parameters_and_memory(imported: Path) -> None:
     assert found.parameters == sum(tensor.numel() for tensor in stored.values())
     assert found.weight_bytes == 2 * found.parameters
     assert found.kv_bytes() == 2 * 2 * 2 * 8 * 2  # k and v, layers, key heads, width, bytes
-    assert found.memory is not None
     more = inspect(imported, 2 * found.pages).memory
-    assert more is not None
     assert more.total - found.memory.total == found.pages * 16 * found.kv_bytes()
 
 
@@ -101,15 +101,74 @@ def inspect_parameters(folder: Path) -> int:
 def test_an_encoder_is_inspected_and_verified(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    random_bert(tmp_path / "bert")
-    add_pooling(tmp_path / "bert")
+    random_minilm(tmp_path / "bert")
     manifest = import_model(str(tmp_path / "bert"), tmp_path / "out")
-    assert "1_Pooling/config.json" in manifest.files
+    own = {"modules.json", "1_Pooling/config.json", "sentence_bert_config.json"}
+    assert own <= set(manifest.files)
     assert run("verify", str(tmp_path / "out")) == 0
     assert run("inspect", str(tmp_path / "out")) == 0
-    assert "bert encoder, 3 layers of 48, 4 heads" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "bert encoder, 3 layers of 48, 4 heads" in shown
+    assert "embeddings of 48 numbers, the mean of all tokens at length 1" in shown
+    assert "context       40 tokens" in shown
+    assert "KV cache" not in shown
+    (tmp_path / "out" / "1_Pooling" / "config.json").write_text("{}")
+    assert run("verify", str(tmp_path / "out")) == 2
+    (tmp_path / "out" / "1_Pooling" / "config.json").write_bytes(
+        (tmp_path / "bert" / "1_Pooling" / "config.json").read_bytes()
+    )
+    assert run("verify", str(tmp_path / "out")) == 0
     (tmp_path / "out" / "1_Pooling" / "extra.json").write_text("{}")
     assert run("verify", str(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_encoder_takes_memory_in_float32_however_it_is_stored(
+    dtype: str, tmp_path: Path
+) -> None:
+    random_bert(tmp_path / "bert")
+    import_model(str(tmp_path / "bert"), tmp_path / "out", dtype=dtype)
+    found = inspect(tmp_path / "out")
+    largest = max(tensor.count for tensor in found.tensors)
+    assert found.memory.weights == 4 * (found.parameters + largest)
+    assert found.memory.cache == 0
+    assert footprint(tmp_path / "out", EngineConfig(dtype="bfloat16")) == found.memory
+    assert found.document()["serves"] == "embeddings"
+    assert found.mode == "float32"
+
+
+def test_an_encoder_whose_weights_are_not_its_own_is_no_model(tmp_path: Path) -> None:
+    random_bert(tmp_path / "bert")
+    import_model(str(tmp_path / "bert"), tmp_path / "out")
+    for folder in ("bert", "out"):
+        path = tmp_path / folder / WEIGHTS
+        tensors = load_file(path)
+        del tensors["encoder.layer.1.output.dense.bias"]
+        save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"encoder\.layer\.1\.output\.dense\.bias"):
+        import_model(str(tmp_path / "bert"), tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    sealed_again(tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"encoder\.layer\.1\.output\.dense\.bias"):
+        run("verify", str(tmp_path / "out"))
+
+
+def test_a_decoder_that_is_described_as_embedding_is_shown_so(tmp_path: Path) -> None:
+    random_llama(tmp_path / "llama")
+    assert "serves        text" in shown_of(tmp_path, "text")
+    add_pooling(
+        tmp_path / "llama",
+        word_embedding_dimension=64,
+        pooling_mode_mean_tokens=False,
+        pooling_mode_lasttoken=True,
+    )
+    assert "embeddings of 64 numbers, the last token at length 1" in shown_of(tmp_path, "embeds")
+
+
+def shown_of(folder: Path, name: str) -> str:
+    """What inspect says of the imported model."""
+    import_model(str(folder / "llama"), folder / name)
+    return "\n".join(inspect(folder / name).lines())
 
 
 # ---------------------------------------------------------------- verify

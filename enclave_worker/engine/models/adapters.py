@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
+from .adapter_folder import CONFIG, WEIGHTS, list_adapters
 from .config import ModelConfig
 from .config_reader import ConfigReader
 from .folder import read_json
 from .weights import Weights
 
 RANK_MAX = 64
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _READ = ("peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "task_type")
 # What training was like, and what only chooses how an adapter begins.
 # fmt: off
@@ -51,6 +51,10 @@ class LowRank:
 
     a: torch.Tensor
     b: torch.Tensor
+
+    def to(self, device: torch.device) -> "LowRank":
+        """The same on a device."""
+        return LowRank(self.a.to(device), self.b.to(device))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[rows, k] -> float32 [rows, n]."""
@@ -105,3 +109,8 @@ def read_adapter(folder: Path, model: ModelConfig) -> Adapter:
         )
         weights.finish()
     return adapter
+
+
+def read_adapters(folder: Path, model: ModelConfig) -> dict[str, Adapter]:
+    """Read all adapters of a model folder, by name; raises ModelError, ModelConfigError."""
+    return {name: read_adapter(one.path, model) for name, one in list_adapters(folder).items()}

@@ -1,5 +1,6 @@
 """What runs a step: the interface between the engine's loop and a model on its kernels."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Sequence_
 from typing import Protocol
 
@@ -7,6 +8,8 @@ import torch
 
 from enclave_worker.engine.logits import Logits as Logits
 from enclave_worker.engine.plan import StepPlan
+
+from .adapters import Adapter
 
 
 class BackEnd(Protocol):
@@ -17,6 +20,9 @@ class BackEnd(Protocol):
     """
 
     page_bytes: int
+
+    def adapt(self, adapters: Mapping[str, Adapter]) -> None:
+        """Take the adapters that chunks may name; those of before are forgotten."""
 
     def forward(self, plan: StepPlan, *, whole: bool) -> Logits:
         """Compute one step; keys and values of every row are stored in its sequence's pages.

@@ -115,11 +115,8 @@ class DecoderWeights:
         """Take the named projections, stacked."""
 
         def stack(kind: str, *shape: int, dtype: torch.dtype | None) -> torch.Tensor:
-            parts = [
-                self._weights.take(f"{prefix}{name}.{kind}", n, *shape, dtype=dtype)
-                for name, n in rows.items()
-            ]
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
+            named = {f"{prefix}{name}.{kind}": n for name, n in rows.items()}
+            return self._weights.stack(named, *shape, dtype=dtype)
 
         quantised = self._config.quantised
         weight = stack("weight", columns, dtype=torch.int8 if quantised else None)

@@ -128,9 +128,9 @@ class Encoder:
 
     def _linear(self, names: Sequence[str], rows: int, columns: int) -> Linear:
         """Take projections of the same input, stacked."""
-        weight = [self._weights.take(f"{name}.weight", rows, columns) for name in names]
-        bias = [self._weights.take(f"{name}.bias", rows) for name in names]
-        return Linear(torch.cat(weight), torch.cat(bias), packed=self._packed)
+        weight = self._weights.stack({f"{name}.weight": rows for name in names}, columns)
+        bias = self._weights.stack({f"{name}.bias": rows for name in names})
+        return Linear(weight, bias, packed=self._packed)
 
     def _take_norm(self, name: str) -> Norm:
         """Take a norm."""

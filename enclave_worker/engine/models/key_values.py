@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from enclave_worker.engine.config import PAGE_SIZE
+from enclave_worker.engine.ops.rows import CPU
 
 
 class KeyValues:
@@ -17,16 +18,24 @@ class KeyValues:
     """
 
     def __init__(
-        self, layers: int, pages: int, kv_heads: int, head_dim: int, dtype: torch.dtype
+        self,
+        layers: int,
+        pages: int,
+        kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device = CPU,
     ) -> None:
-        """Reserve the pool. Memory is mapped as zeros and costs nothing until it is written."""
+        """Reserve the pool. A CPU's is mapped as zeros and costs nothing until it is written."""
         shape = (layers, pages, kv_heads, PAGE_SIZE, head_dim)
-        self.keys = lazy_zeros(shape, dtype)
-        self.values = lazy_zeros(shape, dtype)
+        if device == CPU:
+            self.keys, self.values = lazy_zeros(shape, dtype), lazy_zeros(shape, dtype)
+        else:
+            self.keys, self.values = torch.zeros((2, *shape), dtype=dtype, device=device)
 
     def scrub(self, pages: Sequence[int]) -> None:
         """Overwrite pages with zeros, in every layer."""
-        index = torch.tensor(list(pages))
+        index = torch.tensor(list(pages), device=self.keys.device)
         self.keys.index_fill_(1, index, 0)
         self.values.index_fill_(1, index, 0)
 

@@ -8,13 +8,16 @@ from enclave_worker.engine.config import EngineConfig
 from enclave_worker.engine.errors import KernelError
 from enclave_worker.engine.ops.library import FOLDER, Library, candidates, library_path
 from enclave_worker.engine.ops.packing import return_freed_memory
+from enclave_worker.engine.ops.rows import TILE_ROWS
 from enclave_worker.engine.ops.selftest import check
 
 from .back_end import BackEnd
-from .decoder import Decoder
+from .config import ModelConfig
+from .decoder import Attention, Decoder
 from .decoder_weights import DecoderWeights
 from .encoder import Encoder
 from .folder import ModelFolder
+from .graphs import cuda_capture
 from .native_decoder import NativeDecoder
 from .weights import Weights
 
@@ -36,14 +39,50 @@ def load(folder: ModelFolder, config: EngineConfig, max_len: int) -> BackEnd:
             decoder = NativeDecoder(library, folder.decoder, source, config, max_len)
             return_freed_memory()
             return decoder
-        bits = _BITS.get(config.dtype)
-        return Decoder(folder.decoder, weights, dtype, config.kv_pages, max_len, bits=bits)
+        bits, device = _BITS.get(config.dtype), torch.device(config.device)
+        shape = (folder.decoder, weights, dtype, config.kv_pages, max_len)
+        attention = gpu_attention(config, folder.decoder, dtype) if device.type == "cuda" else None
+        if attention is None:
+            return Decoder(*shape, bits=bits, device=device)
+        return Decoder(
+            *shape,
+            bits=bits,
+            device=device,
+            attention=attention,
+            capture=cuda_capture(),
+            max_batch=config.max_batch,
+        )
 
 
 def load_encoder(folder: ModelFolder) -> Encoder:
     """Load an encoder's weights; raises ModelError."""
     with Weights(folder.path, torch.float32) as weights:
         return Encoder(folder.encoder, weights, folder.pooling)
+
+
+def gpu_attention(config: EngineConfig, model: ModelConfig, dtype: torch.dtype) -> Attention | None:
+    """Triton's attention where it agrees with torch on the GPU; None for torch's own.
+
+    Raises:
+        KernelError: torch sees no GPU, or "triton" is named and cannot be used.
+    """
+    if not torch.cuda.is_available():
+        raise KernelError("engine device: found no CUDA device that torch sees, expected one")
+    if config.kernels == "reference":
+        return None
+    failed = f"found {model.heads // model.kv_heads} heads a key head, expected at most {TILE_ROWS}"
+    if model.heads // model.kv_heads <= TILE_ROWS:
+        try:
+            from enclave_worker.engine.ops.triton_attention import agrees, triton_attention
+        except ImportError:
+            failed = "found no package triton, expected it installed"
+        else:
+            if agrees(torch.device(config.device), dtype):
+                return triton_attention
+            failed = "found attention that disagrees with torch, or does not compile"
+    if config.kernels == "triton":
+        raise KernelError(f"engine kernels triton: {failed}")
+    return None
 
 
 def choose(config: EngineConfig, folder: Path = FOLDER) -> Library | None:

@@ -6,6 +6,7 @@ kernels add each row's products in one order (see ops/native/README.md).
 
 import ctypes
 import weakref
+from collections.abc import Mapping
 from collections.abc import Sequence as Sequence_
 from typing import Final
 
@@ -15,11 +16,12 @@ import torch
 
 from enclave_worker.engine.config import PAGE_SIZE, EngineConfig
 from enclave_worker.engine.errors import KernelError, ModelError
-from enclave_worker.engine.ops.abi import Chunk, Form, Layer, Linear, Shape, Step, Weights
+from enclave_worker.engine.ops.abi import Chunk, Form, Layer, Linear, LowRank, Shape, Step, Weights
 from enclave_worker.engine.ops.library import Library
 from enclave_worker.engine.ops.packing import Arena, lazy_memory, packed_bytes
 from enclave_worker.engine.plan import StepPlan
 
+from .adapters import Adapter
 from .back_end import Logits
 from .config import ModelConfig
 from .decoder_weights import DecoderWeights, LayerWeights, LinearWeights
@@ -58,8 +60,8 @@ class NativeDecoder:
             )
         self._kept: list[torch.Tensor] = []  # what C reads by address beside arena and store
         self._arena = Arena(library, self._packed_bytes())
+        embedding, head = self._ends(weights)  # the largest come first, when there is least else
         layers = (Layer * model.layers)(*map(self._layer, weights.layers()))
-        head, embedding = weights.head(), weights.embedding()
         cos, sin = rope_tables(model.rope, model.head_dim, max_len)
         self.page_bytes = 4 * model.layers * model.kv_heads * model.head_dim * PAGE_SIZE
         # Zeros that the kernel provides on first use.
@@ -68,8 +70,8 @@ class NativeDecoder:
         ).reshape(config.kv_pages, -1)
         table = Weights(
             layers=ctypes.addressof(layers),
-            head=self._pack(LinearWeights(embedding if head is None else head, None, None)),
-            embedding=None if head is None else self._keep(embedding),
+            head=head,
+            embedding=embedding,
             norm=self._keep(weights.norm()),
             cos=self._keep(cos),
             sin=self._keep(sin),
@@ -96,8 +98,21 @@ class NativeDecoder:
             raise KernelError(
                 f"native {library.name} kernels: found a model they cannot compute, or no room"
             )
+        self.adapt({})
         # Ends its threads; called before the memory that they read goes.
         weakref.finalize(self, library.call["ah_free"], self._model)
+
+    def adapt(self, adapters: Mapping[str, Adapter]) -> None:
+        """Take the adapters that chunks may name: one table of all their products."""
+        self._adapters = {name: number for number, name in enumerate(adapters)}
+        parts = [part for a in adapters.values() for layer in a for part in layer]
+        self._low = (LowRank * len(parts))()
+        self._low_kept: list[torch.Tensor] = []
+        for slot, part in zip(self._low, parts, strict=True):
+            if part is not None:
+                a, b = part.a.contiguous(), part.b.T.contiguous()
+                self._low_kept += a, b
+                slot.a, slot.b, slot.rank = a.data_ptr(), b.data_ptr(), len(a)
 
     def forward(self, plan: StepPlan, *, whole: bool) -> Logits:
         """Compute one step; see BackEnd."""
@@ -123,21 +138,25 @@ class NativeDecoder:
         chunks = (Chunk * len(plan.chunks))()
         table: list[int] = []
         for slot, chunk in zip(chunks, plan.chunks, strict=True):
-            if chunk.adapter:  # leaving it out would answer with other weights
-                raise KernelError("native step: found an adapter, expected kernels = 'reference'")
+            adapter = self._adapters.get(chunk.adapter, -1)
+            if chunk.adapter and adapter < 0:  # leaving it out would answer with other weights
+                raise KernelError("native step: found an adapter that is not loaded")
             slot.first, slot.count, slot.start = chunk.first, chunk.count, chunk.start
-            slot.pages, slot.adapter = len(table), -1
+            slot.pages, slot.adapter = len(table), adapter
             table.extend(chunk.pages[: -(-(chunk.start + chunk.count) // PAGE_SIZE)])
         pages = np.array(table, np.int32)
+        adapted = any(chunk.adapter for chunk in plan.chunks)
         step = Step(
             tokens=plan.tokens.ctypes.data,
             chunks=ctypes.addressof(chunks),
             table=pages.ctypes.data,
             wanted=plan.wanted.ctypes.data,
+            adapters=ctypes.addressof(self._low) if adapted else None,
             rows=len(plan.tokens),
             chunk_count=len(chunks),
             table_count=len(pages),
             wanted_count=len(plan.wanted),
+            adapter_count=len(self._adapters) if adapted else 0,
             **outcome,
         )
         if refusal := self._library.call["ah_step"](self._model, ctypes.addressof(step)):
@@ -169,6 +188,12 @@ class NativeDecoder:
             for shape in (*shapes, (c.hidden, c.intermediate))
         )
         return layer * c.layers + packed_bytes(self._library, Form.BF16, c.vocab_size, c.hidden)
+
+    def _ends(self, weights: DecoderWeights) -> tuple[int | None, Linear]:
+        """Keep the embedding, unless it is the head, too (None); pack the head."""
+        head, embedding = weights.head(), weights.embedding()
+        address = None if head is None else self._keep(embedding)
+        return address, self._pack(LinearWeights(embedding if head is None else head, None, None))
 
     def _layer(self, source: LayerWeights) -> Layer:
         """Pack one layer."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ctypes import c_float, c_int32, c_int64, c_void_p
 from typing import Any
 
-ABI = 1
+ABI = 2
 
 
 class Form:
@@ -67,6 +67,12 @@ class Chunk(ctypes.Structure):
     """Consecutive new tokens of one sequence."""
 
     _fields_ = _members(c_int32, "first count start pages adapter")
+
+
+class LowRank(ctypes.Structure):
+    """What an adapter adds to a product: b (a x), with b lying across."""
+
+    _fields_ = [*_members(c_void_p, "a b"), *_members(c_int32, "rank reserved")]
 
 
 class Step(ctypes.Structure):

@@ -6,6 +6,7 @@ here compiles, and a library is only used after it proved itself (`selftest`).
 
 import ctypes
 import hashlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -80,11 +81,15 @@ def candidates(config: EngineConfig, folder: Path = FOLDER) -> list[str]:
     Raises:
         KernelError: native kernels are asked for, or needed by the dtype, and there are none.
     """
+    gpu = config.device == "cuda"
+    if config.kernels == "triton" and not gpu:
+        raise KernelError("engine kernels: found 'triton' on device 'cpu', expected 'cuda'")
     for other, why in (
         (config.dtype == "float32", "dtype float32, and they compute in bfloat16, w8a8 or w8a16"),
         (config.back_end != "anchorhold", f"back_end {config.back_end}, which has its own"),
+        (gpu, "device cuda, and they compute on the processor"),
     ):
-        if other and config.kernels not in ("auto", "reference"):
+        if other and config.kernels not in ("auto", "reference", "triton"):
             raise KernelError(
                 f"engine kernels: found {config.kernels!r}, expected 'auto' or 'reference' "
                 f"with {why}"
@@ -111,6 +116,11 @@ def settle(config: EngineConfig, folder: Path = FOLDER) -> EngineConfig:
     """
     best = next(iter(candidates(config, folder)), None)
     name = "reference" if best is None else f"native-{best}"
+    if config.device == "cuda" and config.back_end == "anchorhold" and config.kernels != name:
+        there = importlib.util.find_spec("triton") is not None
+        if config.kernels == "triton" and not there:
+            raise KernelError("engine kernels: found no package triton, expected it installed")
+        name = "triton" if there else name
     return replace(config, kernels=cast("Kernels", name))
 
 

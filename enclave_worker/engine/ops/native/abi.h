@@ -10,9 +10,10 @@
 
 namespace ah {
 using bf16 = uint16_t;
-constexpr int32_t kAbi = 1;
+constexpr int32_t kAbi = 2;
 constexpr int kPage = 16;     // tokens of a key-value page: the lanes of a 512-bit register
 constexpr int kMaxDim = 512;  // of one head
+constexpr int kMaxRank = 192;  // of an adapter's product: three stacked ones of 64
 // How a product takes its weights and its rows of activations.
 // The last two have int8 weights and rows rounded to 8, or 16 bits (two bytes): integers, exact.
 enum class Form : int32_t { bf16 = 0, w8a8 = 1, w8a16 = 2 };
@@ -50,14 +51,20 @@ struct Chunk {
   int32_t first, count;  // rows
   int32_t start;         // position of the first row in its sequence
   int32_t pages;         // where in Step::table its page numbers begin
-  int32_t adapter;       // -1; others are reserved
+  int32_t adapter;       // its number in Step::adapters, or -1
 };
+// What an adapter adds to a product's rows: b (a x), in float32.
+struct LowRank {
+  const float *a, *b;      // [rank, k], and b lying across: [rank, n]
+  int32_t rank, reserved;  // 0 where nothing is added
+};
+constexpr int kProducts = 4;  // of a layer, in the order of Layer
 struct Step {
   const int32_t* tokens;  // [rows]
   const Chunk* chunks;
   const int32_t* table;   // page numbers
   const int32_t* wanted;  // rows whose outcome is wanted
-  const void* adapters;   // reserved
+  const LowRank* adapters;  // [adapter_count][layers][kProducts]
   int32_t rows, chunk_count, table_count, wanted_count, adapter_count, reserved;
   // The outcome, each [wanted_count, ...]; null where it is not asked for.
   int32_t* best;          // likeliest token, the lowest number among equals

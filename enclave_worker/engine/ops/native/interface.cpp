@@ -1,53 +1,9 @@
-// What Python calls: packing of weights, models and their steps, and single operations for tests.
+// What Python calls beside layout.cpp: models and their steps, and single operations for tests.
 #include "model.h"
 
 using namespace ah;
 
 extern "C" {
-AH_PUBLIC int64_t ah_packed_bytes(int32_t form, int64_t n, int64_t k) {
-  if (form < 0 || form > 2 || n < 1 || k < 1) return -1;
-  return panels_of(n) * panel_bytes(Form(form), k);
-}
-
-// Lay out weights [n, k] with a bias [n] or null. `scales` [n] belong to int8 weights.
-AH_PUBLIC int32_t ah_pack(int32_t form, int32_t source, const void* from, const float* scales,
-                          const float* bias, int64_t n, int64_t k, void* to) {
-  const int64_t size = ah_packed_bytes(form, n, k);
-  if (size < 0 || source < 0 || source > 2 || !from || !to) return 1;
-  if ((Source(source) == Source::int8) != (scales != nullptr)) return 1;
-  std::memset(to, 0, size_t(size));
-  const bool wide = Form(form) == Form::bf16;
-  const int64_t group = wide ? 2 : 4;
-  const Linear w{to, int32_t(n), int32_t(k), Form(form), 0};
-  for (int64_t row = 0; row < n; ++row) {
-    const auto value = [&](int64_t i) {
-      const int64_t at = row * k + i;
-      if (Source(source) == Source::float32) return static_cast<const float*>(from)[at];
-      if (Source(source) == Source::bf16) return widen(static_cast<const bf16*>(from)[at]);
-      return float(static_cast<const int8_t*>(from)[at]) * scales[row];
-    };
-    auto* head = reinterpret_cast<PanelHead*>(const_cast<uint8_t*>(panel_of(w, row / kPanel)));
-    const int64_t column = row % kPanel;
-    float scale = scales ? scales[row] : 0.0f;
-    if (!scales && !wide)
-      for (int64_t i = 0; i < k; ++i) scale = std::max(scale, std::fabs(value(i)) / 127.0f);
-    head->scale[column] = scale;
-    if (bias) head->bias[column] = bias[row];
-    for (int64_t i = 0; i < k; ++i) {
-      const int64_t at = (i / group * kPanel + column) * group + i % group;
-      if (wide) {
-        reinterpret_cast<bf16*>(head + 1)[at] = narrow(all(value(i)))[0];
-        continue;
-      }
-      const float whole = std::nearbyint(value(i) / scale);  // not a number, where all are zero
-      const int8_t byte = whole >= -128.0f && whole <= 127.0f ? int8_t(whole) : int8_t(0);
-      reinterpret_cast<int8_t*>(head + 1)[at] = byte;
-      head->offset[column] -= 128 * byte;
-    }
-  }
-  return 0;
-}
-
 // A model, or null where its parts do not fit together or there is no memory or thread for it.
 AH_PUBLIC Model* ah_model(const Shape* shape, const Weights* weights) {
   if (!is_sound(*shape, *weights)) return nullptr;

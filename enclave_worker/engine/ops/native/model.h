@@ -23,7 +23,7 @@ struct Model {
   // Of a step: [max_rows, ...].
   std::vector<int32_t> chunk_of;
   std::vector<Tile> tiles;
-  std::vector<float> residual, qkv, mixed, gate_up, scale;
+  std::vector<float> residual, qkv, mixed, gate_up, scale, low;
   std::vector<bf16> query;
   std::vector<uint8_t> bytes;
   // Of each thread.
@@ -66,7 +66,7 @@ inline Model::Model(const Shape& s, const Weights& w)
   // 64 more: rows a power of two apart would share one set of the cache.
   stride = int64_t((widest + 63) / 64 * 64 + 64);
   chunk_of.resize(rows), tiles.reserve(rows), scale.resize(rows);
-  residual.resize(rows * s.hidden), gate_up.resize(rows * 2 * s.intermediate);
+  low.resize(rows * kMaxRank), residual.resize(rows * s.hidden), gate_up.resize(rows * 2 * s.intermediate);
   qkv.resize(rows * (wide + 2 * keys)), mixed.resize(rows * wide), query.resize(rows * wide);
   bytes.resize(rows * 2 * size_t(stride));
   scratch.assign(threads, std::vector<float>(size_t(stride)));
@@ -80,6 +80,10 @@ inline Refusal lay_out(Model& m, const Step& s) {
   if (s.rows < 1 || s.rows > shape.max_rows) return kRows;
   const int span = tile_rows(m.heads);
   m.tiles.clear();
+  for (int64_t i = 0; i < int64_t(s.adapter_count) * shape.layers * kProducts; ++i) {
+    const LowRank& low = s.adapters[i];
+    if (low.rank < 0 || low.rank > kMaxRank || (low.rank && !(low.a && low.b))) return kAdapter;
+  }
   int row = 0;
   for (int c = 0; c < s.chunk_count; ++c) {
     const Chunk& chunk = s.chunks[c];
@@ -91,7 +95,7 @@ inline Refusal lay_out(Model& m, const Step& s) {
       const int32_t page = s.table[chunk.pages + p];
       if (page < 0 || page >= shape.pages) return kPageTable;
     }
-    if (chunk.adapter != -1) return kAdapter;
+    if (chunk.adapter < -1 || chunk.adapter >= s.adapter_count) return kAdapter;
     for (int from = chunk.start, to; from < end; from = to) {
       to = std::min(end, (from / span + 1) * span);
       m.tiles.push_back({c, row + from - chunk.start, to - from});

@@ -61,6 +61,35 @@ inline void rms_norm(const float* x, const float* weight, float eps, int count, 
     store(out + i, load(x + i, count - i) * up * load(weight + i, count - i), count - i);
 }
 
+// A row through an adapter (Hu et al., 2021): u = a x, then y += b u. Four sums side by side, each
+// in one order.
+inline void lower(const LowRank& low, const float* x, int count, float* u) {
+  for (int j = 0; j < low.rank; j += 4) {
+    Lanes sum[4]{};
+    const int some = low.rank - j < 4 ? low.rank - j : 4;
+    const float* a = low.a + int64_t(j) * count;
+    for (int i = 0; i < count; i += kLanes) {
+      const Lanes v = load(x + i, count - i);
+      for (int w = 0; w < some; ++w) sum[w] += v * load(a + int64_t(w) * count + i, count - i);
+    }
+    for (int w = 0; w < some; ++w) u[j + w] = total(sum[w]);
+  }
+}
+inline void lift(const LowRank& low, const float* u, int count, float* y) {
+  for (int i = 0; i < count; i += 4 * kLanes) {
+    Lanes sum[4]{};
+    const int left = count - i, some = left < 4 * kLanes ? (left + kLanes - 1) / kLanes : 4;
+    for (int j = 0; j < low.rank; ++j) {
+      const float* b = low.b + int64_t(j) * count + i;
+      for (int w = 0; w < some; ++w) sum[w] += load(b + w * kLanes, left - w * kLanes) * u[j];
+    }
+    for (int w = 0; w < some; ++w) {
+      float* at = y + i + w * kLanes;
+      store(at, load(at, left - w * kLanes) + sum[w], left - w * kLanes);
+    }
+  }
+}
+
 // silu(gate) * up, where gate and up follow each other in one row of 2 * count.
 inline void silu_mul(const float* gate_up, int count, float* out) {
   for (int i = 0; i < count; i += kLanes) {

@@ -17,20 +17,37 @@ class Run {
     each(s_.rows, [this](int r) { embed(r); });
     for (int l = 0; l < h_.layers; ++l) {
       const Layer& w = m_.layers[size_t(l)];
-      each(s_.rows, [&](int r) { norm(r, r, w.attention_norm, w.qkv.form); });
+      each(s_.rows, [&](int r) {
+        norm(r, r, w.attention_norm, w.qkv.form);
+        enter(r, l, 0, scratch_, h_.hidden);
+      });
       multiply(s_.rows, w.qkv, Write{m_.qkv.data(), w.qkv.n, false});
-      each(s_.rows, [&](int r) { rotate_row(r, l); });
+      each(s_.rows, [&](int r) {
+        leave(r, l, 0, m_.qkv, w.qkv.n);
+        rotate_row(r, l);
+      });
       attention(l);
-      each(s_.rows, [&](int r) { give(&m_.mixed[size_t(r) * mixed], mixed, w.out.form, x_, r); });
+      each(s_.rows, [&](int r) {
+        give(&m_.mixed[size_t(r) * mixed], mixed, w.out.form, x_, r);
+        enter(r, l, 1, &m_.mixed[size_t(r) * mixed], mixed);
+      });
       multiply(s_.rows, w.out, Write{m_.residual.data(), h_.hidden, true});
-      each(s_.rows, [&](int r) { norm(r, r, w.mlp_norm, w.gate_up.form); });
+      each(s_.rows, [&](int r) {
+        leave(r, l, 1, m_.residual, h_.hidden);
+        norm(r, r, w.mlp_norm, w.gate_up.form);
+        enter(r, l, 2, scratch_, h_.hidden);
+      });
       multiply(s_.rows, w.gate_up, Write{m_.gate_up.data(), w.gate_up.n, false});
       each(s_.rows, [&](int r) {
+        leave(r, l, 2, m_.gate_up, w.gate_up.n);
         silu_mul(&m_.gate_up[size_t(r) * w.gate_up.n], h_.intermediate, scratch_);
         give(scratch_, h_.intermediate, w.down.form, x_, r);
+        enter(r, l, 3, scratch_, h_.intermediate);
       });
       multiply(s_.rows, w.down, Write{m_.residual.data(), h_.hidden, true});
+      each(s_.rows, [&](int r) { leave(r, l, 3, m_.residual, h_.hidden); });
     }
+    if (s_.adapter_count > 0) m_.team.meet();  // whoever reads a wanted row is not who wrote it
     outcome(s_.wanted_count);
   }
  private:
@@ -53,6 +70,20 @@ class Run {
       const Part part = part_of(rows, task % blocks, blocks);
       multiply_panel(x_, part.first, part.last, w, task / blocks, sink);
     });
+  }
+  // What a row's adapter adds to a product of a layer; rank 0 where it has none.
+  LowRank adapted(int r, int l, int product) const {
+    const int64_t adapter = s_.chunks[m_.chunk_of[size_t(r)]].adapter;
+    return adapter < 0 ? LowRank{} : s_.adapters[(adapter * h_.layers + l) * kProducts + product];
+  }
+  // Before a product: the row, as it was before rounding. After it, by the same thread.
+  void enter(int r, int l, int product, const float* x, int k) {
+    const LowRank low = adapted(r, l, product);
+    if (low.rank > 0) lower(low, x, k, &m_.low[size_t(r) * kMaxRank]);
+  }
+  void leave(int r, int l, int product, std::vector<float>& y, int n) {
+    const LowRank low = adapted(r, l, product);
+    if (low.rank > 0) lift(low, &m_.low[size_t(r) * kMaxRank], n, &y[size_t(r) * size_t(n)]);
   }
   void embed(int r) {
     const int32_t token = s_.tokens[r];
