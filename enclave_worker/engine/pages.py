@@ -14,7 +14,7 @@ from collections.abc import Sequence as Sequence_
 from dataclasses import dataclass, field
 
 from .config import PAGE_SIZE
-from .prefix_cache import CachedPage, PrefixCache, Scope, pack
+from .prefix_cache import CachedPage, PrefixCache, pack
 from .sequence import Sequence
 
 
@@ -255,7 +255,7 @@ class KvCache:
         replaced: list[int] = []
         if not self._caching or len(sequence.chain) >= pages:
             return replaced
-        account, chain, scope = self._account(sequence), sequence.chain, _scope(sequence)
+        account, chain, scope = self._account(sequence), sequence.chain, sequence.request.scope
         for index in range(len(chain), pages):
             tokens = pack(sequence.tokens[index * PAGE_SIZE : (index + 1) * PAGE_SIZE])
             parent = chain[-1] if chain else None
@@ -324,16 +324,9 @@ class KvCache:
                 del self._accounts[name]
 
 
-def _scope(sequence: Sequence) -> Scope:
-    """Who may share this sequence's pages; without a salt it shares with nobody."""
-    request = sequence.request
-    own = "" if request.cache_salt else request.id
-    return Scope(request.tenant, request.cache_salt, request.adapter, own)
-
-
 def _is_chain(sequence: Sequence) -> bool:
     """Whether the sequence's known pages are its first ones, and follow each other."""
-    chain, scope = sequence.chain, _scope(sequence)
+    chain, scope = sequence.chain, sequence.request.scope
     return (
         [entry.page for entry in chain] == sequence.pages[: len(chain)]
         and [entry.parent for entry in chain] == [None, *chain][: len(chain)]

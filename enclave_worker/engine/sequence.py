@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from .params import SamplingParams
-from .prefix_cache import CachedPage
+from .prefix_cache import CachedPage, Scope
 from .sampling.state import SamplerState
 
 
@@ -32,6 +32,12 @@ class GenerationRequest:
     cache_salt: bytes = b""
     n: int = 1
     adapter: str = ""
+
+    @property
+    def scope(self) -> Scope:
+        """Who may share its cached pages; without a salt it shares with no other request."""
+        own = "" if self.cache_salt else self.id
+        return Scope(self.tenant, self.cache_salt, self.adapter, own)
 
 
 class Drafter(Protocol):

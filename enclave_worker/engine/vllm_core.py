@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import secrets
-from hashlib import blake2b
 from typing import Any, Final
 
 from .config import PAGE_SIZE, EngineConfig
@@ -19,6 +18,7 @@ from .core import Levels, Result
 from .errors import KernelError, ModelError, RequestInvalid
 from .models.folder import ModelFolder
 from .params import Grammar, SamplingParams
+from .prefix_cache import PrefixCache
 from .sampling.choice import Choice
 from .sequence import GenerationRequest, Sequence
 
@@ -78,7 +78,7 @@ class VllmCore:
         except (ValueError, RuntimeError, OSError) as error:
             raise ModelError(f"vllm {self._version}: {str(error)[:200]}") from None
         self._eos = sorted(folder.eos)
-        self._secret = secrets.token_bytes(32)
+        self._scopes = PrefixCache(secrets.token_bytes(32))
         self._sequences: dict[str, Sequence] = {}
         self._internal: dict[str, str] = {}
         self._steps = self._computed = self._hits = self._hit_tokens = self._errors = 0
@@ -103,7 +103,7 @@ class VllmCore:
     def add(self, sequence: Sequence) -> None:
         """Hand a sequence to vLLM; a higher weight goes first."""
         request = sequence.request
-        prompt = {"prompt_token_ids": list(sequence.tokens), "cache_salt": self._salt(sequence)}
+        prompt = {"prompt_token_ids": list(sequence.tokens), "cache_salt": self._salt(request)}
         most = sequence.limit - sequence.prompt_len
         params = self._params(request.params, sequence.sampler.seed, most)
         self._internal[sequence.id] = self._engine.add_request(
@@ -159,15 +159,9 @@ class VllmCore:
         """Forget what is cached."""
         self._engine.reset_prefix_cache()
 
-    def _salt(self, sequence: Sequence) -> str:
-        """Who shares cached pages, as one opaque text: tenant, salt and adapter must be equal."""
-        request = sequence.request
-        own = "" if request.cache_salt else request.id
-        digest = blake2b(digest_size=16, key=self._secret)
-        for part in (request.tenant.encode(), request.cache_salt, request.adapter.encode()):
-            digest.update(len(part).to_bytes(4, "little") + part)
-        digest.update(own.encode())
-        return digest.hexdigest()
+    def _salt(self, request: GenerationRequest) -> str:
+        """Who shares cached pages, as one opaque text."""
+        return self._scopes.key(request.scope, b"", b"").hex()
 
     def _params(self, p: SamplingParams, seed: int, most: int) -> Any:
         """The request's parameters in vLLM's words; ends and text are decided on our side."""
